@@ -1,0 +1,278 @@
+"""Flags to calls: a study script's command line, and the `batchopt` command. The only file that prints."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+
+from optimizer.errors import BatchoptError, TaskFailed
+from optimizer.options import (
+    DEFAULT_TRIALS,
+    ENGINES,
+    Budget,
+    Options,
+    parse_configuration,
+    parse_duration,
+)
+from optimizer.report.events import Listener, ignore
+from optimizer.report.reading import list_studies, read_report, read_study
+from optimizer.report.screen import LiveView, PlainView, opened_lines, report_view, seconds, trials_table
+from optimizer.search.optuna_search import SEARCHES
+from optimizer.search.space import SearchSpace, parse_batch_sizes, parse_learning_rates
+from optimizer.signals import Interrupted
+from optimizer.store.stamp import shown_goal, shown_space
+from optimizer.study import Plan, Study
+from optimizer.training.task import Goal, Task
+
+DEFAULT_STORAGE = "sqlite:///studies.db"
+USAGE_ERROR = 2
+
+
+def run_script(task: Task, space: SearchSpace, goal: Goal) -> NoReturn:
+    """The command line of a study script: the question in the script, everything else an option.
+
+    Args:
+        task, space, goal: the question; `--epochs`, `--batch-sizes` and `--learning-rates` change the last two.
+    """
+    _finish(_script_command(task, space, goal))
+
+
+def main() -> NoReturn:
+    """The `batchopt` command."""
+    _finish(batchopt)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="batchopt")
+def batchopt() -> None:
+    """Look at studies of batch size and learning rate."""
+
+
+def _storage_option(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--storage", default=DEFAULT_STORAGE, show_default=True, help="Database: a path or an SQLAlchemy URL."
+    )(command)
+
+
+def _study_option(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option("--study", help="Name of the study; may be left out where there is only one.")(command)
+
+
+@batchopt.command("list")
+@_storage_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def list_command(storage: str, as_json: bool) -> None:
+    """List the studies of a database."""
+    studies = list_studies(storage)
+    if as_json:
+        _print_json(studies)
+        return
+    for study in studies:
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(study["trials"].items())) or "no trials"
+        click.echo(f"{study['study']}: {shown_goal(Goal(**study['goal']))}; {counts}")
+
+
+@batchopt.command("report")
+@_storage_option
+@_study_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def report_command(storage: str, study: str | None, as_json: bool) -> None:
+    """Say what a study recommends, from its database alone."""
+    report = read_report(storage, study)
+    if as_json:
+        _print_json(report.describe())
+    else:
+        Console().print(report_view(report))
+
+
+@batchopt.command("trials")
+@_storage_option
+@_study_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, every epoch included.")
+@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values, a row for each epoch.")
+def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool) -> None:
+    """List the trials of a study."""
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other.")
+    trials = read_study(storage, study)
+    if as_json:
+        _print_json([trial.describe() for trial in trials])
+    elif as_csv:
+        rows = [row for trial in trials for row in trial.rows()]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(sys.stdout, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        Console().print(trials_table(trials))
+
+
+def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
+    script = Path(sys.argv[0]).stem or "study"
+
+    @click.command(
+        name=Path(sys.argv[0]).name,
+        help=(sys.modules["__main__"].__doc__ or "").strip() or None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    @click.option("--study", default=script, show_default=True, help="Name of the study in its database.")
+    @_storage_option
+    @click.option("--trials", type=int, help=f"Trials of the study, a total.  [default: {DEFAULT_TRIALS}]")
+    @click.option("--time-budget", metavar="10m", help="Wall time of the study, a total: 90s, 10m, 1h30m.")
+    @click.option("--epochs", type=int, default=goal.epochs, show_default=True, help="Epochs of a whole trial.")
+    @click.option(
+        "--batch-sizes",
+        metavar="8..1024",
+        help=f"Powers of two; or 1..full, 16,32,64, 8..1024:int.  [default: {space.smallest}..{space.largest}]",
+    )
+    @click.option(
+        "--learning-rates",
+        metavar="1e-4..1e-1",
+        help="A range, searched on a log scale.  [default: {:g}..{:g}]".format(*space.learning_rate),
+    )
+    @click.option("--search", metavar="|".join(SEARCHES), help="How to search.  [default: tpe]")
+    @click.option("--try", "tries", metavar="32:0.001", multiple=True, help="Train this first; may be repeated.")
+    @click.option("--seed", type=int, help="Decides what is tried and how trials begin.  [default: 0]")
+    @click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
+    @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu|gpu:0,1", help="Where to train.")
+    @click.option("--engine", metavar="|".join(ENGINES), help="Pin the engine.  [default: the fastest]")
+    @click.option("--data", metavar="PATH", help="Another data file of the same layout.")
+    @click.option("--train-examples", type=int, help="Train on so many examples.  [default: all]")
+    @click.option("--no-pruning", is_flag=True, help="Train every trial to its last epoch.")
+    @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and stop.")
+    @click.option("--quiet", is_flag=True, help="No progress, only the report.")
+    @click.option("--json", "as_json", is_flag=True, help="The report as one JSON document; progress to stderr.")
+    def command(
+        study: str,
+        storage: str,
+        trials: int | None,
+        time_budget: str | None,
+        epochs: int,
+        batch_sizes: str | None,
+        learning_rates: str | None,
+        tries: tuple[str, ...],
+        no_pruning: bool,
+        plan_only: bool,
+        quiet: bool,
+        as_json: bool,
+        **options: Any,
+    ) -> None:
+        asked = Study(
+            task,
+            _space_function(space, batch_sizes, learning_rates),
+            Goal(goal.kind, epochs=epochs),
+            name=study,
+            storage=storage,
+            options=Options(prune=not no_pruning, **options),
+        )
+        budget = Budget(
+            trials=DEFAULT_TRIALS if trials is None and time_budget is None else trials,
+            seconds=None if time_budget is None else parse_duration(time_budget),
+        )
+        configurations = [parse_configuration(text) for text in tries]
+        view = _view(quiet=quiet, to_stderr=as_json)
+        if plan_only:
+            with view as listener:
+                plan = asked.plan(budget, tries=configurations, listener=listener)
+            _print_plan(plan, budget, as_json=as_json)
+            return
+        with view as listener:
+            report = asked.run(budget, tries=configurations, listener=listener)
+        if as_json:
+            _print_json(report.describe())
+        else:
+            console = Console()
+            console.print()
+            console.print(report_view(report))
+
+    return command
+
+
+def _space_function(
+    space: SearchSpace, batch_sizes: str | None, learning_rates: str | None
+) -> Callable[[int], SearchSpace]:
+    """The script's space as the options change it; `full` waits for the number of training examples."""
+    rates = space.learning_rate if learning_rates is None else parse_learning_rates(learning_rates)
+
+    def make(train_examples: int) -> SearchSpace:
+        sizes = space.batch_size if batch_sizes is None else parse_batch_sizes(batch_sizes, full=train_examples)
+        return SearchSpace(sizes, rates, space.extra)
+
+    return make
+
+
+def _view(*, quiet: bool, to_stderr: bool) -> AbstractContextManager[Listener]:
+    if quiet:
+        return nullcontext(ignore)
+    console = Console(stderr=to_stderr)
+    return LiveView(console) if console.is_terminal else PlainView(console)
+
+
+def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
+    opened, stamp = plan.opened, plan.stamp
+    left = None if budget.trials is None else max(0, budget.trials - opened.finished)
+    if as_json:
+        _print_json(
+            {
+                "study": opened.study,
+                "storage": opened.storage,
+                "new": plan.new,
+                "machine": opened.machine.describe(),
+                "engine": opened.engine,
+                "goal": stamp.goal.describe(),
+                "space": stamp.space.describe(),
+                "search": stamp.search,
+                "seed": stamp.seed,
+                "trials_left": left,
+                "time_budget_seconds": budget.seconds,
+            }
+        )
+        return
+    for line in opened_lines(opened):
+        click.echo(line)
+    click.echo(f"space    {shown_space(stamp.space)}")
+    click.echo(f"goal     {shown_goal(stamp.goal)}; search {stamp.search}, seed {stamp.seed}")
+    limits = [f"{left} more trials"] if left is not None else []
+    limits += [f"until {seconds(budget.seconds)} have been spent"] if budget.seconds is not None else []
+    click.echo(f"would    train {', '.join(limits)}; nothing has been written")
+
+
+def _print_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _finish(command: click.Command) -> NoReturn:
+    """Run a command; whatever the user can mend is one line and exit code 2."""
+    try:
+        command.main(standalone_mode=False)
+    except click.ClickException as error:
+        _say(error.format_message())
+        sys.exit(USAGE_ERROR)
+    except click.Abort:
+        sys.exit(130)
+    except Interrupted as interruption:
+        _say("interrupted; everything finished is kept. The same command again goes on.")
+        sys.exit(interruption.exit_code)
+    except TaskFailed as error:
+        _say(f"the study's own code raised; the trial is back in the queue.\n{error}")
+        sys.exit(1)
+    except BatchoptError as error:
+        _say(f"{type(error).__name__}: {error}")
+        sys.exit(USAGE_ERROR)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        sys.stderr.close()
+        sys.exit(141)
+    sys.exit(0)
+
+
+def _say(text: str) -> None:
+    click.echo(text.rstrip(), err=True)

@@ -1,0 +1,47 @@
+"""Every error that a user can cause or meet, each one clear line: what, where, what to do."""
+
+from __future__ import annotations
+
+
+class BatchoptError(Exception):
+    """Base of all errors that are reported as one line, without a traceback."""
+
+
+class InvalidInput(BatchoptError, ValueError):
+    """An option or argument that cannot be used."""
+
+
+class DataError(BatchoptError):
+    """A data set that is missing, corrupt, or of another layout."""
+
+
+class StorageError(BatchoptError):
+    """A study database that cannot be opened, read or written."""
+
+
+class SchemaMismatch(StorageError):
+    """A database whose tables are of another version than this program's."""
+
+
+class StudyNotFound(StorageError):
+    """The database is there, the study in it is not."""
+
+
+class StudyMismatch(BatchoptError):
+    """A study that exists already, with another space, goal or program."""
+
+
+class DeviceError(BatchoptError):
+    """A device that was asked for and is not there, or cannot be used."""
+
+
+class ModelError(BatchoptError):
+    """A `build_model` whose result cannot be trained as a study needs it."""
+
+
+class WorkerDied(BatchoptError):
+    """The training process ended without an answer, several times in a row."""
+
+
+class TaskFailed(BatchoptError):
+    """The user's own code raised; the text is its traceback."""

@@ -1,0 +1,132 @@
+"""How a study is searched and trained, beside its question: validated where it is made."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from optimizer.errors import InvalidInput
+from optimizer.search.optuna_search import SEARCHES
+from optimizer.training.machine import gpu_indices
+
+DEFAULT_TRIALS = 30
+DEFAULT_SEARCH = "tpe"
+DEFAULT_SEED = 0
+ENGINES = ("fused-xla", "fused", "fit")
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """Attributes are the options of a study script, under their names there.
+
+    Attributes:
+        search: one of `SEARCHES`; None for the study's own, `tpe` for a new one.
+        seed: decides what is tried and how each trial begins; None for the study's own, 0 for a new one.
+        prune: whether trials may be stopped early.
+        workers: worker processes; several on one processor share its cores.
+        device: `auto`, `cpu`, `gpu`, or `gpu:0,1`.
+        engine: pins one; None to time them and choose.
+        data: handed to the task's `load_data`.
+        train_examples: train on so many examples; all where None.
+
+    Raises:
+        InvalidInput: naming the option and what to write.
+    """
+
+    search: str | None = None
+    seed: int | None = None
+    prune: bool = True
+    workers: int = 1
+    device: str = "auto"
+    engine: str | None = None
+    data: str | None = None
+    train_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.search is not None and self.search not in SEARCHES:
+            raise InvalidInput(f"--search {self.search}: unknown. Use {_one_of(SEARCHES)}.")
+        if self.engine is not None and self.engine not in ENGINES:
+            raise InvalidInput(f"--engine {self.engine}: unknown. Use {_one_of(ENGINES)}.")
+        if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
+            raise InvalidInput(f"--seed {self.seed}: give a whole number from 0 to {MAX_SEED}.")
+        at_least_one("--workers", self.workers)
+        if self.train_examples is not None:
+            at_least_one("--train-examples", self.train_examples)
+        gpu_indices(self.device)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a study ends: both are totals of the study, all its sessions together.
+
+    Attributes:
+        trials: how many trials; None where only time ends it.
+        seconds: how much wall time; None where only trials end it.
+    """
+
+    trials: int | None = DEFAULT_TRIALS
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.trials is not None:
+            at_least_one("--trials", self.trials)
+        if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise InvalidInput(f"--time-budget {self.seconds}: give seconds above 0.")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One point of the search space, as a user names it."""
+
+    batch_size: int
+    learning_rate: float
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `90`, `90s`, `10m`, `1.5h` or `1h30m`.
+
+    Raises:
+        InvalidInput: anything else, or nothing above 0.
+    """
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        text += "s"
+    parts = re.fullmatch(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
+    try:
+        amounts = [float(part) if part else 0.0 for part in parts.groups()] if parts and text.strip() else []
+    except ValueError:
+        amounts = []
+    seconds = sum(amount * unit for amount, unit in zip(amounts, (86_400, 3600, 60, 1), strict=False))
+    if not seconds > 0:
+        raise InvalidInput(f"--time-budget {text}: write 90s, 10m, or 1h30m.")
+    return float(seconds)
+
+
+def parse_configuration(text: str) -> Configuration:
+    """A configuration from `32:0.001`, batch size and learning rate.
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    size, _, rate = text.partition(":")
+    try:
+        return Configuration(int(size), float(rate))
+    except ValueError:
+        raise InvalidInput(f"--try {text}: write batch size and learning rate as 32:0.001.") from None
+
+
+def at_least_one(name: str, value: int) -> None:
+    """Refuse a count below 1.
+
+    Raises:
+        InvalidInput: naming the option.
+    """
+    if value < 1:
+        raise InvalidInput(f"{name} {value}: give a whole number of at least 1.")
+
+
+def _one_of(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:-1]) + f" or {names[-1]}"

@@ -1,0 +1,1 @@
+"""What is said of a study: while it goes on, and at its end."""

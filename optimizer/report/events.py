@@ -1,0 +1,98 @@
+"""What happens while a study goes on, as records for whoever listens: the terminal, a notebook, a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from optimizer.search.steps import Step
+from optimizer.training.machine import Machine
+from optimizer.training.messages import EngineTiming, Epoch
+
+
+@dataclass(frozen=True)
+class Starting:
+    """The workers are being started."""
+
+    workers: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The study is open and its first worker ready.
+
+    Attributes:
+        trials: how many trials the study is to have; None where only time ends it.
+        finished: how many it has already.
+        running: how many were left unfinished, to be taken up again.
+    """
+
+    study: str
+    storage: str
+    machine: Machine
+    engine: str
+    timings: tuple[EngineTiming, ...]
+    epochs: int
+    trials: int | None
+    finished: int
+    running: int
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A worker was given a step."""
+
+    step: Step
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One epoch of a trial."""
+
+    trial: int
+    figures: Epoch
+    compile_seconds: float
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial came to its end.
+
+    Attributes:
+        state: `complete`, `pruned` or `fail`.
+        accuracy: validation accuracy after its last epoch; None where there was none.
+        epochs: how many it was trained.
+        train_seconds: on the training clock, all its epochs together.
+        note: `diverged`, `out of memory`, or why it failed.
+    """
+
+    trial: int
+    state: str
+    batch_size: int
+    learning_rate: float
+    accuracy: float | None
+    epochs: int
+    train_seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something worth one line."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The study ended by itself."""
+
+    reason: str
+
+
+Event = Starting | Opened | Stepped | Trained | TrialEnded | Noted | Ended
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing."""

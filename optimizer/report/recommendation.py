@@ -1,0 +1,134 @@
+"""From trials to advice: which batch size, which learning rate, and what each batch size is worth."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from optimizer.store.history import TrialRecord
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What we advise.
+
+    Attributes:
+        batch_size: examples per optimizer step.
+        learning_rate: as applied.
+        extra: values of the extra dimensions.
+        validation_accuracy: in 0 to 1, after the last epoch.
+        train_seconds: of the whole trial, on the training clock.
+        trial: the number of the trial that this was seen in.
+    """
+
+    batch_size: int
+    learning_rate: float
+    extra: dict[str, Any]
+    validation_accuracy: float
+    train_seconds: float
+    trial: int
+
+
+@dataclass(frozen=True)
+class BatchSizeRow:
+    """What is known of one batch size.
+
+    Attributes:
+        batch_size: examples per optimizer step.
+        learning_rate: the best one tried.
+        validation_accuracy: with it, after `epochs` epochs, in 0 to 1.
+        epochs: how many epochs that trial was trained; fewer than the goal's where all trials were stopped early.
+        seconds_per_epoch: on the training clock, the median of all its epochs.
+        examples_per_second: the median of all its epochs.
+        trials: how many trials had this batch size.
+    """
+
+    batch_size: int
+    learning_rate: float
+    validation_accuracy: float
+    epochs: int
+    seconds_per_epoch: float
+    examples_per_second: float
+    trials: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is said of a study; `describe` is its JSON.
+
+    Attributes:
+        machine: the machine of the last trial, as it describes itself; empty before the first.
+        trials: how many trials, by state.
+        recommendation: None before the first complete trial.
+        elapsed_seconds: wall time of all sessions of the study.
+    """
+
+    study: str
+    goal: dict[str, Any]
+    storage: str
+    machine: dict[str, Any]
+    trials: dict[str, int]
+    recommendation: Recommendation | None
+    by_batch_size: list[BatchSizeRow]
+    elapsed_seconds: float
+
+    def describe(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+def recommend(trials: Sequence[TrialRecord]) -> Recommendation | None:
+    """The configuration of the best complete trial; of equals, the faster; None where no trial is complete."""
+    complete = [trial for trial in trials if trial.value is not None and trial.batch_size and trial.learning_rate]
+    if not complete:
+        return None
+    best = max(complete, key=lambda trial: (trial.value, -trial.train_seconds))
+    assert best.batch_size is not None and best.learning_rate is not None and best.value is not None
+    return Recommendation(
+        batch_size=best.batch_size,
+        learning_rate=best.learning_rate,
+        extra=best.extra,
+        validation_accuracy=best.value,
+        train_seconds=best.train_seconds,
+        trial=best.number,
+    )
+
+
+def by_batch_size(trials: Sequence[TrialRecord]) -> list[BatchSizeRow]:
+    """A row for each batch size that was trained at least one epoch, ascending.
+
+    Its best trial is the one trained furthest, and of those the most accurate.
+    """
+    rows = []
+    trained = [trial for trial in trials if trial.epochs and trial.batch_size and trial.learning_rate]
+    for size in sorted({trial.batch_size for trial in trained if trial.batch_size}):
+        same = [trial for trial in trained if trial.batch_size == size]
+        best = max(same, key=lambda trial: (len(trial.epochs), accuracy(trial)))
+        epochs = [epoch for trial in same for epoch in trial.epochs]
+        assert best.learning_rate is not None
+        rows.append(
+            BatchSizeRow(
+                batch_size=size,
+                learning_rate=best.learning_rate,
+                validation_accuracy=accuracy(best),
+                epochs=len(best.epochs),
+                seconds_per_epoch=statistics.median([epoch["train_seconds"] for epoch in epochs]),
+                examples_per_second=statistics.median([epoch["examples_per_second"] for epoch in epochs]),
+                trials=len(same),
+            )
+        )
+    return rows
+
+
+def count_states(trials: Sequence[TrialRecord]) -> dict[str, int]:
+    """How many trials, by state, the states that none is in left out."""
+    return dict(Counter(trial.state for trial in trials))
+
+
+def accuracy(trial: TrialRecord) -> float:
+    """Validation accuracy after a trial's last epoch; -inf before its first, or where it is not a number."""
+    value = trial.last.get("validation_accuracy")
+    return float("-inf") if value is None else float(value)

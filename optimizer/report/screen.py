@@ -1,0 +1,260 @@
+"""What the terminal shows: tables of a report, and the live view of a study that goes on."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from optimizer.report.events import Ended, Event, Noted, Opened, Starting, Stepped, Trained, TrialEnded
+from optimizer.report.recommendation import Report
+from optimizer.store.history import TrialRecord
+
+LAST_TRIALS = 8
+"""Rows of the live view: enough to see a pattern, few enough for a small terminal."""
+
+
+def report_view(report: Report) -> RenderableType:
+    """The report as one screen: the advice first, then what each batch size is worth."""
+    lines: list[RenderableType] = [Text(headline(report), style="bold")]
+    if report.by_batch_size:
+        lines += ["", batch_size_table(report)]
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(report.trials.items())) or "none"
+    lines += ["", Text(f"study {report.study} in {report.storage}; trials: {counts}", style="dim")]
+    return Group(*lines)
+
+
+def headline(report: Report) -> str:
+    """The advice in one sentence."""
+    best = report.recommendation
+    if best is None:
+        return f"Study {report.study} has no complete trial yet, so there is nothing to recommend."
+    extra = "".join(f", {name} {value}" for name, value in best.extra.items())
+    return (
+        f"Use batch size {best.batch_size} with learning rate {best.learning_rate:.2g}{extra}: "
+        f"{best.validation_accuracy:.2%} validation accuracy after {report.goal['epochs']} epochs, "
+        f"{seconds(best.train_seconds)} of training."
+    )
+
+
+def batch_size_table(report: Report) -> Table:
+    """A row for each batch size; the recommended one is marked."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("batch size", "rate", "accuracy", "epochs", "s/epoch", "examples/s", "trials"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    best = max((row.validation_accuracy for row in report.by_batch_size), default=0.0)
+    for row in report.by_batch_size:
+        recommended = report.recommendation is not None and row.batch_size == report.recommendation.batch_size
+        table.add_row(
+            str(row.batch_size),
+            f"{row.learning_rate:.2g}",
+            f"{row.validation_accuracy:.2%}",
+            str(row.epochs),
+            f"{row.seconds_per_epoch:.3g}",
+            f"{row.examples_per_second:,.0f}",
+            str(row.trials),
+            "recommended" if recommended else f"{100 * (row.validation_accuracy - best):+.2f}",
+            style="bold green" if recommended else "",
+        )
+    return table
+
+
+def trials_table(trials: list[TrialRecord]) -> Table:
+    """A row for each trial."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = ("trial", "state", "batch size", "learning rate", "accuracy", "loss", "epochs", "train s", "note")
+    for name in names:
+        table.add_column(name, justify="left" if name in ("state", "note") else "right", no_wrap=True)
+    for trial in trials:
+        accuracy, loss = trial.last.get("validation_accuracy"), trial.last.get("validation_loss")
+        table.add_row(
+            str(trial.number),
+            trial.state,
+            "" if trial.batch_size is None else str(trial.batch_size),
+            "" if trial.learning_rate is None else f"{trial.learning_rate:.3g}",
+            "" if accuracy is None else f"{accuracy:.2%}",
+            "" if loss is None else f"{loss:.4f}",
+            str(len(trial.epochs)),
+            f"{trial.train_seconds:.2f}",
+            trial.note.splitlines()[0] if trial.note else "",
+        )
+    return table
+
+
+def opened_lines(opened: Opened) -> list[str]:
+    """The study, the machine and the engine, a line each."""
+    machine = opened.machine
+    cores = f"{machine.cores} core{'s' if machine.cores > 1 else ''}"
+    where = f"GPU {machine.device}, {cores}" if machine.kind == "gpu" else f"CPU {machine.processor}, {cores}, no GPU"
+    timed = [timing for timing in opened.timings if not timing.refusal]
+    timings = ", ".join(f"{timing.engine} {1e6 * timing.step_time_s:.0f} us a step" for timing in timed)
+    refused = "".join(f"; {timing.engine} refused: {timing.refusal}" for timing in opened.timings if timing.refusal)
+    goes_on = bool(opened.finished or opened.running)
+    history = [f"{opened.finished} trials finished" if goes_on else "new"]
+    history += [f"{opened.trials} in all"] if opened.trials is not None else []
+    history += [f"{opened.running} to be taken up again"] if opened.running else []
+    return [
+        f"study    {opened.study} in {opened.storage} ({', '.join(history)})",
+        f"machine  {where}, {machine.memory_bytes / 2**30:.0f} GiB",
+        f"engine   {opened.engine}{f' ({timings}{refused})' if timings else ''}",
+    ]
+
+
+def seconds(amount: float) -> str:
+    """A duration for reading."""
+    if amount < 60:
+        return f"{amount:.1f} s"
+    minutes, rest = divmod(round(amount), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def trial_line(ended: TrialEnded) -> str:
+    """One trial in one line."""
+    accuracy = "-" if ended.accuracy is None else f"{ended.accuracy:.2%}"
+    return (
+        f"trial {ended.trial:>3}  {ended.batch_size:>6} x {ended.learning_rate:<8.3g} {accuracy:>7}  "
+        f"{ended.epochs} epochs  {ended.train_seconds:6.2f} s  {ended.note or ended.state}"
+    )
+
+
+class PlainView:
+    """Not on a terminal: a few lines at the start, one for each trial, one at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def __call__(self, event: Event) -> None:
+        for line in self._lines(event):
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _lines(self, event: Event) -> list[str]:
+        if isinstance(event, Opened):
+            return opened_lines(event)
+        if isinstance(event, TrialEnded):
+            return [trial_line(event)]
+        if isinstance(event, Noted):
+            return [event.text]
+        return [f"ended: {event.reason}"] if isinstance(event, Ended) else []
+
+
+class LiveView:
+    """On a terminal: bars for trials and epochs, the last trials, the incumbent, the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._opened: Opened | None = None
+        self._status = "checking"
+        self._reason = ""
+        self._last: deque[TrialEnded] = deque(maxlen=LAST_TRIALS)
+        self._best: TrialEnded | None = None
+        self._durations: list[float] = []
+        self._since = time.monotonic()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._trials = self._progress.add_task("trials", total=None, left="", visible=False)
+        self._epochs: dict[int, object] = {}
+        self._live = Live(self, console=console, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> LiveView:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+        # The live part vanishes; what is worth keeping is printed once more.
+        if self._opened is not None:
+            for line in opened_lines(self._opened):
+                self._console.print(line, markup=False, highlight=False, style="dim", soft_wrap=True)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Starting):
+            self._status = "starting TensorFlow, loading data, timing the engines"
+        elif isinstance(event, Opened):
+            self._open(event)
+        elif isinstance(event, Stepped):
+            self._step(event)
+        elif isinstance(event, Trained):
+            task = self._epochs[event.trial]
+            self._progress.update(task, completed=event.figures.epoch)  # type: ignore[arg-type]
+        elif isinstance(event, TrialEnded):
+            self._end(event)
+        elif isinstance(event, Noted):
+            self._console.print(event.text, markup=False, style="yellow")
+        else:
+            self._status = f"ended: {event.reason}"
+
+    def __rich__(self) -> RenderableType:
+        if self._opened is None:
+            return Group(Text(f"{self._status} ..."), self._progress)
+        parts: list[RenderableType] = [Text("\n".join(opened_lines(self._opened)), style="dim"), ""]
+        parts += [Text(trial_line(ended)) for ended in self._last]
+        if self._best is not None:
+            best = self._best
+            parts.append(
+                Text(
+                    f"best so far  {best.batch_size} x {best.learning_rate:.3g}  {best.accuracy:.2%}  "
+                    f"(trial {best.trial})",
+                    style="bold green",
+                )
+            )
+        return Group(*parts, "", self._progress, Text(self._reason, style="dim"))
+
+    def _open(self, opened: Opened) -> None:
+        self._opened = opened
+        self._since = time.monotonic()
+        self._progress.update(self._trials, total=opened.trials, completed=opened.finished, visible=True, left="")
+
+    def _step(self, event: Stepped) -> None:
+        step = event.step
+        if step.trial not in self._epochs:
+            assert self._opened is not None
+            self._epochs[step.trial] = self._progress.add_task(
+                f"trial {step.trial}: {step.batch_size} x {step.learning_rate:.3g}",
+                total=self._opened.epochs,
+                completed=step.from_epoch,
+                left="",
+            )
+        self._reason = f"trial {step.trial} {step.reason}"
+
+    def _end(self, ended: TrialEnded) -> None:
+        self._last.append(ended)
+        best = -1.0 if self._best is None or self._best.accuracy is None else self._best.accuracy
+        if ended.state == "complete" and ended.accuracy is not None and ended.accuracy > best:
+            self._best = ended
+        if ended.trial in self._epochs:
+            self._progress.remove_task(self._epochs.pop(ended.trial))  # type: ignore[arg-type]
+        self._durations.append(time.monotonic() - self._since)
+        self._progress.update(self._trials, advance=1, left=self._time_left())
+
+    def _time_left(self) -> str:
+        assert self._opened is not None
+        if self._opened.trials is None:
+            return ""
+        done = len(self._durations)
+        left = self._opened.trials - self._opened.finished - done
+        return f"about {seconds(self._durations[-1] / done * left)} left" if left > 0 else ""

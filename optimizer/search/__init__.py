@@ -1,0 +1,1 @@
+"""What to try next: arrays in, arrays out; no TensorFlow, no database."""

@@ -1,0 +1,231 @@
+"""Optuna's samplers and pruners behind the seam: one trial at a time, to its end or until it is pruned.
+
+The rivals of our own search, and the stand-ins for who prefers them: `random`, `grid`, `tpe`, `qmc`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
+from optimizer.search.steps import Infeasibility, Step
+
+GRID_LEARNING_RATES = 7
+"""Two a decade over the default range of three."""
+
+GRID_EXTRA_VALUES = 3
+"""The ends and the middle of an extra dimension."""
+
+PRUNER_STARTUP_TRIALS = 5
+PRUNER_WARMUP_EPOCHS = 1
+
+SEARCHES = ("tpe", "random", "grid", "qmc")
+
+
+class LadderSampler(BaseSampler):
+    """Any sampler, its batch sizes moved to the nearest of the space's ladder.
+
+    Optuna knows the batch size as one integer range that never changes; what is stored is what was trained.
+    """
+
+    def __init__(self, base: BaseSampler, space: SearchSpace) -> None:
+        self._base = base
+        self._space = space
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._base.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        params = self._base.sample_relative(study, trial, search_space)
+        return {name: self._snap(name, value) for name, value in params.items()}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        value = self._base.sample_independent(study, trial, param_name, param_distribution)
+        return self._snap(param_name, value)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._base.before_trial(study, trial)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        self._base.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        self._base.reseed_rng()
+
+    def _snap(self, name: str, value: Any) -> Any:
+        return self._space.nearest_batch_size(value) if name == BATCH_SIZE else value
+
+
+class FixedSampler(RandomSampler):
+    """Gives a trial the values that were decided for it."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        super().__init__(seed=0)
+        self._params = params
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._params[param_name]
+
+
+class OptunaSearch:
+    """A study searched by one of Optuna's samplers, pruned by its median pruner.
+
+    Args:
+        study: asked for new trials; the values of epochs must be reported to it before they are told here.
+        space: what may be tried.
+        search: one of `SEARCHES`.
+        seed: the study's; each trial is sampled from (seed, its number), so that a resumed study goes on as it would.
+        max_epochs: epochs of a whole trial.
+        budget_left: whether another trial may be started, asked before each.
+        prune: whether trials may be stopped early.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        space: SearchSpace,
+        *,
+        search: str,
+        seed: int,
+        max_epochs: int,
+        budget_left: Callable[[], bool],
+        prune: bool,
+    ) -> None:
+        self.stop_reason = ""
+        self._study = study
+        self._space = space
+        self._search = search
+        self._seed = seed
+        self._max_epochs = max_epochs
+        self._budget_left = budget_left
+        self._prune = prune
+        self._open: dict[int, Step] = {}
+        self._idle: list[int] = []
+        self._given_up: list[int] = []
+        study.pruner = self._pruner()
+
+    def adopt(self, trial: FrozenTrial, from_epoch: int) -> None:
+        """Take up a trial that an earlier process left, from its last checkpoint."""
+        self._open[trial.number] = self._step(trial, from_epoch, "taken up again")
+        self._idle.append(trial.number)
+
+    def next(self) -> Step | None:
+        if self._idle:
+            return self._open[self._idle.pop(0)]
+        if not self._budget_left():
+            self.stop_reason = "the trials of this study are used up"
+            return None
+        trials = self._study.get_trials(deepcopy=False)
+        waiting = any(trial.state == TrialState.WAITING for trial in trials)
+        if self._search == "grid" and not waiting:
+            cell = next((cell for cell in self._grid() if not _tried(cell, trials)), None)
+            if cell is None:
+                self.stop_reason = "the grid is exhausted"
+                return None
+            self._study.sampler = FixedSampler(cell)
+        else:
+            self._study.sampler = self._sampler(len(trials))
+        trial = self._study.ask(self._space.distributions())
+        frozen = self._study.get_trials(deepcopy=False)[trial.number]
+        step = self._step(frozen, 0, "queued" if waiting else "new")
+        self._open[trial.number] = step
+        return step
+
+    def tell(self, trial: int, epoch: int, value: float, seconds: float) -> None:
+        step = self._open[trial]
+        if epoch == self._max_epochs:
+            del self._open[trial]
+        elif epoch == step.until_epoch:
+            frozen = self._study.get_trials(deepcopy=False)[trial]
+            if self._study.pruner.prune(self._study, frozen):
+                del self._open[trial]
+                self._given_up.append(trial)
+            else:
+                self._open[trial] = self._step(frozen, epoch, "continues")
+                self._idle.append(trial)
+
+    def infeasible(self, trial: int, reason: Infeasibility) -> None:
+        self._open.pop(trial, None)
+
+    def given_up(self) -> list[int]:
+        given_up, self._given_up = self._given_up, []
+        return given_up
+
+    def _step(self, trial: FrozenTrial, from_epoch: int, reason: str) -> Step:
+        params = trial.params
+        return Step(
+            trial=trial.number,
+            batch_size=params[BATCH_SIZE],
+            learning_rate=params[LEARNING_RATE],
+            from_epoch=from_epoch,
+            until_epoch=from_epoch + 1 if self._prune else self._max_epochs,
+            extra={name: value for name, value in params.items() if name in self._space.extra},
+            reason=reason,
+        )
+
+    def _pruner(self) -> BasePruner:
+        if not self._prune:
+            return NopPruner()
+        return MedianPruner(n_startup_trials=PRUNER_STARTUP_TRIALS, n_warmup_steps=PRUNER_WARMUP_EPOCHS)
+
+    def _sampler(self, number: int) -> BaseSampler:
+        trial_seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+        base: BaseSampler
+        if self._search == "qmc":
+            with warnings.catch_warnings():
+                # Its interface may change; the version is pinned, and a user can do nothing about it.
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                base = QMCSampler(seed=self._seed, warn_independent_sampling=False)
+        elif self._search == "tpe":
+            base = TPESampler(seed=trial_seed)
+        else:
+            base = RandomSampler(seed=trial_seed)
+        return LadderSampler(base, self._space)
+
+    def _grid(self) -> list[dict[str, Any]]:
+        """Every cell of the grid, in an order shuffled by the seed, so that a part of it covers the space."""
+        axes = grid_axes(self._space)
+        cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        return [cells[index] for index in np.random.default_rng(self._seed).permutation(len(cells))]
+
+
+def grid_axes(space: SearchSpace) -> dict[str, list[Any]]:
+    """The values of each dimension on the grid, by name."""
+    return {
+        BATCH_SIZE: space.grid_batch_sizes().tolist(),
+        LEARNING_RATE: space.grid_learning_rates(GRID_LEARNING_RATES).tolist(),
+        **{name: _grid_values(distribution) for name, distribution in space.extra.items()},
+    }
+
+
+def _grid_values(distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    spread = np.geomspace if distribution.log else np.linspace
+    values = spread(distribution.low, distribution.high, GRID_EXTRA_VALUES)
+    if isinstance(distribution, IntDistribution):
+        step = distribution.step or 1
+        return sorted({distribution.low + step * round((value - distribution.low) / step) for value in values})
+    return sorted(set(values.tolist()))
+
+
+def _tried(cell: dict[str, Any], trials: Sequence[FrozenTrial]) -> bool:
+    return any(trial.params == cell for trial in trials)

@@ -1,0 +1,131 @@
+"""The trials of a study, with their curves, as plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optimizer.errors import StudyNotFound
+from optimizer.search.space import BATCH_SIZE, LEARNING_RATE
+from optimizer.store.database import Database
+from optimizer.store.records import Records
+
+DIVERGED = "diverged"
+"""User attribute of a trial whose loss was not finite."""
+
+FAILURE = "failure"
+"""User attribute of a trial that failed: why."""
+
+MEMORY = "memory"
+"""The constraint of a trial: bytes above what the machine has."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    Attributes:
+        number: Optuna's, from 0.
+        trial_id: the database's.
+        state: `running`, `complete`, `pruned`, `fail` or `waiting`.
+        batch_size, learning_rate, extra: its parameters; None where it waits for them.
+        value: the goal's value of a complete trial.
+        epochs: one row for each epoch, as in the table of epochs.
+        note: `diverged`, `out of memory`, why it failed, or empty.
+        machine: fingerprint of the machine that trained it last; empty before its first epoch.
+    """
+
+    number: int
+    trial_id: int
+    state: str
+    batch_size: int | None
+    learning_rate: float | None
+    extra: dict[str, Any]
+    value: float | None
+    epochs: list[dict[str, Any]]
+    note: str
+
+    @property
+    def machine(self) -> str:
+        return str(self.epochs[-1]["machine"]) if self.epochs else ""
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds on the training clock, all epochs together."""
+        return float(sum(epoch["train_seconds"] for epoch in self.epochs))
+
+    def describe(self) -> dict[str, Any]:
+        """The trial as JSON values, its epochs included."""
+        return {
+            **self._head(),
+            "train_seconds": self.train_seconds,
+            "epochs": [{k: v for k, v in epoch.items() if k != "trial_id"} for epoch in self.epochs],
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The trial as flat rows, one for each epoch; one row where there is none."""
+        epochs: list[dict[str, Any]] = self.epochs or [{}]
+        return [{**self._head(), **{k: v for k, v in epoch.items() if k != "trial_id"}} for epoch in epochs]
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "trial": self.number,
+            "state": self.state,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            **self.extra,
+            "note": self.note,
+        }
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last epoch's row; empty before the first."""
+        return self.epochs[-1] if self.epochs else {}
+
+
+def open_study(database: Database, name: str) -> Study:
+    """An existing study.
+
+    Raises:
+        StudyNotFound: naming those there are.
+    """
+    try:
+        return optuna.load_study(study_name=name, storage=database.storage)
+    except KeyError:
+        names = optuna.get_all_study_names(database.storage)
+        there = f"it holds {', '.join(map(repr, sorted(names)))}" if names else "it holds no study"
+        raise StudyNotFound(f"no study {name!r} in {database.url}; {there}. Check --study.") from None
+
+
+def read_trials(study: Study, records: Records) -> list[TrialRecord]:
+    """All trials of a study, by number."""
+    trials = study.get_trials(deepcopy=False)
+    epochs = records.epochs(trial._trial_id for trial in trials)
+    return [_record(trial, epochs[trial._trial_id]) for trial in trials]
+
+
+def _record(trial: FrozenTrial, epochs: list[dict[str, Any]]) -> TrialRecord:
+    params = dict(trial.params)
+    return TrialRecord(
+        number=trial.number,
+        trial_id=trial._trial_id,
+        state=trial.state.name.lower(),
+        batch_size=params.pop(BATCH_SIZE, None),
+        learning_rate=params.pop(LEARNING_RATE, None),
+        extra=params,
+        value=trial.value if trial.state == TrialState.COMPLETE else None,
+        epochs=epochs,
+        note=_note(trial),
+    )
+
+
+def _note(trial: FrozenTrial) -> str:
+    if trial.user_attrs.get(DIVERGED):
+        return DIVERGED
+    if any(over > 0 for over in trial.constraints.values()):
+        return "out of memory"
+    return str(trial.user_attrs.get(FAILURE, ""))

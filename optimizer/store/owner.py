@@ -1,0 +1,32 @@
+"""Who holds a lease: a process, named so that its death can be seen from the same machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from pathlib import Path
+
+import psutil
+
+
+def place() -> str:
+    """This running system as processes see it: two with the same name see each other's process numbers."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+        namespace = os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    except OSError:
+        return socket.gethostname()
+    return f"{socket.gethostname()}-{boot}-{namespace}"
+
+
+def new_owner() -> str:
+    """A name for this process as an owner of leases, unlike any before."""
+    return f"{place()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def is_dead(owner: str) -> bool:
+    """Whether an owner was a process of this system and is gone; False where that cannot be seen from here."""
+    where, _, rest = owner.partition(":")
+    number = rest.partition(":")[0]
+    return where == place() and number.isdigit() and not psutil.pid_exists(int(number))

@@ -1,0 +1,139 @@
+"""The stamp of a study: the question it answers, kept with it, so that no other question is mixed in."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+
+from optuna.study import Study
+
+from optimizer.errors import StudyMismatch
+from optimizer.search.space import SearchSpace
+from optimizer.training.messages import ProgramStamp
+from optimizer.training.task import Goal
+
+ATTRIBUTE = "batchopt"
+"""The user attribute of an Optuna study that holds its stamp."""
+
+PACKAGES = ("batchopt", "optuna", "sqlalchemy")
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What makes a study this study.
+
+    Attributes:
+        space, goal, program: the question.
+        seed, search: how it is searched, where a session does not say otherwise.
+        versions: of the packages that wrote it.
+    """
+
+    space: SearchSpace
+    goal: Goal
+    program: ProgramStamp
+    seed: int
+    search: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, study: Study) -> None:
+        """Stamp a new study."""
+        study.set_user_attr(
+            ATTRIBUTE,
+            {
+                "space": self.space.describe(),
+                "goal": self.goal.describe(),
+                "program": asdict(self.program),
+                "seed": self.seed,
+                "search": self.search,
+                "versions": dict(self.versions) or versions(),
+            },
+        )
+
+    @classmethod
+    def read(cls, study: Study) -> Stamp | None:
+        """A study's stamp; None where it is another program's study."""
+        stored = study.user_attrs.get(ATTRIBUTE)
+        if stored is None:
+            return None
+        return cls(
+            space=SearchSpace.from_description(stored["space"]),
+            goal=Goal(**stored["goal"]),
+            program=ProgramStamp(**stored["program"]),
+            seed=stored["seed"],
+            search=stored["search"],
+            versions=stored["versions"],
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that write the database."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def check_question(study: str, storage: str, stored: Stamp, space: SearchSpace, goal: Goal) -> None:
+    """Refuse another space or goal.
+
+    Raises:
+        StudyMismatch: naming what differs, and what to do.
+    """
+    where = f"study {study!r} in {storage}"
+    if space.describe() != stored.space.describe():
+        raise StudyMismatch(
+            f"{where} searches {shown_space(stored.space)}; this script asks for {shown_space(space)}. "
+            "A study keeps its search space. Use --study another-name, or ask for the same space."
+        )
+    if goal != stored.goal:
+        raise StudyMismatch(
+            f"{where} has the goal {shown_goal(stored.goal)}; this script asks for {shown_goal(goal)}. "
+            "A study keeps its goal. Use --study another-name, or ask for the same goal."
+        )
+
+
+def check_seed(study: str, storage: str, stored: Stamp, seed: int | None) -> None:
+    """Refuse another seed.
+
+    Raises:
+        StudyMismatch: naming both.
+    """
+    if seed is not None and seed != stored.seed:
+        raise StudyMismatch(
+            f"study {study!r} in {storage} has seed {stored.seed}; this script asks for {seed}. "
+            "A study keeps its seed. Use --study another-name, or leave --seed out."
+        )
+
+
+def check_program(study: str, storage: str, stored: Stamp, program: ProgramStamp) -> None:
+    """Refuse another model or other data.
+
+    Raises:
+        StudyMismatch: naming what differs, and what to do.
+    """
+    was, now = asdict(stored.program), asdict(program)
+    differs = [name for name in was if was[name] != now[name]]
+    if differs:
+        named = [
+            f"{name.replace('_', ' ')} {was[name]} and not {now[name]}"
+            if name not in ("model", "data")
+            else f"another {name}"
+            for name in differs
+        ]
+        raise StudyMismatch(
+            f"study {study!r} in {storage} was trained with {', '.join(named)}. "
+            "A study keeps its program. Use --study another-name, or restore what was changed."
+        )
+
+
+def shown_space(space: SearchSpace) -> str:
+    """A space in a few words."""
+    sizes = space.batch_size
+    count = f"{len(sizes)} batch sizes" if isinstance(sizes, list) else "every batch size"
+    low, high = space.learning_rate
+    extra = f", {', '.join(space.extra)}" if space.extra else ""
+    return f"{count} {space.smallest} to {space.largest}, learning rates {low:g} to {high:g}{extra}"
+
+
+def shown_goal(goal: Goal) -> str:
+    """A goal in a few words."""
+    return f"{goal.kind} after {goal.epochs} epochs"

@@ -1,0 +1,85 @@
+"""The tables beside Optuna's, all under the prefix `batchopt_`. Each table and column is spelled here only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, Float, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy.dialects.mysql import LONGBLOB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+schema_table = Table(
+    "batchopt_schema",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+)
+
+machines_table = Table(
+    "batchopt_machines",
+    metadata,
+    Column("fingerprint", String(64), primary_key=True),
+    Column("description", JSON, nullable=False),
+)
+
+epochs_table = Table(
+    "batchopt_epochs",
+    metadata,
+    Column("trial_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("machine", String(64), nullable=False),
+    Column("train_loss", Float(53)),
+    Column("train_accuracy", Float(53)),
+    Column("validation_loss", Float(53)),
+    Column("validation_accuracy", Float(53)),
+    Column("train_seconds", Float(53), nullable=False),
+    Column("evaluation_seconds", Float(53), nullable=False),
+    Column("compile_seconds", Float(53), nullable=False),
+    Column("steps", Integer, nullable=False),
+    Column("examples_per_second", Float(53), nullable=False),
+)
+
+leases_table = Table(
+    "batchopt_leases",
+    metadata,
+    Column("trial_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("owner", String(128), nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+)
+
+checkpoints_table = Table(
+    "batchopt_checkpoints",
+    metadata,
+    Column("trial_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("content", LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb"), nullable=False),
+)
+
+
+class database_clock(FunctionElement[float]):  # noqa: N801  a function in SQL
+    """Seconds since 1970 by the database's own clock: the one clock that all machines of a study share."""
+
+    type = Float(53)
+    inherit_cache = True
+
+
+@compiles(database_clock, "sqlite")
+def _sqlite_clock(element: database_clock, compiler: SQLCompiler, **options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_clock, "postgresql")
+def _postgresql_clock(element: database_clock, compiler: SQLCompiler, **options: Any) -> str:
+    return "extract(epoch from clock_timestamp())::double precision"
+
+
+@compiles(database_clock, "mysql")
+@compiles(database_clock, "mariadb")
+def _mysql_clock(element: database_clock, compiler: SQLCompiler, **options: Any) -> str:
+    return "cast(unix_timestamp(sysdate(6)) as double)"

@@ -1,0 +1,300 @@
+"""The front door: open a study, or resume it; run it; ask what it found."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import optuna
+
+from optimizer.errors import InvalidInput, StorageError
+from optimizer.loop import Loop, Seat, as_error
+from optimizer.options import DEFAULT_SEARCH, DEFAULT_SEED, Budget, Configuration, Options
+from optimizer.report.events import Listener, Opened, Starting, ignore
+from optimizer.report.reading import read_report
+from optimizer.report.recommendation import Report
+from optimizer.search.optuna_search import OptunaSearch
+from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
+from optimizer.signals import Interruption
+from optimizer.store.database import Database, check_storage, open_database, shown
+from optimizer.store.ledger import ENGINES, Ledger
+from optimizer.store.stamp import ATTRIBUTE, Stamp, check_program, check_question, check_seed
+from optimizer.training.client import Died, Worker
+from optimizer.training.machine import available_cores, gpu_indices
+from optimizer.training.messages import Failed, Ready, Setup
+from optimizer.training.task import Goal, Task
+
+Space = SearchSpace | Callable[[int], SearchSpace]
+"""A search space, or one made from the number of training examples, for `full`."""
+
+PROVISIONAL_EXAMPLES = 1 << 30
+"""Stands for the number of training examples until the data is loaded."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do; nothing has been written.
+
+    Attributes:
+        opened: the study, its machine and engine, and what there is already.
+        stamp: the question.
+        new: whether the study would be made.
+    """
+
+    opened: Opened
+    stamp: Stamp
+    new: bool
+
+
+class Study:
+    """A question, and the study in a database that answers it.
+
+    Args:
+        task: what is trained.
+        space: what may be tried.
+        goal: what is best.
+        name: the study's name in its database.
+        storage: a path, or an SQLAlchemy URL.
+        options: how it is searched and trained.
+
+    Raises:
+        InvalidInput: a space that cannot be.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        space: Space,
+        goal: Goal | None = None,
+        *,
+        name: str = "study",
+        storage: str = "sqlite:///studies.db",
+        options: Options | None = None,
+    ) -> None:
+        self.task = task
+        self.goal = goal or Goal()
+        self.name = name
+        self.storage = storage
+        self.options = options or Options()
+        self._space = space
+
+    def run(
+        self,
+        budget: Budget | None = None,
+        *,
+        tries: Sequence[Configuration] = (),
+        listener: Listener = ignore,
+    ) -> Report:
+        """Search until the budget is used up; a study that is there already goes on where it stopped.
+
+        Args:
+            budget: totals of the study; 30 trials where None.
+            tries: configurations to train first.
+            listener: told what happens.
+
+        Raises:
+            BatchoptError: something the user can mend; nothing was written if it was there from the start.
+            Interrupted: by Ctrl-C or SIGTERM; the same call goes on.
+        """
+        budget = budget or Budget()
+        with Interruption() as interruption:
+            seat, plan = self._prepare(budget, tries, listener, interruption)
+            try:
+                database = open_database(self.storage, create=True)
+                ledger = Ledger(database, self._open_or_create(database, plan.stamp))
+            except BaseException:
+                seat.worker.kill()
+                raise
+            assert seat.ready is not None
+            ledger.add_machine(seat.ready.machine, seat.ready.engine)
+            for configuration in tries:
+                ledger.study.enqueue_trial(_params(configuration), skip_if_exists=True)
+            listener(plan.opened)
+            seats = [seat, *(Seat(Worker(setup)) for setup in self._setups(seat.ready)[1:])]
+            Loop(
+                ledger,
+                self._search(ledger, plan.stamp, budget),
+                seats,
+                seed=plan.stamp.seed,
+                max_epochs=self.goal.epochs,
+                until=None if budget.seconds is None else time.monotonic() + budget.seconds - ledger.elapsed(),
+                interruption=interruption,
+                listener=listener,
+            ).run()
+        return read_report(self.storage, self.name)
+
+    def plan(
+        self, budget: Budget | None = None, *, tries: Sequence[Configuration] = (), listener: Listener = ignore
+    ) -> Plan:
+        """What `run` would do, checked on this machine, nothing written.
+
+        Raises:
+            BatchoptError: as `run`.
+        """
+        with Interruption() as interruption:
+            seat, plan = self._prepare(budget or Budget(), tries, listener, interruption)
+            seat.worker.kill()
+        return plan
+
+    def report(self) -> Report:
+        """What the study has found so far, from its database alone.
+
+        Raises:
+            StorageError: there is no such database or study.
+        """
+        return read_report(self.storage, self.name)
+
+    def _prepare(
+        self, budget: Budget, tries: Sequence[Configuration], listener: Listener, interruption: Interruption
+    ) -> tuple[Seat, Plan]:
+        """Check everything that can be checked without writing, a worker that can train included."""
+        provisional = self._space_for(PROVISIONAL_EXAMPLES)
+        for configuration in tries:
+            _check_try(configuration, provisional)
+        existing, database = None, None
+        url = check_storage(self.storage, create=True)
+        if _exists(self.storage):
+            database = open_database(self.storage, create=False)
+            existing = _find(database, self.name)
+        stored = Stamp.read(existing) if existing else None
+        if existing and stored is None:
+            raise StorageError(
+                f"study {self.name!r} in {shown(url)} was not made by batchopt. Use --study another-name."
+            )
+        if stored:
+            space = self._space_for(stored.program.train_examples)
+            check_question(self.name, shown(url), stored, space, self.goal)
+            check_seed(self.name, shown(url), stored, self.options.seed)
+        engines = existing.user_attrs.get(ENGINES, {}) if existing else {}
+        listener(Starting(self.options.workers))
+        worker = Worker(dataclasses.replace(self._setups()[0], known_engines=engines))
+        try:
+            ready = _await_ready(worker, interruption)
+            space = self._space_for(ready.program.train_examples)
+            if space.largest > ready.program.train_examples:
+                raise InvalidInput(
+                    f"batch size {space.largest} is above the training set of {ready.program.train_examples} examples. "
+                    "Write 'full' for all of them at once."
+                )
+            if stored:
+                check_program(self.name, shown(url), stored, ready.program)
+            stamp = stored or Stamp(
+                space=space,
+                goal=self.goal,
+                program=ready.program,
+                seed=DEFAULT_SEED if self.options.seed is None else self.options.seed,
+                search=self.options.search or DEFAULT_SEARCH,
+            )
+        except BaseException:
+            worker.kill()
+            raise
+        trials = existing.get_trials(deepcopy=False) if existing else []
+        opened = Opened(
+            study=self.name,
+            storage=shown(url),
+            machine=ready.machine,
+            engine=ready.engine,
+            timings=ready.timings,
+            epochs=self.goal.epochs,
+            trials=budget.trials,
+            finished=sum(trial.state.is_finished() for trial in trials),
+            running=sum(trial.state.name == "RUNNING" for trial in trials),
+        )
+        if database:
+            database.engine.dispose()
+        return Seat(worker, ready), Plan(opened, stamp, new=existing is None)
+
+    def _setups(self, ready: Ready | None = None) -> list[Setup]:
+        """What each worker is told; the later ones take the engine that the first one chose."""
+        options = self.options
+        space = self._space_for(PROVISIONAL_EXAMPLES if ready is None else ready.program.train_examples)
+        _, rate = space.from_unit([0.5, 0.5])
+        gpus = gpu_indices(options.device)
+        devices = [f"gpu:{index}" for index in gpus] if gpus else [options.device]
+        threads = max(1, available_cores() // options.workers) if options.workers > 1 else None
+        first = Setup(
+            task=self.task,
+            data_path=options.data,
+            train_examples=options.train_examples,
+            device=devices[0],
+            threads=threads,
+            engine=options.engine if ready is None else ready.engine,
+            learning_rate=rate,
+            extra=space.middle_of_extra(),
+        )
+        return [dataclasses.replace(first, device=devices[number % len(devices)]) for number in range(options.workers)]
+
+    def _space_for(self, train_examples: int) -> SearchSpace:
+        return self._space if isinstance(self._space, SearchSpace) else self._space(train_examples)
+
+    def _open_or_create(self, database: Database, stamp: Stamp) -> optuna.Study:
+        study = optuna.create_study(
+            study_name=self.name, storage=database.storage, direction="maximize", load_if_exists=True
+        )
+        if ATTRIBUTE not in study.user_attrs:
+            stamp.write(study)
+            with warnings.catch_warnings():
+                # optuna-dashboard reads the names; their interface may change, as the warning says.
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(["validation_accuracy"])
+        return study
+
+    def _search(self, ledger: Ledger, stamp: Stamp, budget: Budget) -> OptunaSearch:
+        search = OptunaSearch(
+            ledger.study,
+            stamp.space,
+            search=self.options.search or stamp.search,
+            seed=stamp.seed,
+            max_epochs=stamp.goal.epochs,
+            budget_left=lambda: budget.trials is None or ledger.count_started() < budget.trials,
+            prune=self.options.prune,
+        )
+        for trial, epoch in ledger.adopt():
+            search.adopt(trial, epoch)
+        return search
+
+
+def _await_ready(worker: Worker, interruption: Interruption) -> Ready:
+    while not worker.connection.poll(0.1):
+        interruption.check()
+    try:
+        answer = worker.receive()
+    except Died as death:
+        raise as_error(Failed("task", "Died", str(death))) from None
+    if isinstance(answer, Failed):
+        raise as_error(answer)
+    assert isinstance(answer, Ready)
+    return answer
+
+
+def _exists(storage: str) -> bool:
+    try:
+        check_storage(storage, create=False)
+    except StorageError:
+        return False
+    return True
+
+
+def _find(database: Database, name: str) -> optuna.Study | None:
+    names = optuna.get_all_study_names(database.storage)
+    return optuna.load_study(study_name=name, storage=database.storage) if name in names else None
+
+
+def _params(configuration: Configuration) -> dict[str, object]:
+    return {
+        BATCH_SIZE: configuration.batch_size,
+        LEARNING_RATE: configuration.learning_rate,
+        **configuration.extra,
+    }
+
+
+def _check_try(configuration: Configuration, space: SearchSpace) -> None:
+    size, rate = configuration.batch_size, configuration.learning_rate
+    low, high = space.learning_rate
+    if size < 1 or space.nearest_batch_size(size) != size:
+        raise InvalidInput(f"--try {size}:{rate:g}: batch size {size} is not in the search space.")
+    if not low <= rate <= high:
+        raise InvalidInput(f"--try {size}:{rate:g}: learning rate {rate:g} is not in {low:g} to {high:g}.")

@@ -1,0 +1,96 @@
+"""A worker as seen from the study's process: start it, talk to it, notice its death. No TensorFlow here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+
+from optimizer.training.messages import Answer, Request, Setup
+
+LOG_LINES_SHOWN = 15
+
+
+class Died(Exception):
+    """The worker process ended without an answer.
+
+    Attributes:
+        exit_code: as `subprocess` gives it: negative for a signal.
+    """
+
+    def __init__(self, exit_code: int, log: str) -> None:
+        how = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
+        super().__init__(f"the worker ended by {how}" + (f"; its last words:\n{log}" if log else ""))
+        self.exit_code = exit_code
+
+
+class Worker:
+    """One worker process and the connection to it.
+
+    It has a session of its own, so that Ctrl-C on the terminal reaches the study alone, which decides what to do.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        ours, theirs = socket.socketpair()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  as long-lived as the process that writes it
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+        }
+        if setup.device == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = "-1"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "optimizer.training.worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=environment,
+            start_new_session=True,
+        )
+        theirs.close()
+        self.connection: Connection[Any, Any] = Connection(ours.detach())
+        self.setup = setup
+        self.send(setup)
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    def send(self, request: Request) -> None:
+        """Ask; functions of the user's script travel by value. A dead worker is noticed by `receive`."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send_bytes(cloudpickle.dumps(request))
+
+    def receive(self) -> Answer:
+        """The next answer; blocks until there is one.
+
+        Raises:
+            Died: the process ended instead.
+        """
+        try:
+            answer: Answer = self.connection.recv()
+        except (EOFError, ConnectionResetError, OSError):
+            raise Died(self._process.wait(), self._last_words()) from None
+        return answer
+
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+        self.connection.close()
+        self._log.close()
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").splitlines()
+        return "\n".join(lines[-LOG_LINES_SHOWN:])

@@ -1,0 +1,83 @@
+"""The probe: short timings on the device that decide how a study trains."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from optimizer.training.engines import EngineName, Resident
+from optimizer.training.messages import EngineTiming
+from optimizer.training.program import Program, build, state_of
+from optimizer.training.task import Task
+
+PROBE_BATCH_SIZE = 128
+"""Common, and small enough that an engine's overhead per step shows."""
+
+TIMED_SECONDS = 0.25
+"""Long against the clock and one slow step, short against a trial."""
+
+
+def choose_engine(
+    task: Task, resident: Resident, *, learning_rate: float, extra: Mapping[str, Any], pinned: EngineName | None = None
+) -> tuple[Program, list[EngineTiming]]:
+    """Time the engines that can run this model on this device, and keep the fastest.
+
+    `fit` is not timed where a fused engine works: it runs the same operations and its own overhead on top of them.
+
+    Args:
+        task: what is trained.
+        resident: the data, as the trials will use it.
+        learning_rate: any rate of the space; steps cost the same at all of them.
+        extra: any values of the extra dimensions.
+        pinned: use this engine and time nothing.
+
+    Returns:
+        The chosen engine's program, and the timings, the chosen one first.
+
+    Raises:
+        InvalidInput: the pinned engine cannot run this model or this data.
+    """
+    model = build(task, resident.data, learning_rate=learning_rate, extra=extra, seed=0)
+    if pinned is not None:
+        return Program(task, resident, pinned, model), []
+    timed: list[tuple[EngineTiming, Program]] = []
+    refused: list[EngineTiming] = []
+    start = state_of(model)
+    candidates: tuple[EngineName, ...] = () if resident.data.streamed or model.run_eagerly else ("fused-xla", "fused")
+    for engine in candidates:
+        program = Program(task, resident, engine, model)
+        try:
+            timed.append((_time(program), program))
+        except (tf.errors.OpError, NotImplementedError, TypeError, ValueError) as error:
+            refused.append(EngineTiming(engine, float("inf"), 0.0, refusal=str(error).strip().splitlines()[0]))
+        program.load(start)
+    if not timed:
+        return Program(task, resident, "fit", model), refused
+    timed.sort(key=lambda pair: pair[0].step_time_s)
+    return timed[0][1], [timing for timing, _ in timed] + refused
+
+
+def _time(program: Program) -> EngineTiming:
+    """Compile, warm up, then time rounds of steps, more each until a round is long enough; the median of three."""
+    batch_size = min(PROBE_BATCH_SIZE, program.train_examples)
+    whole_batches = program.train_examples // batch_size
+    compile_seconds = program.prepare(batch_size)
+    rng = np.random.default_rng(0)
+
+    def seconds_for(steps: int) -> float:
+        started = time.perf_counter()
+        program.engine.train(rng, batch_size, steps=steps)
+        return time.perf_counter() - started
+
+    steps = 1
+    seconds_for(steps)
+    while (seconds := seconds_for(steps)) < TIMED_SECONDS and steps < whole_batches:
+        steps = min(whole_batches, max(2 * steps, math.ceil(steps * TIMED_SECONDS / seconds)))
+    median = statistics.median([seconds, seconds_for(steps), seconds_for(steps)])
+    return EngineTiming(program.engine.name, median / steps, compile_seconds)

@@ -1,0 +1,134 @@
+"""A study's question: what to train, on what data, towards which goal. Frozen records; no TensorFlow here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from optimizer.errors import DataError, InvalidInput
+
+SPLIT_SEED = 20_260_101
+"""Splits validation from training data: fixed, so that every study of a data set validates on the same examples."""
+
+Arrays = tuple[Any, ...]
+"""`(x, y)` or `(x, y, sample_weight)`; x and y are arrays, or dicts, lists and tuples of arrays, of one length."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Attributes:
+        build_model: `build_model(learning_rate, **extra)` returns a compiled Keras model with at least one metric.
+            It runs in the worker, so import Keras inside it and the script starts at once.
+        load_data: `load_data(path)` returns a `Dataset`; `path` is what `--data` said, or None.
+        metric: the compiled metric that the study watches, as named in Keras' logs.
+    """
+
+    build_model: Callable[..., Any]
+    load_data: Callable[[str | None], Dataset]
+    metric: str = "accuracy"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is best.
+
+    Attributes:
+        kind: `accuracy`, the highest validation metric after `epochs` epochs.
+        epochs: passes over the training data that a whole trial gets.
+    """
+
+    kind: Literal["accuracy"] = "accuracy"
+    epochs: int = 5
+
+    def __post_init__(self) -> None:
+        if self.kind != "accuracy":
+            raise InvalidInput(f"goal {self.kind!r} is unknown. Use 'accuracy'.")
+        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
+            raise InvalidInput(f"epochs {self.epochs!r}: give a whole number of at least 1.")
+
+    def describe(self) -> dict[str, Any]:
+        """The goal as JSON values, for the study's stamp."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training, validation and test data.
+
+    Attributes:
+        train: `(x, y)` or `(x, y, sample_weight)` as NumPy arrays (or nests of them), held on the device; or an
+            unbatched `tf.data.Dataset` of such tuples with a known cardinality, too large to be held there.
+        validation: the same; where None, `validation_examples` are split from `train` by a fixed seed.
+        test: opened only to confirm a recommendation, never by the search.
+        validation_examples: how many to split off where `validation` is None; a sixth of `train` where None too.
+    """
+
+    train: Any
+    validation: Any = None
+    test: Any = None
+    validation_examples: int | None = None
+
+    def split(self, train_examples: int | None = None) -> Dataset:
+        """The data set with its validation data set apart, and at most `train_examples` left to train on.
+
+        Raises:
+            DataError: arrays of different lengths, or too few examples.
+        """
+        if self.streamed:
+            if self.validation is None:
+                raise DataError("a tf.data training set cannot be split; give validation= with it.")
+            train = self.train if train_examples is None else self.train.take(train_examples)
+            return dataclasses.replace(self, train=train)
+        train, validation, count = self.train, self.validation, example_count(self.train)
+        order = np.random.default_rng(SPLIT_SEED).permutation(count)
+        if validation is None:
+            held_out = max(1, count // 6) if self.validation_examples is None else self.validation_examples
+            if not 0 < held_out < count:
+                raise DataError(f"{held_out} validation examples cannot be split from {count} training examples.")
+            validation = take(train, np.sort(order[:held_out]))
+            order = order[held_out:]
+        if train_examples is not None and train_examples > len(order):
+            raise DataError(f"--train-examples {train_examples}: there are only {len(order)} training examples.")
+        return dataclasses.replace(self, train=take(train, np.sort(order[:train_examples])), validation=validation)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the training data is a `tf.data.Dataset` and not arrays."""
+        return not isinstance(self.train, tuple)
+
+
+def leaves(nest: Any) -> list[npt.NDArray[Any]]:
+    """The arrays of a nest of dicts, lists and tuples, in a fixed order."""
+    if isinstance(nest, dict):
+        return [leaf for key in sorted(nest) for leaf in leaves(nest[key])]
+    if isinstance(nest, list | tuple):
+        return [leaf for item in nest for leaf in leaves(item)]
+    return [] if nest is None else [np.asarray(nest)]
+
+
+def take(nest: Any, index: npt.NDArray[np.int64]) -> Any:
+    """The same nest with the examples at `index` of every array."""
+    if isinstance(nest, dict):
+        return {key: take(item, index) for key, item in nest.items()}
+    if isinstance(nest, list | tuple):
+        return type(nest)(take(item, index) for item in nest)
+    return None if nest is None else np.asarray(nest)[index]
+
+
+def example_count(nest: Any) -> int:
+    """The number of examples that all arrays of a nest agree on.
+
+    Raises:
+        DataError: there is no array, or their lengths differ.
+    """
+    lengths = {len(leaf) for leaf in leaves(nest)}
+    if len(lengths) != 1:
+        raise DataError(f"the arrays of a data set have lengths {sorted(lengths)}; they must agree.")
+    return lengths.pop()

@@ -1,0 +1,198 @@
+"""The worker: a process of its own that alone touches the device, and answers one request at a time.
+
+It is started as `python -m optimizer.training.worker FD`, FD being its end of a socket pair, so that it neither forks
+TensorFlow nor runs the user's script again. It ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any, cast
+
+import numpy as np
+import psutil
+
+from optimizer.errors import BatchoptError
+from optimizer.training.checkpoint import pack, unpack
+from optimizer.training.machine import use_device
+from optimizer.training.messages import (
+    Answer,
+    EpochDone,
+    Failed,
+    ProgramStamp,
+    Ready,
+    Request,
+    Save,
+    Saved,
+    Setup,
+    Train,
+)
+from optimizer.training.task import Dataset, leaves
+
+PROGRAMS_KEPT = 4
+"""Compiled programs held at once, where trials differ in more than variables."""
+
+OUT_OF_MEMORY_TEXTS = (
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Failed to load in-memory CUBIN",
+)
+
+
+class Trainer:
+    """Holds the data and the compiled programs; trains what it is asked to.
+
+    Raises:
+        BatchoptError: something the user can mend, when made.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        machine = use_device(setup.device, setup.threads)
+        # TensorFlow is configured by now; these modules may import it.
+        from optimizer.training import engines, probe, program
+
+        self._task = setup.task
+        self._resident = engines.Resident(setup.task.load_data(setup.data_path).split(setup.train_examples))
+        first, timings = probe.choose_engine(
+            setup.task,
+            self._resident,
+            learning_rate=setup.learning_rate,
+            extra=setup.extra,
+            pinned=cast("engines.EngineName | None", setup.engine or setup.known_engines.get(machine.fingerprint)),
+        )
+        self._engine = first.engine.name
+        key = program.signature(first.model)
+        self._programs = {key: first}
+        self._current: program.Program = first
+        self._position: tuple[int, int] | None = None
+        data = self._resident.data
+        self.ready = Ready(
+            machine=machine,
+            program=ProgramStamp(
+                model=key,
+                data=data_fingerprint(data),
+                train_examples=self._resident.train_count,
+                validation_examples=engines.validation_count(data),
+                metric=setup.task.metric,
+            ),
+            parameters=int(first.model.count_params()),
+            engine=self._engine,
+            timings=tuple(timings),
+        )
+
+    def answer(self, request: Request) -> Iterator[Answer]:
+        """Do as asked, and say what came of it."""
+        if isinstance(request, Train):
+            yield from self._train(request)
+        elif isinstance(request, Save):
+            yield self._save(request)
+        else:
+            raise TypeError(f"a worker is set up once; it cannot answer {type(request).__name__}")
+
+    def _train(self, request: Train) -> Iterator[Answer]:
+        from optimizer.training.program import epoch_rng
+
+        compile_seconds = 0.0
+        if self._position != (request.trial, request.from_epoch):
+            compile_seconds = self._load(request)
+        process = psutil.Process()
+        for number in range(request.from_epoch + 1, request.until_epoch + 1):
+            rng = epoch_rng(request.study_seed, request.trial, number)
+            figures = self._current.epoch(number, batch_size=request.batch_size, rng=rng)
+            self._position = (request.trial, number)
+            yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss)
+            compile_seconds = 0.0
+            if figures.diverged:
+                return
+
+    def _load(self, request: Train) -> float:
+        """Put the request's trial on the device, compiled; returns the seconds of compilation."""
+        from optimizer.training.program import Program, build, signature, state_of, trial_seed
+
+        self._position = None
+        seed = trial_seed(request.study_seed, request.trial)
+        fresh = build(
+            self._task, self._resident.data, learning_rate=request.learning_rate, extra=request.extra, seed=seed
+        )
+        key = signature(fresh)
+        state = state_of(fresh) if request.checkpoint is None else unpack(request.checkpoint)
+        if key not in self._programs:
+            while len(self._programs) >= PROGRAMS_KEPT:
+                del self._programs[next(iter(self._programs))]
+            self._programs[key] = Program(self._task, self._resident, self._engine, fresh)
+        self._current = self._programs[key]
+        compile_seconds = self._current.prepare(request.batch_size)
+        self._current.load(state)
+        return compile_seconds
+
+    def _save(self, request: Save) -> Saved:
+        if self._position is None or self._position[0] != request.trial:
+            raise ValueError(f"trial {request.trial} is not on the device")
+        return Saved(*self._position, pack(self._current.state()))
+
+
+def data_fingerprint(data: Dataset) -> str:
+    """SHA-256 of the training and validation arrays; of its element specification where data is streamed."""
+    digest = hashlib.sha256()
+    for part in (data.train, data.validation):
+        if isinstance(part, tuple):
+            for leaf in leaves(part):
+                digest.update(f"{leaf.shape} {leaf.dtype}".encode())
+                digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+        else:
+            digest.update(f"{part.element_spec} {int(part.cardinality())}".encode())
+    return digest.hexdigest()
+
+
+def failure(error: Exception) -> Failed:
+    """An exception as an answer: by its type first, by its text where the type does not tell."""
+    if isinstance(error, BatchoptError):
+        return Failed("input", type(error).__name__, str(error))
+    kind = type(error).__name__
+    if isinstance(error, MemoryError) or kind == "ResourceExhaustedError":
+        return Failed("memory", kind, str(error))
+    if kind in ("InternalError", "UnknownError") and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
+        return Failed("memory", kind, str(error))
+    return Failed("task", kind, "".join(traceback.format_exception(error)))
+
+
+def main() -> None:
+    """Serve the requests that come over the inherited socket until it closes."""
+    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    # Whatever the user's code prints must not mix with the study's own standard output.
+    os.dup2(2, 1)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    try:
+        trainer: Trainer | None = None
+        while True:
+            request: Request = pickle.loads(connection.recv_bytes())
+            if isinstance(request, Setup):
+                trainer = Trainer(request)
+                connection.send(trainer.ready)
+            else:
+                assert trainer is not None, "Setup comes first"
+                for answer in trainer.answer(request):
+                    connection.send(answer)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except Exception as error:  # noqa: BLE001  the user's code may raise anything; the study's process decides
+        connection.send(failure(error))
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
