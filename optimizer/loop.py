@@ -105,22 +105,22 @@ class Loop:
             BatchoptError: a worker met something the user can mend.
         """
         try:
-            while self._hand_out():
+            while not self._late() and self._hand_out():
                 self._interruption.check()
                 for seat in self._seats_with_news():
                     self._hear(seat)
                 self._keep_leases()
-                if self._until is not None and time.monotonic() >= self._until:
-                    self._give_up(self._ledger.owned())
-                    self._listener(Ended("the time budget is used up"))
-                    return
-            self._give_up(self._search.given_up())
-            self._listener(Ended(self._search.stop_reason))
+            late = self._late()
+            self._give_up(self._ledger.owned() if late else self._search.given_up())
+            self._listener(Ended("the time budget is used up" if late else self._search.stop_reason))
         finally:
             for seat in self._seats:
                 seat.worker.kill()
             self._ledger.set_elapsed(time.monotonic() - self._started)
             self._ledger.release()
+
+    def _late(self) -> bool:
+        return self._until is not None and time.monotonic() >= self._until
 
     def _hand_out(self) -> bool:
         """Give every free worker a step; False when there is none to give and none under way."""

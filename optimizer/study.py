@@ -151,9 +151,10 @@ class Study:
         self, budget: Budget, tries: Sequence[Configuration], listener: Listener, interruption: Interruption
     ) -> tuple[Seat, Plan]:
         """Check everything that can be checked without writing, a worker that can train included."""
-        provisional = self._space_for(PROVISIONAL_EXAMPLES)
-        for configuration in tries:
-            _check_try(configuration, provisional)
+        early = self._space_for(PROVISIONAL_EXAMPLES)
+        if early == self._space_for(PROVISIONAL_EXAMPLES + 1):
+            # It does not depend on the data, so what is wrong can be said before anything is started.
+            _check_tries(tries, early)
         existing, database = None, None
         url = check_storage(self.storage, create=True)
         if _exists(self.storage):
@@ -179,6 +180,7 @@ class Study:
                     f"batch size {space.largest} is above the training set of {ready.program.train_examples} examples. "
                     "Write 'full' for all of them at once."
                 )
+            _check_tries(tries, space)
             if stored:
                 check_program(self.name, shown(url), stored, ready.program)
             stamp = stored or Stamp(
@@ -291,10 +293,10 @@ def _params(configuration: Configuration) -> dict[str, object]:
     }
 
 
-def _check_try(configuration: Configuration, space: SearchSpace) -> None:
-    size, rate = configuration.batch_size, configuration.learning_rate
+def _check_tries(tries: Sequence[Configuration], space: SearchSpace) -> None:
     low, high = space.learning_rate
-    if size < 1 or space.nearest_batch_size(size) != size:
-        raise InvalidInput(f"--try {size}:{rate:g}: batch size {size} is not in the search space.")
-    if not low <= rate <= high:
-        raise InvalidInput(f"--try {size}:{rate:g}: learning rate {rate:g} is not in {low:g} to {high:g}.")
+    for size, rate in ((configuration.batch_size, configuration.learning_rate) for configuration in tries):
+        if size < 1 or space.nearest_batch_size(size) != size:
+            raise InvalidInput(f"--try {size}:{rate:g}: batch size {size} is not in the search space.")
+        if not low <= rate <= high:
+            raise InvalidInput(f"--try {size}:{rate:g}: learning rate {rate:g} is not in {low:g} to {high:g}.")

@@ -110,7 +110,7 @@ def opened_lines(opened: Opened) -> list[str]:
 def seconds(amount: float) -> str:
     """A duration for reading."""
     if amount < 60:
-        return f"{amount:.1f} s"
+        return f"{amount} s" if isinstance(amount, int) else f"{amount:.1f} s"
     minutes, rest = divmod(round(amount), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
@@ -119,9 +119,10 @@ def seconds(amount: float) -> str:
 def trial_line(ended: TrialEnded) -> str:
     """One trial in one line."""
     accuracy = "-" if ended.accuracy is None else f"{ended.accuracy:.2%}"
+    epochs = f"{ended.epochs} epoch{'s' if ended.epochs != 1 else ' '}"
     return (
         f"trial {ended.trial:>3}  {ended.batch_size:>6} x {ended.learning_rate:<8.3g} {accuracy:>7}  "
-        f"{ended.epochs} epochs  {ended.train_seconds:6.2f} s  {ended.note or ended.state}"
+        f"{epochs}  {ended.train_seconds:6.2f} s  {ended.note or ended.state}"
     )
 
 
@@ -257,4 +258,4 @@ class LiveView:
             return ""
         done = len(self._durations)
         left = self._opened.trials - self._opened.finished - done
-        return f"about {seconds(self._durations[-1] / done * left)} left" if left > 0 else ""
+        return f"about {seconds(round(self._durations[-1] / done * left))} left" if left > 0 else ""

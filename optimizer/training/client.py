@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -40,22 +41,26 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         ours, theirs = socket.socketpair()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  as long-lived as the process that writes it
+        # TensorFlow leaves files of its own behind when it is killed; they go with this folder.
+        self._folder = tempfile.TemporaryDirectory(prefix="batchopt-worker-", ignore_cleanup_errors=True)
+        self._log = Path(self._folder.name, "log")
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "TMPDIR": self._folder.name,
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         }
         if setup.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = "-1"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "optimizer.training.worker", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            env=environment,
-            start_new_session=True,
-        )
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "optimizer.training.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
         theirs.close()
         self.connection: Connection[Any, Any] = Connection(ours.detach())
         self.setup = setup
@@ -88,9 +93,8 @@ class Worker:
         self._process.kill()
         self._process.wait()
         self.connection.close()
-        self._log.close()
+        self._folder.cleanup()
 
     def _last_words(self) -> str:
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").splitlines()
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
         return "\n".join(lines[-LOG_LINES_SHOWN:])

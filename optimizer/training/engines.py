@@ -179,7 +179,7 @@ class FitEngine(Engine):
         if self._data.streamed:
             stream = self._data.train if steps is None else self._data.train.take(steps * batch_size)
             shuffled = stream.shuffle(min(self._count, SHUFFLE_BUFFER), seed=int(rng.integers(2**31)))
-            history = self._model.fit(shuffled.batch(batch_size).prefetch(tf.data.AUTOTUNE), verbose=0)
+            history = self._model.fit(shuffled.batch(batch_size).prefetch(tf.data.AUTOTUNE), shuffle=False, verbose=0)
         else:
             order = rng.permutation(self._count)
             batch = take(self._data.train, order if steps is None else order[: steps * batch_size])

@@ -1,0 +1,37 @@
+"""Fixtures that several floors share: few and tiny."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+from optimizer import Dataset
+from studies.data import load_mnist
+
+
+@pytest.fixture(scope="session")
+def mnist_slice() -> Dataset:
+    """The first 330 training and 110 validation images of MNIST; 330 leaves a partial batch at 8, 32 and 64."""
+    images, labels = load_mnist().train
+    return Dataset(train=(images[:330], labels[:330]), validation=(images[330:440], labels[330:440]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where TensorFlow has no GPU, and say so."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="TensorFlow sees no GPU on this machine"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
