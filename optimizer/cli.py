@@ -16,7 +16,6 @@ from rich.console import Console
 from optimizer.errors import BatchoptError, TaskFailed
 from optimizer.options import (
     DEFAULT_TRIALS,
-    ENGINES,
     Budget,
     Options,
     parse_configuration,
@@ -30,10 +29,13 @@ from optimizer.search.space import SearchSpace, parse_batch_sizes, parse_learnin
 from optimizer.signals import Interrupted
 from optimizer.store.stamp import shown_goal, shown_space
 from optimizer.study import Plan, Study
+from optimizer.training.messages import ENGINES
 from optimizer.training.task import Goal, Task
 
 DEFAULT_STORAGE = "sqlite:///studies.db"
 USAGE_ERROR = 2
+PIPE_WIDTH = 160
+"""Columns of a table that goes to a file or another program."""
 
 
 def run_script(task: Task, space: SearchSpace, goal: Goal) -> NoReturn:
@@ -90,7 +92,7 @@ def report_command(storage: str, study: str | None, as_json: bool) -> None:
     if as_json:
         _print_json(report.describe())
     else:
-        Console().print(report_view(report))
+        _console().print(report_view(report))
 
 
 @batchopt.command("trials")
@@ -112,7 +114,7 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
         writer.writeheader()
         writer.writerows(rows)
     else:
-        Console().print(trials_table(trials))
+        _console().print(trials_table(trials))
 
 
 def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
@@ -189,7 +191,7 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         if as_json:
             _print_json(report.describe())
         else:
-            console = Console()
+            console = _console()
             console.print()
             console.print(report_view(report))
 
@@ -245,6 +247,12 @@ def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
     click.echo(f"would    train {', '.join(limits)}; nothing has been written")
 
 
+def _console() -> Console:
+    """Standard output; where it is not a terminal, wide enough that no table is cut."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+
+
 def _print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, allow_nan=False))
 
@@ -262,7 +270,7 @@ def _finish(command: click.Command) -> NoReturn:
         _say("interrupted; everything finished is kept. The same command again goes on.")
         sys.exit(interruption.exit_code)
     except TaskFailed as error:
-        _say(f"the study's own code raised; the trial is back in the queue.\n{error}")
+        _say(f"the study's own code raised; everything finished is kept, the trial is back in the queue.\n{error}")
         sys.exit(1)
     except BatchoptError as error:
         _say(f"{type(error).__name__}: {error}")

@@ -10,11 +10,11 @@ from typing import Any
 from optimizer.errors import InvalidInput
 from optimizer.search.optuna_search import SEARCHES
 from optimizer.training.machine import gpu_indices
+from optimizer.training.messages import ENGINES, EngineName
 
 DEFAULT_TRIALS = 30
 DEFAULT_SEARCH = "tpe"
 DEFAULT_SEED = 0
-ENGINES = ("fused-xla", "fused", "fit")
 MAX_SEED = 2**32 - 1
 
 
@@ -41,7 +41,7 @@ class Options:
     prune: bool = True
     workers: int = 1
     device: str = "auto"
-    engine: str | None = None
+    engine: EngineName | None = None
     data: str | None = None
     train_examples: int | None = None
 

@@ -21,7 +21,7 @@ from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from optimizer.signals import Interruption
 from optimizer.store.database import Database, check_storage, open_database, shown
 from optimizer.store.ledger import ENGINES, Ledger
-from optimizer.store.stamp import ATTRIBUTE, Stamp, check_program, check_question, check_seed
+from optimizer.store.stamp import Stamp, check_program, check_question, check_seed
 from optimizer.training.client import Died, Worker
 from optimizer.training.machine import available_cores, gpu_indices
 from optimizer.training.messages import Failed, Ready, Setup
@@ -236,12 +236,17 @@ class Study:
         study = optuna.create_study(
             study_name=self.name, storage=database.storage, direction="maximize", load_if_exists=True
         )
-        if ATTRIBUTE not in study.user_attrs:
+        stored = Stamp.read(study)
+        if stored is None:
             stamp.write(study)
             with warnings.catch_warnings():
                 # optuna-dashboard reads the names; their interface may change, as the warning says.
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(["validation_accuracy"])
+        else:
+            # Another process may have made it since it was looked for.
+            check_question(self.name, database.url, stored, stamp.space, stamp.goal)
+            check_program(self.name, database.url, stored, stamp.program)
         return study
 
     def _search(self, ledger: Ledger, stamp: Stamp, budget: Budget) -> OptunaSearch:

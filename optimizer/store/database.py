@@ -71,16 +71,17 @@ def check_storage(storage: str, *, create: bool) -> URL:
     url = storage_url(storage)
     if url.get_backend_name() == "sqlite" and not _check_file(url, create=create):
         return url
-    engine = sa.create_engine(url)
+    try:
+        engine = sa.create_engine(url)
+    except sa.exc.NoSuchModuleError:
+        raise StorageError(f"--storage {shown(url)}: no kind of database is called {url.drivername!r}.") from None
+    except ModuleNotFoundError as error:
+        raise StorageError(f"--storage {shown(url)} needs the Python package {error.name}; install it first.") from None
     try:
         with engine.connect() as connection:
             _check_tables(connection, url, create=create)
-    except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
+    except sa.exc.DatabaseError as error:
         raise StorageError(f"database {shown(url)}: {_first_line(error)}.") from None
-    except sa.exc.NoSuchModuleError as error:
-        raise StorageError(f"--storage {shown(url)}: {error}.") from None
-    except ModuleNotFoundError as error:
-        raise StorageError(f"--storage {shown(url)} needs the Python package {error.name}; install it first.") from None
     finally:
         engine.dispose()
     return url

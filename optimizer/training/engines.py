@@ -12,16 +12,14 @@ import functools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from optimizer.errors import InvalidInput
+from optimizer.training.messages import EngineName
 from optimizer.training.task import Dataset, example_count, take
-
-EngineName = Literal["fused-xla", "fused", "fit"]
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 EVALUATION_BATCH_SIZE = 1000
 """Examples per evaluation step: its own, so that a trial's batch size never decides whether evaluation fits."""

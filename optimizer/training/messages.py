@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from optimizer.training.machine import Machine
 from optimizer.training.task import Task
+
+EngineName = Literal["fused-xla", "fused", "fit"]
+"""How an epoch is run: one program compiled by XLA, one program without it, Keras' own loop."""
+
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,10 @@ class Setup:
     train_examples: int | None
     device: str
     threads: int | None
-    engine: str | None
+    engine: EngineName | None
     learning_rate: float
     extra: dict[str, Any] = field(default_factory=dict)
-    known_engines: dict[str, str] = field(default_factory=dict)
+    known_engines: dict[str, EngineName] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Save:
 class EngineTiming:
     """What one engine took in the probe, or why it cannot be used."""
 
-    engine: str
+    engine: EngineName
     step_time_s: float
     compile_seconds: float
     refusal: str = ""
@@ -120,7 +125,7 @@ class Ready:
     machine: Machine
     program: ProgramStamp
     parameters: int
-    engine: str
+    engine: EngineName
     timings: tuple[EngineTiming, ...]
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from optimizer.training.engines import EngineName, Resident
-from optimizer.training.messages import EngineTiming
+from optimizer.training.engines import Resident
+from optimizer.training.messages import EngineName, EngineTiming
 from optimizer.training.program import Program, build, state_of
 from optimizer.training.task import Task
 

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import psutil
@@ -67,7 +67,7 @@ class Trainer:
             self._resident,
             learning_rate=setup.learning_rate,
             extra=setup.extra,
-            pinned=cast("engines.EngineName | None", setup.engine or setup.known_engines.get(machine.fingerprint)),
+            pinned=setup.engine or setup.known_engines.get(machine.fingerprint),
         )
         self._engine = first.engine.name
         key = program.signature(first.model)
