@@ -92,13 +92,10 @@ def parse_duration(text: str) -> float:
     Raises:
         InvalidInput: anything else, or nothing above 0.
     """
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        text += "s"
-    parts = re.fullmatch(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
-    try:
-        amounts = [float(part) if part else 0.0 for part in parts.groups()] if parts and text.strip() else []
-    except ValueError:
-        amounts = []
+    number = r"(\d+(?:\.\d+)?)"
+    pattern = rf"(?:{number}d)?(?:{number}h)?(?:{number}m)?(?:{number}s?)?"
+    parts = re.fullmatch(pattern, text.strip())
+    amounts = [float(part or 0) for part in parts.groups()] if parts else []
     seconds = sum(amount * unit for amount, unit in zip(amounts, (86_400, 3600, 60, 1), strict=False))
     if not seconds > 0:
         raise InvalidInput(f"--time-budget {text}: write 90s, 10m, or 1h30m.")

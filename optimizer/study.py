@@ -158,7 +158,7 @@ class Study:
         existing, database = None, None
         url = check_storage(self.storage, create=True)
         if _exists(self.storage):
-            database = open_database(self.storage, create=False)
+            database = open_database(self.storage, create=False, plain=True)
             existing = _find(database, self.name)
         stored = Stamp.read(existing) if existing else None
         if existing and stored is None:
@@ -279,7 +279,7 @@ def _await_ready(worker: Worker, interruption: Interruption) -> Ready:
 
 def _exists(storage: str) -> bool:
     try:
-        check_storage(storage, create=False)
+        check_storage(storage, create=False, plain=True)
     except StorageError:
         return False
     return True
@@ -302,6 +302,11 @@ def _check_tries(tries: Sequence[Configuration], space: SearchSpace) -> None:
     low, high = space.learning_rate
     for size, rate in ((configuration.batch_size, configuration.learning_rate) for configuration in tries):
         if size < 1 or space.nearest_batch_size(size) != size:
-            raise InvalidInput(f"--try {size}:{rate:g}: batch size {size} is not in the search space.")
+            nearest = space.nearest_batch_size(max(size, 1))
+            raise InvalidInput(
+                f"--try {size}:{rate:g}: batch size {size} is not in the search space; the nearest is {nearest}."
+            )
         if not low <= rate <= high:
-            raise InvalidInput(f"--try {size}:{rate:g}: learning rate {rate:g} is not in {low:g} to {high:g}.")
+            raise InvalidInput(
+                f"--try {size}:{rate:g}: learning rate {rate:g} is outside the search space, {low:g} to {high:g}."
+            )

@@ -14,7 +14,7 @@ from optimizer.store.database import Database, open_database
 from optimizer.store.history import TrialRecord, open_study, read_trials
 from optimizer.store.ledger import ELAPSED
 from optimizer.store.records import Records
-from optimizer.store.stamp import Stamp
+from optimizer.store.stamp import ATTRIBUTE, Stamp
 
 
 def read_report(storage: str, name: str | None = None) -> Report:
@@ -28,10 +28,7 @@ def read_report(storage: str, name: str | None = None) -> Report:
         StorageError: there is no such database or study.
     """
     with _reading(storage) as database:
-        study = open_study(database, name or _only_study(database))
-        stamp = Stamp.read(study)
-        if stamp is None:
-            raise StorageError(f"study {study.study_name!r} in {database.url} was not made by batchopt.")
+        study, stamp = _stamped(database, name or _only_study(database))
         records = Records(database.engine)
         trials = read_trials(study, records)
         machines = records.machines()
@@ -51,7 +48,8 @@ def read_report(storage: str, name: str | None = None) -> Report:
 def read_study(storage: str, name: str | None = None) -> list[TrialRecord]:
     """The trials of a study, by number; arguments and errors as `read_report`."""
     with _reading(storage) as database:
-        return read_trials(open_study(database, name or _only_study(database)), Records(database.engine))
+        study, _ = _stamped(database, name or _only_study(database))
+        return read_trials(study, Records(database.engine))
 
 
 def list_studies(storage: str) -> list[dict[str, Any]]:
@@ -62,12 +60,10 @@ def list_studies(storage: str) -> list[dict[str, Any]]:
     """
     with _reading(storage) as database:
         found = []
-        for name in sorted(optuna.get_all_study_names(database.storage)):
-            study = open_study(database, name)
-            stamp = Stamp.read(study)
-            if stamp is not None:
-                trials = count_states(read_trials(study, Records(database.engine)))
-                found.append({"study": name, "goal": stamp.goal.describe(), "trials": trials})
+        for name in _study_names(database):
+            study, stamp = _stamped(database, name)
+            trials = count_states(read_trials(study, Records(database.engine)))
+            found.append({"study": name, "goal": stamp.goal.describe(), "trials": trials})
         return found
 
 
@@ -80,8 +76,22 @@ def _reading(storage: str) -> Iterator[Database]:
         database.engine.dispose()
 
 
+def _stamped(database: Database, name: str) -> tuple[optuna.Study, Stamp]:
+    study = open_study(database, name)
+    stamp = Stamp.read(study)
+    if stamp is None:
+        raise StorageError(f"study {name!r} in {database.url} was not made by batchopt.")
+    return study, stamp
+
+
+def _study_names(database: Database) -> list[str]:
+    """The studies that batchopt made; others may live in the same database."""
+    summaries = optuna.get_all_study_summaries(database.storage, include_best_trial=False)
+    return sorted(summary.study_name for summary in summaries if ATTRIBUTE in summary.user_attrs)
+
+
 def _only_study(database: Database) -> str:
-    names = sorted(optuna.get_all_study_names(database.storage))
+    names = _study_names(database)
     if len(names) == 1:
         return names[0]
     if not names:

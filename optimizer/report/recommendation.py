@@ -39,7 +39,7 @@ class BatchSizeRow:
     Attributes:
         batch_size: examples per optimizer step.
         learning_rate: the best one tried.
-        validation_accuracy: with it, after `epochs` epochs, in 0 to 1.
+        validation_accuracy: with it, after `epochs` epochs, in 0 to 1; None where all trials diverged.
         epochs: how many epochs that trial was trained; fewer than the goal's where all trials were stopped early.
         seconds_per_epoch: on the training clock, the median of all its epochs.
         examples_per_second: the median of all its epochs.
@@ -48,7 +48,7 @@ class BatchSizeRow:
 
     batch_size: int
     learning_rate: float
-    validation_accuracy: float
+    validation_accuracy: float | None
     epochs: int
     seconds_per_epoch: float
     examples_per_second: float
@@ -106,14 +106,14 @@ def by_batch_size(trials: Sequence[TrialRecord]) -> list[BatchSizeRow]:
     trained = [trial for trial in trials if trial.epochs and trial.batch_size and trial.learning_rate]
     for size in sorted({trial.batch_size for trial in trained if trial.batch_size}):
         same = [trial for trial in trained if trial.batch_size == size]
-        best = max(same, key=lambda trial: (len(trial.epochs), accuracy(trial)))
+        best = max(same, key=lambda trial: (accuracy(trial) >= 0, len(trial.epochs), accuracy(trial)))
         epochs = [epoch for trial in same for epoch in trial.epochs]
         assert best.learning_rate is not None
         rows.append(
             BatchSizeRow(
                 batch_size=size,
                 learning_rate=best.learning_rate,
-                validation_accuracy=accuracy(best),
+                validation_accuracy=best.last.get("validation_accuracy"),
                 epochs=len(best.epochs),
                 seconds_per_epoch=statistics.median([epoch["train_seconds"] for epoch in epochs]),
                 examples_per_second=statistics.median([epoch["examples_per_second"] for epoch in epochs]),

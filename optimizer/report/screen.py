@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from types import TracebackType
+from typing import Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -38,7 +39,7 @@ def headline(report: Report) -> str:
     extra = "".join(f", {name} {value}" for name, value in best.extra.items())
     return (
         f"Use batch size {best.batch_size} with learning rate {best.learning_rate:.2g}{extra}: "
-        f"{best.validation_accuracy:.2%} validation accuracy after {report.goal['epochs']} epochs, "
+        f"{best.validation_accuracy:.2%} validation accuracy after {counted(report.goal['epochs'], 'epoch')}, "
         f"{seconds(best.train_seconds)} of training."
     )
 
@@ -49,18 +50,20 @@ def batch_size_table(report: Report) -> Table:
     for name in ("batch size", "rate", "accuracy", "epochs", "s/epoch", "examples/s", "trials"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    best = max((row.validation_accuracy for row in report.by_batch_size), default=0.0)
+    best = max((row.validation_accuracy or 0.0 for row in report.by_batch_size), default=0.0)
     for row in report.by_batch_size:
         recommended = report.recommendation is not None and row.batch_size == report.recommendation.batch_size
+        reached = row.validation_accuracy
+        verdict = "diverged" if reached is None else f"{100 * (reached - best):+.2f}"
         table.add_row(
             str(row.batch_size),
             f"{row.learning_rate:.2g}",
-            f"{row.validation_accuracy:.2%}",
+            "" if reached is None else f"{reached:.2%}",
             str(row.epochs),
             f"{row.seconds_per_epoch:.3g}",
             f"{row.examples_per_second:,.0f}",
             str(row.trials),
-            "recommended" if recommended else f"{100 * (row.validation_accuracy - best):+.2f}",
+            "recommended" if recommended else verdict,
             style="bold green" if recommended else "",
         )
     return table
@@ -71,7 +74,8 @@ def trials_table(trials: list[TrialRecord]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = ("trial", "state", "batch size", "learning rate", "accuracy", "loss", "epochs", "train s", "note")
     for name in names:
-        table.add_column(name, justify="left" if name in ("state", "note") else "right", no_wrap=True)
+        justify: Literal["left", "right"] = "left" if name in ("state", "note") else "right"
+        table.add_column(name, justify=justify, no_wrap=name != "note")
     for trial in trials:
         accuracy, loss = trial.last.get("validation_accuracy"), trial.last.get("validation_loss")
         table.add_row(
@@ -107,9 +111,14 @@ def opened_lines(opened: Opened) -> list[str]:
     ]
 
 
+def counted(count: int, noun: str) -> str:
+    """A count and its noun: `1 epoch`, `5 epochs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def seconds(amount: float) -> str:
     """A duration for reading."""
-    if amount < 60:
+    if round(amount, 1) < 60:
         return f"{amount} s" if isinstance(amount, int) else f"{amount:.1f} s"
     minutes, rest = divmod(round(amount), 60)
     hours, minutes = divmod(minutes, 60)
@@ -119,7 +128,7 @@ def seconds(amount: float) -> str:
 def trial_line(ended: TrialEnded) -> str:
     """One trial in one line."""
     accuracy = "-" if ended.accuracy is None else f"{ended.accuracy:.2%}"
-    epochs = f"{ended.epochs} epoch{'s' if ended.epochs != 1 else ' '}"
+    epochs = f"{counted(ended.epochs, 'epoch'):<8}"
     return (
         f"trial {ended.trial:>3}  {ended.batch_size:>6} x {ended.learning_rate:<8.3g} {accuracy:>7}  "
         f"{epochs}  {ended.train_seconds:6.2f} s  {ended.note or ended.state}"

@@ -28,7 +28,8 @@ GRID_EXTRA_VALUES = 3
 """The ends and the middle of an extra dimension."""
 
 PRUNER_STARTUP_TRIALS = 5
-PRUNER_WARMUP_EPOCHS = 1
+PRUNER_WARMUP_EPOCHS = 2
+"""Optuna prunes from this step on, and our first step is 1: nothing is stopped after its first epoch."""
 
 SEARCHES = ("tpe", "random", "grid", "qmc")
 
@@ -221,9 +222,10 @@ def _grid_values(distribution: BaseDistribution) -> list[Any]:
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     spread = np.geomspace if distribution.log else np.linspace
     values = spread(distribution.low, distribution.high, GRID_EXTRA_VALUES)
-    if isinstance(distribution, IntDistribution):
-        step = distribution.step or 1
-        return sorted({distribution.low + step * round((value - distribution.low) / step) for value in values})
+    step = distribution.step
+    if step is not None:
+        steps = sorted({round((value - distribution.low) / step) for value in values})
+        return [distribution.low + step * count for count in steps]
     return sorted(set(values.tolist()))
 
 

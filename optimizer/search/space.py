@@ -202,6 +202,8 @@ def parse_batch_sizes(text: str, *, full: int | None = None) -> tuple[int, int] 
         if low > high:
             raise InvalidInput(f"--batch-sizes {text}: reversed range. Write the smaller one first.")
         return (low, high) if kind == "int" else powers_of_two(low, high)
+    if kind:
+        raise InvalidInput(f"--batch-sizes {text}: ':int' goes with a range, as in 8..1024:int.")
     return [number(word) for word in body.split(",")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,8 @@ from optimizer.store.tables import SCHEMA_VERSION, metadata, schema_table
 BUSY_TIMEOUT_S = 60
 """How long a writer waits for another on SQLite: Optuna's default of 5 s fails under eight processes."""
 
-OPTUNA_TABLE = "version_info"
-"""Its presence tells an Optuna database from any other."""
+OPTUNA_TABLES = {"version_info", "studies", "trials"}
+"""Their presence tells an Optuna database from any other."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,20 @@ def storage_url(storage: str) -> URL:
     try:
         return make_url(storage)
     except (sa.exc.ArgumentError, ValueError):
+        # What cannot be read may still hold a password.
+        hidden = re.sub(r"(?<=:)[^:/@]*(?=@)", "***", storage)
         raise StorageError(
-            f"--storage {storage}: not a path and not a database URL such as sqlite:///studies.db."
+            f"--storage {hidden}: not a path and not a database URL such as sqlite:///studies.db."
         ) from None
 
 
-def check_storage(storage: str, *, create: bool) -> URL:
+def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
     """Look at a database without changing it.
 
     Args:
         storage: a path or an SQLAlchemy URL.
         create: whether it may be missing.
+        plain: whether it may be Optuna's alone, without tables of ours.
 
     Returns:
         Its URL.
@@ -69,9 +73,10 @@ def check_storage(storage: str, *, create: bool) -> URL:
         SchemaMismatch: its tables are of another version.
     """
     url = storage_url(storage)
-    if url.get_backend_name() == "sqlite" and not _check_file(url, create=create):
-        return url
     try:
+        url.get_dialect()
+        if url.get_backend_name() == "sqlite" and not _check_file(url, create=create):
+            return url
         engine = sa.create_engine(url)
     except sa.exc.NoSuchModuleError:
         raise StorageError(f"--storage {shown(url)}: no kind of database is called {url.drivername!r}.") from None
@@ -79,7 +84,7 @@ def check_storage(storage: str, *, create: bool) -> URL:
         raise StorageError(f"--storage {shown(url)} needs the Python package {error.name}; install it first.") from None
     try:
         with engine.connect() as connection:
-            _check_tables(connection, url, create=create)
+            _check_tables(connection, url, create=create, plain=plain)
     except sa.exc.DatabaseError as error:
         raise StorageError(f"database {shown(url)}: {_first_line(error)}.") from None
     finally:
@@ -87,13 +92,13 @@ def check_storage(storage: str, *, create: bool) -> URL:
     return url
 
 
-def open_database(storage: str, *, create: bool) -> Database:
-    """Open a study database, and make its tables where it is new.
+def open_database(storage: str, *, create: bool, plain: bool = False) -> Database:
+    """Open a study database; arguments as `check_storage`. `create` makes what tables are missing.
 
     Raises:
         StorageError, SchemaMismatch: as `check_storage`.
     """
-    url = check_storage(storage, create=create)
+    url = check_storage(storage, create=create, plain=plain)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     is_sqlite = url.get_backend_name() == "sqlite"
     # Optuna formats its URL; a password must stay in it, and braces must be doubled.
@@ -102,16 +107,16 @@ def open_database(storage: str, *, create: bool) -> Database:
     try:
         optuna_storage = RDBStorage(text, engine_kwargs=options)
         engine = optuna_storage.engine
-        if is_sqlite:
-            # Connections made so far lack the pragmas.
-            sa.event.listen(engine, "connect", _set_pragmas)
-            engine.dispose()
         if create:
+            if is_sqlite:
+                # Connections made so far lack the pragmas.
+                sa.event.listen(engine, "connect", _set_pragmas)
+                engine.dispose()
             metadata.create_all(engine)
             with engine.begin() as connection:
                 if connection.execute(sa.select(schema_table.c.version)).first() is None:
                     connection.execute(schema_table.insert().values(version=SCHEMA_VERSION))
-    except sa.exc.SQLAlchemyError as error:
+    except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise StorageError(f"database {shown(url)}: {_first_line(error)}.") from None
     except RuntimeError as error:
         # Optuna's own check of its tables' version.
@@ -153,9 +158,9 @@ def _check_file(url: URL, *, create: bool) -> bool:
     return bool(head)
 
 
-def _check_tables(connection: sa.Connection, url: URL, *, create: bool) -> None:
+def _check_tables(connection: sa.Connection, url: URL, *, create: bool, plain: bool) -> None:
     tables = set(sa.inspect(connection).get_table_names())
-    if OPTUNA_TABLE not in tables:
+    if not tables >= OPTUNA_TABLES:
         if not create:
             raise StorageError(f"database {shown(url)} holds no study. Check --storage.")
         if tables and url.get_backend_name() == "sqlite":
@@ -170,13 +175,12 @@ def _check_tables(connection: sa.Connection, url: URL, *, create: bool) -> None:
                 f"database {shown(url)} has batchopt tables of version {version}; this batchopt reads version "
                 f"{SCHEMA_VERSION}. Use the batchopt that wrote it, or another --storage."
             )
-    elif not create and OPTUNA_TABLE in tables:
+    elif not create and not plain:
         raise StorageError(f"database {shown(url)} is an Optuna database without a batchopt study.")
 
 
 def _set_pragmas(connection: sqlite3.Connection, record: Any) -> None:
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
     # WAL lets readers, the dashboard first of all, read while the study writes.
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = NORMAL")

@@ -77,7 +77,7 @@ class TrialRecord:
             "state": self.state,
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
-            **self.extra,
+            **{f"extra.{name}": value for name, value in self.extra.items()},
             "note": self.note,
         }
 

@@ -29,4 +29,12 @@ def is_dead(owner: str) -> bool:
     """Whether an owner was a process of this system and is gone; False where that cannot be seen from here."""
     where, _, rest = owner.partition(":")
     number = rest.partition(":")[0]
-    return where == place() and number.isdigit() and not psutil.pid_exists(int(number))
+    return where == place() and number.isdigit() and not _runs(int(number))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        # Where nobody reaps the dead, as in a container without an init, they keep their numbers.
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -80,8 +81,12 @@ def check_question(study: str, storage: str, stored: Stamp, space: SearchSpace, 
     """
     where = f"study {study!r} in {storage}"
     if space.describe() != stored.space.describe():
+        searched, asked = shown_space(stored.space), shown_space(space)
+        if searched == asked:
+            # In a few words they are alike, so every word is needed.
+            searched, asked = json.dumps(stored.space.describe()), json.dumps(space.describe())
         raise StudyMismatch(
-            f"{where} searches {shown_space(stored.space)}; this script asks for {shown_space(space)}. "
+            f"{where} searches {searched}; this script asks for {asked}. "
             "A study keeps its search space. Use --study another-name, or ask for the same space."
         )
     if goal != stored.goal:
@@ -113,12 +118,8 @@ def check_program(study: str, storage: str, stored: Stamp, program: ProgramStamp
     was, now = asdict(stored.program), asdict(program)
     differs = [name for name in was if was[name] != now[name]]
     if differs:
-        named = [
-            f"{name.replace('_', ' ')} {was[name]} and not {now[name]}"
-            if name not in ("model", "data")
-            else f"another {name}"
-            for name in differs
-        ]
+        unnamed = {"model": "another model", "data": "other data"}
+        named = [unnamed.get(name, f"{name.replace('_', ' ')} {was[name]} and not {now[name]}") for name in differs]
         raise StudyMismatch(
             f"study {study!r} in {storage} was trained with {', '.join(named)}. "
             "A study keeps its program. Use --study another-name, or restore what was changed."
@@ -136,4 +137,4 @@ def shown_space(space: SearchSpace) -> str:
 
 def shown_goal(goal: Goal) -> str:
     """A goal in a few words."""
-    return f"{goal.kind} after {goal.epochs} epochs"
+    return f"{goal.kind} after {goal.epochs} epoch{'' if goal.epochs == 1 else 's'}"

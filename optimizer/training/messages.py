@@ -35,8 +35,9 @@ class Epoch:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss is NaN or infinite."""
-        return not (math.isfinite(self.train_loss) and math.isfinite(self.validation_loss))
+        """Whether a loss, or the metric that the study watches, is NaN or infinite."""
+        watched = (self.train_loss, self.validation_loss, self.validation_accuracy)
+        return not all(math.isfinite(value) for value in watched)
 
 
 @dataclass(frozen=True)

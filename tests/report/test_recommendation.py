@@ -1,0 +1,102 @@
+"""From trials to advice: what is recommended, and what each batch size is worth."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from optimizer.report.recommendation import Report, accuracy, by_batch_size, count_states, recommend
+from optimizer.store.history import TrialRecord
+
+
+def trial(
+    number: int,
+    batch_size: int | None = 32,
+    accuracies: tuple[float | None, ...] = (0.9,),
+    *,
+    state: str = "complete",
+    learning_rate: float | None = 0.01,
+    seconds: float = 2.0,
+    speed: float = 500.0,
+    note: str = "",
+) -> TrialRecord:
+    epochs = [
+        {"epoch": at, "validation_accuracy": value, "train_seconds": seconds, "examples_per_second": speed}
+        for at, value in enumerate(accuracies, start=1)
+    ]
+    value = accuracies[-1] if state == "complete" else None
+    return TrialRecord(number, 100 + number, state, batch_size, learning_rate, {}, value, epochs, note)
+
+
+def test_the_most_accurate_complete_trial_is_recommended() -> None:
+    advice = recommend([trial(0, 16, (0.5, 0.7)), trial(1, 64, (0.6, 0.9), learning_rate=0.03), trial(2, 128, (0.8,))])
+    assert advice is not None
+    assert (advice.trial, advice.batch_size, advice.learning_rate) == (1, 64, 0.03)
+    assert (advice.validation_accuracy, advice.train_seconds) == (0.9, 4.0)
+
+
+def test_of_equally_accurate_trials_the_faster_is_recommended() -> None:
+    advice = recommend([trial(0, 16, seconds=3.0), trial(1, 64, seconds=1.0), trial(2, 32, seconds=2.0)])
+    assert advice is not None
+    assert advice.batch_size == 64
+
+
+@pytest.mark.parametrize("state", ["pruned", "running", "fail"])
+def test_only_complete_trials_are_recommended(state: str) -> None:
+    advice = recommend([trial(0, 16, (0.5,)), trial(1, 64, (0.99,), state=state)])
+    assert advice is not None
+    assert advice.trial == 0
+    assert recommend([trial(1, 64, (0.99,), state=state)]) is None
+
+
+def test_nothing_is_recommended_without_trials() -> None:
+    assert recommend([]) is None
+    assert recommend([trial(0, None, (), state="waiting", learning_rate=None)]) is None
+
+
+def test_a_trial_with_an_accuracy_of_zero_is_still_complete() -> None:
+    advice = recommend([trial(0, 16, (0.0,))])
+    assert advice is not None
+    assert advice.validation_accuracy == 0.0
+
+
+def test_each_batch_size_that_was_trained_has_one_row_in_ascending_order() -> None:
+    rows = by_batch_size([trial(0, 64), trial(1, 8), trial(2, 64), trial(3, 256, (), state="running")])
+    assert [(row.batch_size, row.trials) for row in rows] == [(8, 1), (64, 2)]
+
+
+def test_a_row_shows_the_trial_trained_furthest_and_of_those_the_most_accurate() -> None:
+    """A trial that was stopped early is not compared with whole ones."""
+    (row,) = by_batch_size(
+        [
+            trial(0, 32, (0.95,), state="pruned", learning_rate=0.1),
+            trial(1, 32, (0.7, 0.8), learning_rate=0.001),
+            trial(2, 32, (0.7, 0.9), learning_rate=0.01),
+        ]
+    )
+    assert (row.learning_rate, row.validation_accuracy, row.epochs, row.trials) == (0.01, 0.9, 2, 3)
+
+
+def test_a_row_has_the_median_speed_of_all_epochs_of_its_batch_size() -> None:
+    trials = [trial(0, seconds=1.0, speed=600), trial(1, seconds=9.0, speed=100), trial(2, seconds=2.0, speed=500)]
+    (row,) = by_batch_size(trials)
+    assert (row.seconds_per_epoch, row.examples_per_second) == (2.0, 500)
+
+
+def test_a_batch_size_whose_trials_all_diverged_has_a_row_that_json_can_hold() -> None:
+    """A metric that is not a number is kept as NULL; what is said of it must still be JSON, which has no infinity."""
+    rows = by_batch_size([trial(0, 32, (None,), state="pruned", note="diverged")])
+    report = Report("mnist", {}, "sqlite:///studies.db", {}, {"pruned": 1}, None, rows, 0.0)
+    json.dumps(report.describe(), allow_nan=False)
+
+
+def test_the_accuracy_of_a_trial_is_its_last_and_least_of_all_where_there_is_none() -> None:
+    assert accuracy(trial(0, accuracies=(0.5, 0.75))) == 0.75
+    assert accuracy(trial(0, accuracies=(0.5, None))) == float("-inf")
+    assert accuracy(trial(0, accuracies=(), state="running")) == float("-inf")
+
+
+def test_states_are_counted_and_those_that_none_is_in_left_out() -> None:
+    assert count_states([trial(0), trial(1), trial(2, state="pruned")]) == {"complete": 2, "pruned": 1}
+    assert count_states([]) == {}

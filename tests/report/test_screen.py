@@ -1,0 +1,249 @@
+"""What the terminal shows, as text of 100 columns."""
+
+from __future__ import annotations
+
+import dataclasses
+from io import StringIO
+
+import pytest
+from rich.console import Console, RenderableType
+from written_study import MACHINE, epoch
+
+from optimizer.report.events import Ended, Noted, Opened, Starting, Stepped, Trained, TrialEnded
+from optimizer.report.recommendation import BatchSizeRow, Recommendation, Report
+from optimizer.report.screen import (
+    LAST_TRIALS,
+    LiveView,
+    PlainView,
+    headline,
+    opened_lines,
+    report_view,
+    seconds,
+    trial_line,
+    trials_table,
+)
+from optimizer.search.steps import Step
+from optimizer.store.history import TrialRecord
+from optimizer.training.messages import EngineTiming
+
+ADVICE = Recommendation(64, 0.0123, {}, validation_accuracy=0.9375, train_seconds=90.0, trial=7)
+REPORT = Report(
+    study="mnist",
+    goal={"kind": "accuracy", "epochs": 5},
+    storage="sqlite:///studies.db",
+    machine=MACHINE.describe(),
+    trials={"pruned": 3, "complete": 2},
+    recommendation=ADVICE,
+    by_batch_size=[
+        BatchSizeRow(8, 0.001, 0.92, 5, 1.234, 40512.3, 3),
+        BatchSizeRow(64, 0.0123, 0.9375, 5, 0.321, 155763.0, 2),
+    ],
+    elapsed_seconds=100.0,
+)
+OPENED = Opened(
+    study="mnist",
+    storage="sqlite:///studies.db",
+    machine=MACHINE,
+    engine="fused-xla",
+    timings=(EngineTiming("fused-xla", 1e-4, 2.0), EngineTiming("fused", 2.5e-4, 1.0)),
+    epochs=5,
+    trials=30,
+    finished=0,
+    running=0,
+)
+COMPLETE = TrialEnded(7, "complete", 64, 0.0123, 0.9375, epochs=5, train_seconds=1.5)
+
+
+def rendered(*views: RenderableType) -> list[str]:
+    console = Console(file=StringIO(), width=100)
+    console.print(*views)
+    assert isinstance(console.file, StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def record(number: int, **changes: object) -> TrialRecord:
+    row = {"validation_accuracy": 0.9, "validation_loss": 0.25, "train_seconds": 2.0, "machine": "m"}
+    return dataclasses.replace(TrialRecord(number, 1, "complete", 64, 0.01, {}, 0.9, [row], ""), **changes)
+
+
+def test_the_advice_is_one_sentence_with_its_evidence() -> None:
+    assert headline(REPORT) == (
+        "Use batch size 64 with learning rate 0.012: 93.75% validation accuracy after 5 epochs, 1 min 30 s of training."
+    )
+
+
+def test_the_advice_names_the_extra_dimensions() -> None:
+    report = dataclasses.replace(REPORT, recommendation=dataclasses.replace(ADVICE, extra={"dropout": 0.25}))
+    assert "learning rate 0.012, dropout 0.25: " in headline(report)
+
+
+def test_without_a_complete_trial_there_is_nothing_to_recommend_and_that_is_said() -> None:
+    report = dataclasses.replace(REPORT, recommendation=None, by_batch_size=[], trials={})
+    lines = rendered(report_view(report))
+    assert lines[0] == "Study mnist has no complete trial yet, so there is nothing to recommend."
+    assert lines[-1] == "study mnist in sqlite:///studies.db; trials: none"
+
+
+def test_the_report_shows_each_batch_size_and_marks_the_recommended_one() -> None:
+    lines = rendered(report_view(REPORT))
+    words = [line.split() for line in lines]
+    assert ["8", "0.001", "92.00%", "5", "1.23", "40,512", "3", "-1.75"] in words
+    assert ["64", "0.012", "93.75%", "5", "0.321", "155,763", "2", "recommended"] in words
+    assert lines[-1] == "study mnist in sqlite:///studies.db; trials: 2 complete, 3 pruned"
+
+
+def test_a_batch_size_without_a_finite_accuracy_is_shown_without_infinities() -> None:
+    row = BatchSizeRow(512, 0.1, None, 1, 0.1, 1e5, 1)
+    text = "\n".join(rendered(report_view(dataclasses.replace(REPORT, by_batch_size=[*REPORT.by_batch_size, row]))))
+    assert "inf" not in text
+    assert "nan" not in text
+
+
+def test_trials_are_a_row_each_whatever_became_of_them() -> None:
+    waiting = record(2, state="waiting", batch_size=None, learning_rate=None, value=None, epochs=[])
+    lines = rendered(trials_table([record(0), waiting, record(3, state="pruned", value=None, note="out of memory")]))
+    assert lines[0].split()[:4] == ["trial", "state", "batch", "size"]
+    assert lines[1].split() == ["0", "complete", "64", "0.01", "90.00%", "0.2500", "1", "2.00"]
+    assert lines[2].split() == ["2", "waiting", "0", "0.00"]
+    assert lines[3].endswith("out of memory")
+    assert len(lines) == 4
+
+
+def test_a_long_note_does_not_cut_the_figures() -> None:
+    """Only its first line is shown; where that is too long, it and not the numbers give way."""
+    failed = record(3, state="fail", value=None, note="the worker ended by signal SIGKILL\nits last words")
+    lines = rendered(trials_table([failed]))
+    assert lines[0].split() == [
+        *("trial", "state", "batch", "size", "learning", "rate", "accuracy", "loss", "epochs", "train", "s", "note")
+    ]
+    assert lines[1].split()[:8] == ["3", "fail", "64", "0.01", "90.00%", "0.2500", "1", "2.00"]
+    assert "the worker" in lines[1]
+    assert "last words" not in "\n".join(lines)
+
+
+def test_names_with_brackets_are_shown_as_they_are() -> None:
+    lines = rendered(report_view(dataclasses.replace(REPORT, study="a [bold] name")))
+    assert lines[-1].startswith("study a [bold] name in")
+    (line,) = rendered(trials_table([record(0, note="list [0] is empty")]))[1:]
+    assert line.endswith("list [0] is empty")
+
+
+def test_the_study_the_machine_and_the_engine_are_a_line_each() -> None:
+    assert opened_lines(OPENED) == [
+        "study    mnist in sqlite:///studies.db (new, 30 in all)",
+        "machine  CPU Abacus, 2 cores, no GPU, 8 GiB",
+        "engine   fused-xla (fused-xla 100 us a step, fused 250 us a step)",
+    ]
+
+
+def test_a_study_that_goes_on_says_how_far_it_is() -> None:
+    line = opened_lines(dataclasses.replace(OPENED, finished=12, running=1))[0]
+    assert line == "study    mnist in sqlite:///studies.db (12 trials finished, 30 in all, 1 to be taken up again)"
+    assert "in all" not in opened_lines(dataclasses.replace(OPENED, trials=None))[0]
+
+
+def test_a_gpu_is_named_and_a_single_core_is_one() -> None:
+    gpu = dataclasses.replace(MACHINE, kind="gpu", device="NVIDIA H100", cores=1)
+    assert opened_lines(dataclasses.replace(OPENED, machine=gpu))[1] == "machine  GPU NVIDIA H100, 1 core, 8 GiB"
+
+
+def test_an_engine_that_cannot_be_used_says_why_and_a_pinned_one_says_nothing() -> None:
+    refused = (*OPENED.timings, EngineTiming("fit", 0.0, 0.0, refusal="it is not compiled"))
+    assert opened_lines(dataclasses.replace(OPENED, timings=refused))[2].endswith("; fit refused: it is not compiled)")
+    assert opened_lines(dataclasses.replace(OPENED, timings=()))[2] == "engine   fused-xla"
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0.04, "0.0 s"),
+        (1.25, "1.2 s"),
+        (60, "1 min 00 s"),
+        (59.99, "1 min 00 s"),
+        (61, "1 min 01 s"),
+        (3599.6, "1 h 00 min"),
+        (90_061, "25 h 01 min"),
+    ],
+)
+def test_a_duration_reads_well(amount: float, text: str) -> None:
+    assert seconds(amount) == text
+
+
+def test_a_trial_is_one_line() -> None:
+    assert trial_line(COMPLETE).split() == [
+        *("trial", "7", "64", "x", "0.0123", "93.75%", "5", "epochs", "1.50", "s", "complete")
+    ]
+    early = dataclasses.replace(COMPLETE, state="pruned", accuracy=None, epochs=0, note="out of memory")
+    assert trial_line(early).endswith("out of memory")
+    assert " - " in trial_line(early)
+
+
+def test_off_the_terminal_a_trial_is_a_line_and_an_epoch_is_none() -> None:
+    console = Console(file=StringIO(), width=100)
+    with PlainView(console) as view:
+        for event in (
+            Starting(1),
+            OPENED,
+            Stepped(Step(7, 64, 0.0123, until_epoch=1)),
+            Trained(7, epoch(1), 0.0),
+            Noted("trial 7: the worker ended by [signal] SIGKILL; it is taken up again"),
+            COMPLETE,
+            Ended("the trials of this study are used up"),
+        ):
+            view(event)
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().splitlines() == [
+        *opened_lines(OPENED),
+        "trial 7: the worker ended by [signal] SIGKILL; it is taken up again",
+        trial_line(COMPLETE),
+        "ended: the trials of this study are used up",
+    ]
+
+
+def live(*events: object) -> LiveView:
+    view = LiveView(Console(file=StringIO(), width=100, force_terminal=True))
+    for event in events:
+        view(event)  # type: ignore[arg-type]
+    return view
+
+
+def ending(trial: int, accuracy: float, state: str = "complete") -> TrialEnded:
+    return TrialEnded(trial, state, 64, 0.01, accuracy, epochs=5, train_seconds=1.0)
+
+
+def test_the_live_view_says_what_is_being_done_before_the_study_is_open() -> None:
+    assert rendered(live())[0] == "checking ..."
+    assert rendered(live(Starting(1)))[0] == "starting TensorFlow, loading data, timing the engines ..."
+
+
+def test_the_live_view_shows_the_trial_under_way_and_why() -> None:
+    step = Step(0, 64, 0.0123, until_epoch=1, reason="queued")
+    lines = rendered(live(OPENED, Stepped(step), Trained(0, epoch(2), 0.0)))
+    (line,) = (line for line in lines if "trial 0: 64 x 0.0123" in line)
+    assert "2/5" in line
+    assert lines[-1] == "trial 0 queued"
+
+
+def test_the_live_view_shows_the_incumbent_and_never_a_pruned_trial_as_such() -> None:
+    lines = rendered(live(OPENED, ending(0, 0.8), ending(1, 0.9), ending(2, 0.99, "pruned"), ending(3, 0.85)))
+    assert "best so far  64 x 0.01  90.00%  (trial 1)" in lines
+
+
+def test_the_live_view_keeps_the_last_trials_and_counts_them_all() -> None:
+    count = LAST_TRIALS + 3
+    lines = rendered(live(OPENED, *(ending(trial, 0.5) for trial in range(count))))
+    shown = [int(line.split()[1]) for line in lines if line.startswith("trial ")]
+    assert shown == list(range(3, count))
+    assert any(f"{count}/30" in line for line in lines)
+
+
+def test_a_trial_that_ends_before_its_first_step_here_does_no_harm() -> None:
+    assert "trial   7" in "\n".join(rendered(live(OPENED, COMPLETE)))
+
+
+def test_the_live_view_leaves_the_study_behind_on_the_screen() -> None:
+    console = Console(file=StringIO(), width=100)
+    with LiveView(console) as view:
+        view(OPENED)
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().endswith("\n".join(opened_lines(OPENED)) + "\n")

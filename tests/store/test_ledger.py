@@ -1,0 +1,251 @@
+"""What the ledger writes, read back by plain Optuna, as any other program would."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+from written_study import MACHINE, begin, epoch, new_study
+
+from optimizer.store.database import Database, open_database
+from optimizer.store.ledger import Ledger
+from optimizer.store.records import LEASE_SECONDS
+from optimizer.store.tables import checkpoints_table, epochs_table, leases_table
+
+KILLED_SESSION = """
+import os, sys
+from optimizer.store.database import open_database
+from optimizer.store.ledger import Ledger
+from written_study import MACHINE, begin, epoch, new_study
+
+database = open_database(sys.argv[1], create=True)
+ledger = Ledger(database, new_study(database))
+for batch_size in (16, 64):
+    begin(ledger, batch_size)
+ledger.add_epoch(0, MACHINE, epoch(1, 0.75), compile_seconds=0.0)
+ledger.add_checkpoint(0, 1, b"state after one epoch")
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def ledger(database: Database) -> Ledger:
+    return Ledger(database, new_study(database))
+
+
+def plain(database: Database) -> optuna.Study:
+    """The study as Optuna alone sees it."""
+    return optuna.load_study(study_name="mnist", storage=database.url)
+
+
+def count(database: Database, table: sa.Table) -> int:
+    with database.engine.connect() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+def add_epochs(ledger: Ledger, number: int, *accuracies: float) -> None:
+    for at, accuracy in enumerate(accuracies, start=1):
+        ledger.add_epoch(number, MACHINE, epoch(at, accuracy), compile_seconds=0.5 if at == 1 else 0.0)
+
+
+def test_a_complete_trial_has_its_value_and_its_curve(database: Database, ledger: Ledger) -> None:
+    number = begin(ledger, 64, 0.01)
+    add_epochs(ledger, number, 0.75, 0.875)
+    ledger.complete(number, 0.875)
+    (trial,) = plain(database).trials
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.875)
+    assert trial.params == {"batch_size": 64, "learning_rate": 0.01}
+    assert trial.intermediate_values == {1: 0.75, 2: 0.875}
+    assert plain(database).best_value == 0.875
+
+
+def test_the_summary_of_a_trial_uses_the_names_of_its_epochs(database: Database, ledger: Ledger) -> None:
+    """Sums of seconds and steps, the last of the rest, the median of the speed."""
+    ledger.add_machine(MACHINE, "fused-xla")
+    number = begin(ledger, 64)
+    for at, speed in [(1, 400.0), (2, 500.0), (3, 550.0)]:
+        figures = epoch(at, 0.5 + at / 8, validation_loss=1.0 / at, examples_per_second=speed)
+        ledger.add_epoch(number, MACHINE, figures, compile_seconds=0.5)
+    ledger.complete(number, 0.875)
+    summary = plain(database).trials[0].user_attrs
+    assert summary == {
+        "train_loss": 0.5,
+        "train_accuracy": 0.8,
+        "validation_loss": pytest.approx(1 / 3),
+        "validation_accuracy": 0.875,
+        "machine": MACHINE.fingerprint,
+        "train_seconds": 6.0,
+        "evaluation_seconds": 0.375,
+        "compile_seconds": 1.5,
+        "steps": 189,
+        "examples_per_second": 500.0,
+        "engine": "fused-xla",
+        "epochs": 3,
+    }
+    assert set(summary) - {"engine", "epochs"} <= set(epochs_table.columns.keys())
+
+
+def test_a_pruned_trial_keeps_its_curve(database: Database, ledger: Ledger) -> None:
+    number = begin(ledger, 64)
+    add_epochs(ledger, number, 0.5)
+    ledger.prune(number)
+    (trial,) = plain(database).trials
+    assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {1: 0.5})
+    assert trial.user_attrs["epochs"] == 1
+    assert "diverged" not in trial.user_attrs
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_diverged_trial_is_pruned_with_an_attribute_and_its_last_epoch_is_no_evidence(
+    database: Database, ledger: Ledger, loss: float
+) -> None:
+    number = begin(ledger, 64)
+    add_epochs(ledger, number, 0.5)
+    ledger.add_epoch(number, MACHINE, epoch(2, 0.1, train_loss=loss), compile_seconds=0.0)
+    ledger.diverge(number)
+    (trial,) = plain(database).trials
+    assert (trial.state, trial.user_attrs["diverged"]) == (TrialState.PRUNED, True)
+    assert trial.intermediate_values == {1: 0.5}
+    assert (trial.user_attrs["epochs"], trial.user_attrs["train_loss"]) == (2, None)
+
+
+def test_a_trial_that_does_not_fit_is_pruned_under_a_constraint_and_never_the_best(
+    database: Database, ledger: Ledger
+) -> None:
+    for batch_size in (64, 256):
+        begin(ledger, batch_size)
+    ledger.exceed_memory(1, bytes_over=1024.0)
+    ledger.complete(0, 0.5)
+    fitting, too_large = plain(database).trials
+    assert (too_large.state, too_large.constraints) == (TrialState.PRUNED, {"memory": 1024.0})
+    assert too_large.intermediate_values == {}
+    assert fitting.constraints == {}
+    assert plain(database).best_trial.number == 0
+
+
+def test_a_failed_trial_says_why(database: Database, ledger: Ledger) -> None:
+    number = begin(ledger, 64)
+    ledger.fail(number, "the worker ended by signal SIGSEGV")
+    (trial,) = plain(database).trials
+    assert (trial.state, trial.user_attrs["failure"]) == (TrialState.FAIL, "the worker ended by signal SIGSEGV")
+
+
+@pytest.mark.parametrize("end", ["complete", "prune", "diverge", "exceed_memory", "fail"])
+def test_a_trial_that_ended_leaves_neither_lease_nor_checkpoint(database: Database, ledger: Ledger, end: str) -> None:
+    number = begin(ledger, 64)
+    ledger.add_checkpoint(number, 1, b"state")
+    assert ledger.owned() == [number]
+    ends = {
+        "complete": lambda: ledger.complete(number, 0.5),
+        "exceed_memory": lambda: ledger.exceed_memory(number, 1.0),
+        "fail": lambda: ledger.fail(number, "why"),
+    }
+    ends.get(end, lambda: getattr(ledger, end)(number))()
+    assert (count(database, leases_table), count(database, checkpoints_table)) == (0, 0)
+    assert ledger.owned() == []
+    assert ledger.adopt() == []
+
+
+def test_an_epoch_that_is_trained_again_does_not_change_what_optuna_was_told(
+    database: Database, ledger: Ledger, recwarn: pytest.WarningsRecorder
+) -> None:
+    number = begin(ledger, 64)
+    add_epochs(ledger, number, 0.75)
+    add_epochs(ledger, number, 0.75, 0.875)
+    ledger.complete(number, 0.875)
+    (trial,) = plain(database).trials
+    assert trial.intermediate_values == {1: 0.75, 2: 0.875}
+    assert trial.user_attrs["train_seconds"] == 4.0
+    assert not recwarn.list
+
+
+def test_an_epoch_whose_metric_is_not_a_number_counts_as_diverged() -> None:
+    """The loss may be finite where the metric is not; Optuna refuses to complete a trial with such a value."""
+    assert epoch(1, math.nan).diverged
+
+
+def test_a_released_trial_stays_running_with_its_curve_and_its_checkpoint(database: Database, ledger: Ledger) -> None:
+    number = begin(ledger, 64)
+    add_epochs(ledger, number, 0.75)
+    ledger.add_checkpoint(number, 1, b"state after one epoch")
+    ledger.release()
+    (trial,) = plain(database).trials
+    assert (trial.state, trial.intermediate_values) == (TrialState.RUNNING, {1: 0.75})
+    assert (count(database, leases_table), count(database, checkpoints_table)) == (0, 1)
+    assert ledger.owned() == []
+
+
+def test_a_released_trial_is_adopted_with_the_epoch_of_its_checkpoint(database: Database, ledger: Ledger) -> None:
+    for batch_size in (16, 64):
+        begin(ledger, batch_size)
+    ledger.add_checkpoint(1, 3, b"state")
+    ledger.release()
+    heir = Ledger(database, plain(database))
+    assert [(trial.number, from_epoch) for trial, from_epoch in heir.adopt()] == [(0, 0), (1, 3)]
+    assert heir.owned() == [0, 1]
+    assert heir.checkpoint(1) == (3, b"state")
+    heir.complete(1, 0.5)
+    assert plain(database).trials[1].state == TrialState.COMPLETE
+
+
+def test_the_trials_of_a_process_that_lives_are_not_adopted(database: Database, ledger: Ledger) -> None:
+    begin(ledger, 64)
+    other = Ledger(database, plain(database))
+    assert other.adopt() == []
+    assert ledger.adopt() == []
+    assert ledger.owned() == [0]
+
+
+def test_a_silent_owner_loses_its_trials_and_one_that_renews_does_not(database: Database, ledger: Ledger) -> None:
+    begin(ledger, 64)
+    earlier = leases_table.update().values(expires_at=leases_table.c.expires_at - 0.9 * LEASE_SECONDS)
+    other = Ledger(database, plain(database))
+    for renews, adopted in [(True, []), (False, [0])]:
+        for _ in range(2):
+            with database.engine.begin() as connection:
+                connection.execute(earlier)
+            if renews:
+                ledger.renew()
+        assert [trial.number for trial, _ in other.adopt()] == adopted
+
+
+def test_a_session_that_was_killed_is_taken_up_at_once(tmp_path: Path, empty_database: Path) -> None:
+    """`kill -9` between two writes: nothing that was written is lost, and no lease is waited for."""
+    path = shutil.copy(empty_database, tmp_path / "killed.db")
+    done = subprocess.run([sys.executable, "-c", KILLED_SESSION, path], cwd=Path(__file__).parents[1], timeout=60)
+    assert done.returncode == -9
+    opened = open_database(str(path), create=False)
+    heir = Ledger(opened, plain(opened))
+    assert [(trial.number, from_epoch) for trial, from_epoch in heir.adopt()] == [(0, 1), (1, 0)]
+    assert heir.checkpoint(0) == (1, b"state after one epoch")
+    assert plain(opened).trials[0].intermediate_values == {1: 0.75}
+    opened.engine.dispose()
+
+
+def test_trials_are_counted_as_started_and_as_finished(ledger: Ledger) -> None:
+    ledger.study.enqueue_trial({"batch_size": 16, "learning_rate": 0.01})
+    assert (ledger.count_started(), ledger.count_finished()) == (0, 0)
+    ledger.begin(ledger.study.ask().number)
+    begin(ledger, 64)
+    ledger.prune(1)
+    assert (ledger.count_started(), ledger.count_finished()) == (2, 1)
+
+
+def test_the_time_spent_is_kept_with_the_study(database: Database, ledger: Ledger) -> None:
+    assert ledger.elapsed() == 0.0
+    ledger.set_elapsed(12.5)
+    assert Ledger(database, plain(database)).elapsed() == 12.5
+
+
+def test_the_engine_of_each_machine_is_kept_with_the_study(database: Database, ledger: Ledger) -> None:
+    ledger.add_machine(MACHINE, "fused")
+    ledger.add_machine(MACHINE, "fused-xla")
+    assert plain(database).user_attrs["engines"] == {MACHINE.fingerprint: "fused-xla"}
+    assert ledger.records.machines() == {MACHINE.fingerprint: MACHINE.describe()}

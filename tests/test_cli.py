@@ -1,0 +1,272 @@
+"""The command line: what is wrong is said in one line, before anything is written; what is right is said as asked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from click.testing import CliRunner
+from written_study import MACHINE, write_study
+
+from optimizer.cli import batchopt
+
+SCRIPT = [sys.executable, str(Path(__file__).parents[1] / "studies" / "mnist.py")]
+SHORT = [*SCRIPT, "--trials", "1", "--epochs", "1"]
+"""Ends soon even where what should be refused is not."""
+BATCHOPT = [sys.executable, "-c", "from optimizer.cli import main; main()"]
+READS_ALL = """
+import sys
+from optimizer.cli import batchopt
+
+for command in ("list", "report", "trials"):
+    batchopt.main([command, "--storage", sys.argv[1], "--json"], standalone_mode=False)
+print([name for name in ("tensorflow", "keras") if name in sys.modules], file=sys.stderr)
+"""
+
+Row = tuple[list[str], str, str]
+"""Options; what is wrong; what to do."""
+
+OPTIONS: list[Row] = [
+    (["--batch-sizes", "0"], "--batch-sizes 0: 0 is below 1", "A batch has at least one example"),
+    (["--batch-sizes", "-8"], "--batch-sizes -8: -8 is below 1", "A batch has at least one example"),
+    (["--batch-sizes", "abc"], "--batch-sizes abc: 'abc' is not a whole number", "Write 8..1024"),
+    (["--batch-sizes", ""], "--batch-sizes : '' is not a whole number", "Write 8..1024"),
+    (["--batch-sizes", "64..8"], "--batch-sizes 64..8: reversed range", "Write the smaller one first"),
+    (["--learning-rates", "0"], "--learning-rates 0", "above 0"),
+    (["--learning-rates", "-1"], "--learning-rates -1", "above 0"),
+    (["--learning-rates", "nan"], "--learning-rates nan", "finite and above 0"),
+    (["--learning-rates", "inf"], "--learning-rates inf", "finite and above 0"),
+    (["--learning-rates", "1e-1..1e-4"], "--learning-rates 1e-1..1e-4: reversed range", "Write the smaller one first"),
+    (["--trials", "0"], "--trials 0", "give a whole number of at least 1"),
+    (["--trials", "abc"], "'--trials': 'abc'", "integer"),
+    (["--epochs", "0"], "epochs 0", "give a whole number of at least 1"),
+    (["--time-budget", "soon"], "--time-budget soon", "write 90s, 10m, or 1h30m"),
+    (["--time-budget", "0s"], "--time-budget 0s", "write 90s, 10m, or 1h30m"),
+    (["--search", "best"], "--search best: unknown", "Use tpe, random, grid or qmc"),
+    (["--engine", "warp"], "--engine warp: unknown", "Use fused-xla, fused or fit"),
+    (["--device", "tpu"], "--device tpu", "write auto, cpu, gpu, or gpu:0,1"),
+    (["--workers", "0"], "--workers 0", "give a whole number of at least 1"),
+    (["--seed", "-1"], "--seed -1", "give a whole number from 0"),
+    (["--nosuch"], "No such option '--nosuch'", ""),
+    (["--try", "48:0.01"], "--try 48:0.01: batch size 48 is not in the search space", "64"),
+    (["--try", "64:9"], "--try 64:9: learning rate 9 is outside the search space, 0.0001 to 0.1", ""),
+    (["--try", "junk"], "--try junk", "write batch size and learning rate as 32:0.001"),
+    (["--storage", "nowhere/studies.db"], "the folder nowhere does not exist", "Make it first"),
+    (["--storage", "folder"], "database folder is a folder", "for example folder/studies.db"),
+    (["--storage", "notes.txt"], "notes.txt is not an SQLite database", "Choose another --storage"),
+    (["--storage", "other.db"], "other.db holds other tables (invoices)", "Choose another --storage"),
+    (["--storage", "version.db"], "version.db has batchopt tables of version 99", "or another --storage"),
+    (["--storage", "mnist.db"], "study 'mnist' in sqlite:///mnist.db was not made by batchopt", "--study another-name"),
+    (["--storage", "good.db"], "good.db searches 3 batch sizes 16 to 256", "Use --study another-name"),
+    (["--storage", "nosuch://host/studies"], "--storage nosuch://host/studies", "'nosuch'"),
+]
+"""Said before a worker is started."""
+
+COMMANDS: list[Row] = [
+    (["report", "--storage", "missing.db"], "missing.db does not exist", "Check --storage"),
+    (["list", "--storage", "folder"], "database folder is a folder", "Give the path of a file"),
+    (["trials", "--storage", "notes.txt"], "notes.txt is not an SQLite database", "Choose another --storage"),
+    (["report", "--storage", "mnist.db"], "mnist.db is an Optuna database without a batchopt study", ""),
+    (["report", "--storage", "version.db"], "version.db has batchopt tables of version 99", "or another --storage"),
+    (["report", "--storage", "good.db", "--study", "cifar"], "no study 'cifar' in", "it holds 'mnist'. Check --study"),
+    (["trials", "--storage", "good.db", "--json", "--csv"], "--json and --csv", "exclude each other"),
+    (["nosuch"], "No such command 'nosuch'", ""),
+]
+
+WORKER: list[Row] = [
+    (["--train-examples", "100", "--engine", "fused"], "batch size 8192 is above the training set of 100", "'full'"),
+    (["--data", "nowhere.npz"], "data file nowhere.npz: No such file or directory", "with --data"),
+    (["--data", "truncated.npz"], "data file truncated.npz: not an .npz file with x_train", ""),
+    (["--device", "gpu"], "--device gpu: TensorFlow sees no GPU on this machine", "use --device cpu"),
+]
+"""Said by a worker, which needs TensorFlow for it."""
+
+
+def names(rows: list[Row]) -> list[str]:
+    return [" ".join(options) for options, _, _ in rows]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user may point at by mistake, and one good database."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "folder").mkdir()
+    (folder / "notes.txt").write_text("not a database\n")
+    np.savez(folder / "truncated.npz", x_train=np.zeros((4, 28, 28), np.uint8))
+    (folder / "truncated.npz").write_bytes((folder / "truncated.npz").read_bytes()[:500])
+    write_study(folder / "good.db")
+    shutil.copy(folder / "good.db", folder / "version.db")
+    for name, statement in [
+        ("version.db", "update batchopt_schema set version = 99"),
+        ("other.db", "create table invoices (id integer)"),
+    ]:
+        connection = sqlite3.connect(folder / name)
+        with connection:
+            connection.execute(statement)
+        connection.close()
+    optuna.create_study(storage=f"sqlite:///{folder / 'mnist.db'}", study_name="mnist")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+Ended = tuple[subprocess.CompletedProcess[str], bool]
+"""A process, and whether it left its folder as it was."""
+
+
+@pytest.fixture(scope="module")
+def ended(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    """Every row of the tables as a process of its own, in a folder of its own; two at a time, for they start slowly."""
+    folders = tmp_path_factory.mktemp("ended")
+
+    def end(job: tuple[int, list[str]]) -> Ended:
+        number, command = job
+        folder = shutil.copytree(files, folders / str(number))
+        before = contents(folder)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+        return done, contents(folder) == before
+
+    rows = [(SHORT, *row) for row in OPTIONS + WORKER] + [(BATCHOPT, *row) for row in COMMANDS]
+    commands = [[*program, *options] for program, options, _, _ in rows]
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(map(" ".join, commands), pool.map(end, enumerate(commands)), strict=True))
+
+
+def assert_refused(ended: dict[str, Ended], command: list[str], wrong: str, to_do: str) -> None:
+    done, untouched = ended[" ".join(command)]
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert wrong in done.stderr
+    assert to_do in done.stderr
+    assert done.stdout == ""
+    assert untouched
+
+
+@pytest.mark.parametrize(("options", "wrong", "to_do"), OPTIONS, ids=names(OPTIONS))
+def test_a_script_refuses_bad_input_in_one_line_and_writes_nothing(
+    ended: dict[str, Ended], options: list[str], wrong: str, to_do: str
+) -> None:
+    assert_refused(ended, [*SHORT, *options], wrong, to_do)
+
+
+@pytest.mark.parametrize(("options", "wrong", "to_do"), WORKER, ids=names(WORKER))
+def test_a_script_refuses_what_only_a_worker_can_see_as_clearly(
+    ended: dict[str, Ended], options: list[str], wrong: str, to_do: str
+) -> None:
+    if "gpu" in options and shutil.which("nvidia-smi"):
+        pytest.skip("this machine has a GPU")
+    assert_refused(ended, [*SHORT, *options], wrong, to_do)
+
+
+@pytest.mark.parametrize(("arguments", "wrong", "to_do"), COMMANDS, ids=names(COMMANDS))
+def test_batchopt_refuses_bad_input_in_one_line_and_makes_no_database(
+    ended: dict[str, Ended], arguments: list[str], wrong: str, to_do: str
+) -> None:
+    assert_refused(ended, [*BATCHOPT, *arguments], wrong, to_do)
+
+
+def said(files: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(batchopt, [*arguments, "--storage", str(files / "good.db")], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    return result.stdout
+
+
+def test_list_names_each_study_with_its_goal_and_its_trials(files: Path) -> None:
+    assert said(files, "list") == "mnist: accuracy after 2 epochs; 2 complete, 3 pruned, 1 running\n"
+
+
+def test_list_is_one_json_document(files: Path) -> None:
+    assert json.loads(said(files, "list", "--json")) == [
+        {
+            "study": "mnist",
+            "goal": {"kind": "accuracy", "epochs": 2},
+            "trials": {"complete": 2, "pruned": 3, "running": 1},
+        }
+    ]
+
+
+def test_report_says_what_to_use(files: Path) -> None:
+    text = said(files, "report")
+    assert text.startswith("Use batch size 64 with learning rate 0.01: 93.75% validation accuracy after 2 epochs")
+    assert "trials: 2 complete, 3 pruned, 1 running" in text
+
+
+def test_report_is_one_json_document(files: Path) -> None:
+    report = json.loads(said(files, "report", "--json", "--study", "mnist"))
+    assert report["recommendation"] == {
+        "batch_size": 64,
+        "learning_rate": 0.01,
+        "extra": {},
+        "validation_accuracy": 0.9375,
+        "train_seconds": 4.0,
+        "trial": 1,
+    }
+    assert report["machine"] == MACHINE.describe()
+    assert [row["batch_size"] for row in report["by_batch_size"]] == [16, 64, 256]
+
+
+def test_trials_are_a_line_each(files: Path) -> None:
+    lines = said(files, "trials").splitlines()
+    assert len(lines) == 1 + 6
+    assert re.match(r" +1 +complete +64 +0\.01 +93\.75%", lines[2])
+    assert lines[4].rstrip().endswith("diverged")
+    assert lines[5].rstrip().endswith("out of memory")
+
+
+def test_trials_are_one_json_document_with_every_epoch(files: Path) -> None:
+    trials = json.loads(said(files, "trials", "--json"))
+    assert [trial["trial"] for trial in trials] == list(range(6))
+    assert [epoch["validation_accuracy"] for epoch in trials[1]["epochs"]] == [0.875, 0.9375]
+    assert trials[3]["epochs"][0]["train_loss"] is None
+    assert trials[4]["epochs"] == []
+
+
+def test_trials_are_comma_separated_values_with_a_row_for_each_epoch(files: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(said(files, "trials", "--csv"))))
+    assert [(row["trial"], row["epoch"]) for row in rows] == [
+        *[("0", "1"), ("0", "2"), ("1", "1"), ("1", "2"), ("2", "1"), ("3", "1"), ("4", ""), ("5", "1")]
+    ]
+    assert (rows[3]["state"], rows[3]["batch_size"], float(rows[3]["validation_accuracy"])) == (
+        "complete",
+        "64",
+        0.9375,
+    )
+    assert rows[5]["train_loss"] == ""
+
+
+def test_the_commands_that_read_need_no_tensorflow(files: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", READS_ALL, str(files / "good.db")], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "[]\n"
+    assert "recommendation" in done.stdout
+
+
+@pytest.mark.parametrize("program", [SCRIPT, BATCHOPT, [*BATCHOPT, "trials"]], ids=["script", "batchopt", "trials"])
+def test_help_is_there_and_needs_nothing(tmp_path: Path, program: list[str]) -> None:
+    done = subprocess.run([*program, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(files: Path) -> None:
+    """As in `batchopt trials --json | head -1`."""
+    shell = f"{sys.executable} -c 'from optimizer.cli import main; main()' trials --json --storage good.db | true"
+    done = subprocess.run(["bash", "-c", shell], cwd=files, capture_output=True, text=True)
+    assert done.stderr == ""

@@ -1,0 +1,108 @@
+"""Options, budgets and what is written on a command line for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from optimizer import Budget, Configuration, Options
+from optimizer.errors import InvalidInput
+from optimizer.options import ENGINES, MAX_SEED, parse_configuration, parse_duration
+from optimizer.search.optuna_search import SEARCHES
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("0.5", 0.5),
+        ("90s", 90),
+        ("10m", 600),
+        ("1.5h", 5400),
+        ("1h30m", 5400),
+        ("1d2h3m4s", 93_784),
+        (" 10m ", 600),
+        (" 90 ", 90),
+    ],
+)
+def test_a_duration_is_a_number_of_seconds_or_amounts_with_units(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["soon", "", " ", "s", "0", "0s", "0h0m", "-5", "-5s", "nan", "inf", "1e9", "10x", "1..2s", "30m1h", "1 h"]
+)
+def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        parse_duration(text)
+    assert str(refusal.value) == f"--time-budget {text}: write 90s, 10m, or 1h30m."
+
+
+@pytest.mark.parametrize(
+    ("text", "configuration"),
+    [
+        ("32:0.001", Configuration(32, 0.001)),
+        ("1:1e-4", Configuration(1, 1e-4)),
+        (" 32 : 0.001 ", Configuration(32, 0.001)),
+    ],
+)
+def test_a_configuration_is_batch_size_and_learning_rate(text: str, configuration: Configuration) -> None:
+    assert parse_configuration(text) == configuration
+
+
+@pytest.mark.parametrize("text", ["junk", "", ":", "32", "32:", ":0.1", "32:x", "3.5:0.1", "32:0.1:5", "32,0.1"])
+def test_what_is_no_configuration_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        parse_configuration(text)
+    assert str(refusal.value) == f"--try {text}: write batch size and learning rate as 32:0.001."
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"search": "best"}, "--search best: unknown. Use tpe, random, grid or qmc."),
+        ({"engine": "warp"}, "--engine warp: unknown. Use fused-xla, fused or fit."),
+        ({"seed": -1}, f"--seed -1: give a whole number from 0 to {MAX_SEED}."),
+        ({"seed": MAX_SEED + 1}, f"from 0 to {MAX_SEED}."),
+        ({"workers": 0}, "--workers 0: give a whole number of at least 1."),
+        ({"train_examples": 0}, "--train-examples 0: give a whole number of at least 1."),
+        ({"device": "tpu"}, "--device tpu: write auto, cpu, gpu, or gpu:0,1."),
+        ({"device": "gpu:"}, "--device gpu:: write"),
+        ({"device": "gpu:x"}, "--device gpu:x: write"),
+        ({"device": "gpu:0,"}, "--device gpu:0,: write"),
+        ({"device": ""}, "--device : write"),
+    ],
+    ids=str,
+)
+def test_an_option_that_cannot_be_is_refused_by_its_name(option: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        Options(**option)
+    assert says in str(refusal.value)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "gpu", "gpu:0", "gpu:0,1", "gpu:10"])
+def test_every_device_that_the_help_names_is_taken(device: str) -> None:
+    assert Options(device=device).device == device
+
+
+@pytest.mark.parametrize("name", [*SEARCHES, *ENGINES])
+def test_every_search_and_every_engine_is_taken(name: str) -> None:
+    Options(**({"search": name} if name in SEARCHES else {"engine": name}))
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        ({"trials": 0}, "--trials 0"),
+        ({"trials": -3}, "--trials -3"),
+        ({"seconds": 0.0}, "--time-budget"),
+        ({"seconds": -1.0}, "--time-budget"),
+        ({"seconds": float("nan")}, "--time-budget"),
+        ({"seconds": float("inf")}, "--time-budget"),
+    ],
+    ids=str,
+)
+def test_a_budget_that_ends_nothing_or_at_once_is_refused(budget: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        Budget(**budget)
