@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.console import Console
 
 from optimizer.errors import BatchoptError, TaskFailed
 from optimizer.options import (
+    AUTO_SEARCH,
     DEFAULT_TRIALS,
     Budget,
     Options,
@@ -28,9 +29,11 @@ from optimizer.search.optuna_search import SEARCHES
 from optimizer.search.space import SearchSpace, parse_batch_sizes, parse_learning_rates
 from optimizer.signals import Interrupted
 from optimizer.store.stamp import shown_goal, shown_space
-from optimizer.study import Plan, Study
 from optimizer.training.messages import ENGINES
 from optimizer.training.task import Goal, Task
+
+if TYPE_CHECKING:
+    from optimizer.study import Plan
 
 DEFAULT_STORAGE = "sqlite:///studies.db"
 USAGE_ERROR = 2
@@ -140,7 +143,8 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         metavar="1e-4..1e-1",
         help="A range, searched on a log scale.  [default: {:g}..{:g}]".format(*space.learning_rate),
     )
-    @click.option("--search", metavar="|".join(SEARCHES), help="How to search.  [default: tpe]")
+    @click.option("--search", metavar="|".join((AUTO_SEARCH, *SEARCHES)), help="How to search.  [default: auto]")
+    @click.option("--no-stop", is_flag=True, help="Use the whole budget, even where no gain is expected any more.")
     @click.option("--try", "tries", metavar="32:0.001", multiple=True, help="Train this first; may be repeated.")
     @click.option("--seed", type=int, help="Decides what is tried and how trials begin.  [default: 0]")
     @click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
@@ -162,11 +166,15 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         learning_rates: str | None,
         tries: tuple[str, ...],
         no_pruning: bool,
+        no_stop: bool,
         plan_only: bool,
         quiet: bool,
         as_json: bool,
         **options: Any,
     ) -> None:
+        # What trains is not loaded by commands that only read.
+        from optimizer.study import Study
+
         asked = Study(
             task,
             _space_function(space, batch_sizes, learning_rates),
@@ -178,6 +186,8 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         budget = Budget(
             trials=DEFAULT_TRIALS if trials is None and time_budget is None else trials,
             seconds=None if time_budget is None else parse_duration(time_budget),
+            # Who names a number of trials wants that many.
+            until_known=trials is None and not no_stop,
         )
         configurations = [parse_configuration(text) for text in tries]
         view = _view(quiet=quiet, to_stderr=as_json)
@@ -265,6 +275,8 @@ def _finish(command: click.Command) -> NoReturn:
         _say(error.format_message())
         sys.exit(USAGE_ERROR)
     except click.Abort:
+        # Ctrl-C while nothing was under way.
+        _say("interrupted.")
         sys.exit(130)
     except Interrupted as interruption:
         _say("interrupted; everything finished is kept. The same command again goes on.")

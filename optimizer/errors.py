@@ -19,11 +19,15 @@ class StorageError(BatchoptError):
     """A study database that cannot be opened, read or written."""
 
 
+class StorageNotFound(StorageError):
+    """There is no such database, or no study in it yet."""
+
+
 class SchemaMismatch(StorageError):
     """A database whose tables are of another version than this program's."""
 
 
-class StudyNotFound(StorageError):
+class StudyNotFound(StorageNotFound):
     """The database is there, the study in it is not."""
 
 

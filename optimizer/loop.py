@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 
@@ -33,10 +33,11 @@ TICK_SECONDS = 0.2
 
 @dataclass
 class Progress:
-    """How far an unfinished trial is, as far as this session knows."""
+    """How far an unfinished trial is."""
 
-    step: Step
-    epochs: int
+    batch_size: int
+    learning_rate: float
+    epochs: int = 0
     accuracy: float | None = None
     train_seconds: float = 0.0
 
@@ -64,6 +65,7 @@ class Loop:
         ledger: where everything is written.
         search: what decides.
         seats: the workers; the first is ready.
+        unfinished: trials of this process that were begun in an earlier session, by number.
         seed: the study's.
         max_epochs: epochs of a whole trial.
         until: the wall-clock time (`time.monotonic`) at which the session ends; None for no end.
@@ -77,6 +79,7 @@ class Loop:
         search: Search,
         seats: Sequence[Seat],
         *,
+        unfinished: Mapping[int, Progress],
         seed: int,
         max_epochs: int,
         until: float | None,
@@ -92,7 +95,7 @@ class Loop:
         self._interruption = interruption
         self._listener = listener
         self._deaths: Counter[int] = Counter()
-        self._progress: dict[int, Progress] = {}
+        self._progress = dict(unfinished)
         self._renewed = time.monotonic()
         self._started = time.monotonic() - ledger.elapsed()
 
@@ -138,7 +141,7 @@ class Loop:
         free = [seat for seat in self._seats if seat.free]
         held = (step.trial, step.from_epoch)
         seat = next((seat for seat in free if seat.held == held), free[0])
-        self._progress.setdefault(step.trial, Progress(step, step.from_epoch))
+        self._progress.setdefault(step.trial, Progress(step.batch_size, step.learning_rate))
         self._listener(Stepped(step))
         if seat.held != held:
             self._put_aside(seat)
@@ -205,9 +208,10 @@ class Loop:
         seat.first_bytes = seat.first_bytes or done.worker_bytes
         self._ledger.add_epoch(step.trial, seat.ready.machine, figures, done.compile_seconds)
         progress = self._progress[step.trial]
-        progress.epochs = figures.epoch
-        progress.accuracy = figures.validation_accuracy
-        progress.train_seconds += figures.train_seconds
+        if figures.epoch > progress.epochs:
+            progress.epochs = figures.epoch
+            progress.accuracy = figures.validation_accuracy
+            progress.train_seconds += figures.train_seconds
         self._listener(Trained(step.trial, figures, done.compile_seconds))
         if figures.diverged:
             seat.step = None
@@ -274,8 +278,8 @@ class Loop:
             TrialEnded(
                 trial=trial,
                 state=state,
-                batch_size=progress.step.batch_size,
-                learning_rate=progress.step.learning_rate,
+                batch_size=progress.batch_size,
+                learning_rate=progress.learning_rate,
                 accuracy=progress.accuracy,
                 epochs=progress.epochs,
                 train_seconds=progress.train_seconds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from optimizer.errors import InvalidInput
@@ -13,7 +14,7 @@ from optimizer.training.machine import gpu_indices
 from optimizer.training.messages import ENGINES, EngineName
 
 DEFAULT_TRIALS = 30
-DEFAULT_SEARCH = "tpe"
+AUTO_SEARCH = "auto"
 DEFAULT_SEED = 0
 MAX_SEED = 2**32 - 1
 
@@ -23,9 +24,9 @@ class Options:
     """Attributes are the options of a study script, under their names there.
 
     Attributes:
-        search: one of `SEARCHES`; None for the study's own, `tpe` for a new one.
+        search: `auto`, our own, or one of `SEARCHES`; None for the study's own, `auto` for a new one.
         seed: decides what is tried and how each trial begins; None for the study's own, 0 for a new one.
-        prune: whether trials may be stopped early.
+        prune: whether trials may be stopped, or put aside, before their last epoch.
         workers: worker processes; several on one processor share its cores.
         device: `auto`, `cpu`, `gpu`, or `gpu:0,1`.
         engine: pins one; None to time them and choose.
@@ -46,8 +47,10 @@ class Options:
     train_examples: int | None = None
 
     def __post_init__(self) -> None:
-        if self.search is not None and self.search not in SEARCHES:
-            raise InvalidInput(f"--search {self.search}: unknown. Use {_one_of(SEARCHES)}.")
+        if self.search not in (None, AUTO_SEARCH, *SEARCHES):
+            raise InvalidInput(f"--search {self.search}: unknown. Use {_one_of((AUTO_SEARCH, *SEARCHES))}.")
+        if self.search == "gp" and find_spec("torch") is None:
+            raise InvalidInput("--search gp: Optuna's GPSampler needs PyTorch. Install torch, or use --search auto.")
         if self.engine is not None and self.engine not in ENGINES:
             raise InvalidInput(f"--engine {self.engine}: unknown. Use {_one_of(ENGINES)}.")
         if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
@@ -65,10 +68,12 @@ class Budget:
     Attributes:
         trials: how many trials; None where only time ends it.
         seconds: how much wall time; None where only trials end it.
+        until_known: end earlier, once no step is expected to gain what matters; only `auto` can tell.
     """
 
     trials: int | None = DEFAULT_TRIALS
     seconds: float | None = None
+    until_known: bool = True
 
     def __post_init__(self) -> None:
         if self.trials is not None:

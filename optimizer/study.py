@@ -9,22 +9,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import optuna
+from optuna.trial import TrialState
 
-from optimizer.errors import InvalidInput, StorageError
+from optimizer.errors import InvalidInput, StorageError, StorageNotFound
 from optimizer.loop import Loop, Seat, as_error
-from optimizer.options import DEFAULT_SEARCH, DEFAULT_SEED, Budget, Configuration, Options
+from optimizer.options import AUTO_SEARCH, DEFAULT_SEED, Budget, Configuration, Options
 from optimizer.report.events import Listener, Opened, Starting, ignore
 from optimizer.report.reading import read_report
 from optimizer.report.recommendation import Report
-from optimizer.search.optuna_search import OptunaSearch
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from optimizer.signals import Interruption
-from optimizer.store.database import Database, check_storage, open_database, shown
+from optimizer.store.database import Database, check_storage, open_database, shown, storage_url
 from optimizer.store.ledger import ENGINES, Ledger
 from optimizer.store.stamp import Stamp, check_program, check_question, check_seed
 from optimizer.training.client import Died, Worker
 from optimizer.training.machine import available_cores, gpu_indices
-from optimizer.training.messages import Failed, Ready, Setup
+from optimizer.training.messages import EngineName, Failed, Ready, Setup
 from optimizer.training.task import Goal, Task
 
 Space = SearchSpace | Callable[[int], SearchSpace]
@@ -47,6 +47,16 @@ class Plan:
     opened: Opened
     stamp: Stamp
     new: bool
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What there is of a study already."""
+
+    stamp: Stamp
+    engines: dict[str, EngineName]
+    finished: int
+    running: int
 
 
 class Study:
@@ -99,6 +109,9 @@ class Study:
             BatchoptError: something the user can mend; nothing was written if it was there from the start.
             Interrupted: by Ctrl-C or SIGTERM; the same call goes on.
         """
+        # The numerics of the search take a second to import, and a report has no use for them.
+        from optimizer.searches import make_search
+
         budget = budget or Budget()
         with Interruption() as interruption:
             seat, plan = self._prepare(budget, tries, listener, interruption)
@@ -113,11 +126,13 @@ class Study:
             for configuration in tries:
                 ledger.study.enqueue_trial(_params(configuration), skip_if_exists=True)
             listener(plan.opened)
+            search, unfinished = make_search(ledger, plan.stamp, self.options, budget)
             seats = [seat, *(Seat(Worker(setup)) for setup in self._setups(seat.ready)[1:])]
             Loop(
                 ledger,
-                self._search(ledger, plan.stamp, budget),
+                search,
                 seats,
+                unfinished=unfinished,
                 seed=plan.stamp.seed,
                 max_epochs=self.goal.epochs,
                 until=None if budget.seconds is None else time.monotonic() + budget.seconds - ledger.elapsed(),
@@ -155,23 +170,9 @@ class Study:
         if early == self._space_for(PROVISIONAL_EXAMPLES + 1):
             # It does not depend on the data, so what is wrong can be said before anything is started.
             _check_tries(tries, early)
-        existing, database = None, None
-        url = check_storage(self.storage, create=True)
-        if _exists(self.storage):
-            database = open_database(self.storage, create=False, plain=True)
-            existing = _find(database, self.name)
-        stored = Stamp.read(existing) if existing else None
-        if existing and stored is None:
-            raise StorageError(
-                f"study {self.name!r} in {shown(url)} was not made by batchopt. Use --study another-name."
-            )
-        if stored:
-            space = self._space_for(stored.program.train_examples)
-            check_question(self.name, shown(url), stored, space, self.goal)
-            check_seed(self.name, shown(url), stored, self.options.seed)
-        engines = existing.user_attrs.get(ENGINES, {}) if existing else {}
+        found = self._find()
         listener(Starting(self.options.workers))
-        worker = Worker(dataclasses.replace(self._setups()[0], known_engines=engines))
+        worker = Worker(dataclasses.replace(self._setups()[0], known_engines=found.engines if found else {}))
         try:
             ready = _await_ready(worker, interruption)
             space = self._space_for(ready.program.train_examples)
@@ -181,33 +182,73 @@ class Study:
                     "Write 'full' for all of them at once."
                 )
             _check_tries(tries, space)
-            if stored:
-                check_program(self.name, shown(url), stored, ready.program)
-            stamp = stored or Stamp(
+            if found:
+                check_program(self.name, self._shown_storage, found.stamp, ready.program)
+            stamp = (found and found.stamp) or Stamp(
                 space=space,
                 goal=self.goal,
                 program=ready.program,
                 seed=DEFAULT_SEED if self.options.seed is None else self.options.seed,
-                search=self.options.search or DEFAULT_SEARCH,
+                search=self.options.search or AUTO_SEARCH,
             )
         except BaseException:
             worker.kill()
             raise
-        trials = existing.get_trials(deepcopy=False) if existing else []
         opened = Opened(
             study=self.name,
-            storage=shown(url),
+            storage=self._shown_storage,
             machine=ready.machine,
             engine=ready.engine,
             timings=ready.timings,
             epochs=self.goal.epochs,
             trials=budget.trials,
-            finished=sum(trial.state.is_finished() for trial in trials),
-            running=sum(trial.state.name == "RUNNING" for trial in trials),
+            finished=found.finished if found else 0,
+            running=found.running if found else 0,
         )
-        if database:
+        return Seat(worker, ready), Plan(opened, stamp, new=found is None)
+
+    def _find(self) -> _Found | None:
+        """The study, if it is there, checked to be the one that is asked for.
+
+        Raises:
+            StorageError: it is there, and was not made by batchopt; or its database cannot be used.
+            StudyMismatch: it asks another question.
+        """
+        check_storage(self.storage, create=True)
+        try:
+            database = open_database(self.storage, create=False, plain=True)
+        except StorageNotFound:
+            return None
+        try:
+            if self.name not in optuna.get_all_study_names(database.storage):
+                return None
+            study = optuna.load_study(study_name=self.name, storage=database.storage)
+            stamp = self._checked_stamp(study)
+            trials = study.get_trials(deepcopy=False)
+        finally:
             database.engine.dispose()
-        return Seat(worker, ready), Plan(opened, stamp, new=existing is None)
+        return _Found(
+            stamp,
+            engines=study.user_attrs.get(ENGINES, {}),
+            finished=sum(trial.state.is_finished() for trial in trials),
+            running=sum(trial.state == TrialState.RUNNING for trial in trials),
+        )
+
+    def _checked_stamp(self, study: optuna.Study) -> Stamp:
+        """The stamp of an existing study; arguments and errors as `_find`."""
+        stamp = Stamp.read(study)
+        if stamp is None:
+            raise StorageError(
+                f"study {self.name!r} in {self._shown_storage} was not made by batchopt. Use --study another-name."
+            )
+        space = self._space_for(stamp.program.train_examples)
+        check_question(self.name, self._shown_storage, stamp, space, self.goal)
+        check_seed(self.name, self._shown_storage, stamp, self.options.seed)
+        return stamp
+
+    @property
+    def _shown_storage(self) -> str:
+        return shown(storage_url(self.storage))
 
     def _setups(self, ready: Ready | None = None) -> list[Setup]:
         """What each worker is told; the later ones take the engine that the first one chose."""
@@ -233,35 +274,19 @@ class Study:
         return self._space if isinstance(self._space, SearchSpace) else self._space(train_examples)
 
     def _open_or_create(self, database: Database, stamp: Stamp) -> optuna.Study:
-        study = optuna.create_study(
-            study_name=self.name, storage=database.storage, direction="maximize", load_if_exists=True
-        )
-        stored = Stamp.read(study)
-        if stored is None:
-            stamp.write(study)
-            with warnings.catch_warnings():
-                # optuna-dashboard reads the names; their interface may change, as the warning says.
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.set_metric_names(["validation_accuracy"])
-        else:
+        try:
+            study = optuna.create_study(study_name=self.name, storage=database.storage, direction="maximize")
+        except optuna.exceptions.DuplicatedStudyError:
+            study = optuna.load_study(study_name=self.name, storage=database.storage)
             # Another process may have made it since it was looked for.
-            check_question(self.name, database.url, stored, stamp.space, stamp.goal)
-            check_program(self.name, database.url, stored, stamp.program)
+            check_program(self.name, self._shown_storage, self._checked_stamp(study), stamp.program)
+            return study
+        stamp.write(study)
+        with warnings.catch_warnings():
+            # optuna-dashboard reads the names; their interface may change, as the warning says.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(["validation_accuracy"])
         return study
-
-    def _search(self, ledger: Ledger, stamp: Stamp, budget: Budget) -> OptunaSearch:
-        search = OptunaSearch(
-            ledger.study,
-            stamp.space,
-            search=self.options.search or stamp.search,
-            seed=stamp.seed,
-            max_epochs=stamp.goal.epochs,
-            budget_left=lambda: budget.trials is None or ledger.count_started() < budget.trials,
-            prune=self.options.prune,
-        )
-        for trial, epoch in ledger.adopt():
-            search.adopt(trial, epoch)
-        return search
 
 
 def _await_ready(worker: Worker, interruption: Interruption) -> Ready:
@@ -275,19 +300,6 @@ def _await_ready(worker: Worker, interruption: Interruption) -> Ready:
         raise as_error(answer)
     assert isinstance(answer, Ready)
     return answer
-
-
-def _exists(storage: str) -> bool:
-    try:
-        check_storage(storage, create=False, plain=True)
-    except StorageError:
-        return False
-    return True
-
-
-def _find(database: Database, name: str) -> optuna.Study | None:
-    names = optuna.get_all_study_names(database.storage)
-    return optuna.load_study(study_name=name, storage=database.storage) if name in names else None
 
 
 def _params(configuration: Configuration) -> dict[str, object]:

@@ -53,7 +53,7 @@ OPTIONS: list[Row] = [
     (["--epochs", "0"], "epochs 0", "give a whole number of at least 1"),
     (["--time-budget", "soon"], "--time-budget soon", "write 90s, 10m, or 1h30m"),
     (["--time-budget", "0s"], "--time-budget 0s", "write 90s, 10m, or 1h30m"),
-    (["--search", "best"], "--search best: unknown", "Use tpe, random, grid or qmc"),
+    (["--search", "best"], "--search best: unknown", "Use auto, tpe, gp, random, grid or qmc"),
     (["--engine", "warp"], "--engine warp: unknown", "Use fused-xla, fused or fit"),
     (["--device", "tpu"], "--device tpu", "write auto, cpu, gpu, or gpu:0,1"),
     (["--workers", "0"], "--workers 0", "give a whole number of at least 1"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
 from optimizer import Budget, Configuration, Options
 from optimizer.errors import InvalidInput
-from optimizer.options import ENGINES, MAX_SEED, parse_configuration, parse_duration
+from optimizer.options import AUTO_SEARCH, ENGINES, MAX_SEED, parse_configuration, parse_duration
 from optimizer.search.optuna_search import SEARCHES
 
 
@@ -61,7 +62,7 @@ def test_what_is_no_configuration_is_refused_with_an_example(text: str) -> None:
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ({"search": "best"}, "--search best: unknown. Use tpe, random, grid or qmc."),
+        ({"search": "best"}, "--search best: unknown. Use auto, tpe, gp, random, grid or qmc."),
         ({"engine": "warp"}, "--engine warp: unknown. Use fused-xla, fused or fit."),
         ({"seed": -1}, f"--seed -1: give a whole number from 0 to {MAX_SEED}."),
         ({"seed": MAX_SEED + 1}, f"from 0 to {MAX_SEED}."),
@@ -86,9 +87,14 @@ def test_every_device_that_the_help_names_is_taken(device: str) -> None:
     assert Options(device=device).device == device
 
 
-@pytest.mark.parametrize("name", [*SEARCHES, *ENGINES])
+@pytest.mark.parametrize("name", [AUTO_SEARCH, *SEARCHES, *ENGINES])
 def test_every_search_and_every_engine_is_taken(name: str) -> None:
-    Options(**({"search": name} if name in SEARCHES else {"engine": name}))
+    """One needs PyTorch, which is no dependency of ours, and says so."""
+    if name == "gp" and find_spec("torch") is None:
+        with pytest.raises(InvalidInput, match="needs PyTorch"):
+            Options(search=name)
+        return
+    Options(**({"engine": name} if name in ENGINES else {"search": name}))
 
 
 @pytest.mark.parametrize(

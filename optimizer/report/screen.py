@@ -9,12 +9,13 @@ from typing import Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from optimizer.report.events import Ended, Event, Noted, Opened, Starting, Stepped, Trained, TrialEnded
 from optimizer.report.recommendation import Report
+from optimizer.search.steps import Step
 from optimizer.store.history import TrialRecord
 
 LAST_TRIALS = 8
@@ -135,6 +136,16 @@ def trial_line(ended: TrialEnded) -> str:
     )
 
 
+def step_line(step: Step, epochs: int) -> str:
+    """What is trained next, and why: its expected gain in points of accuracy, and what it costs."""
+    line = f"trial {step.trial} {step.reason}: {step.batch_size} x {step.learning_rate:.3g}, "
+    line += f"{step.from_epoch} of {counted(epochs, 'epoch')}"
+    if step.expected_gain is not None:
+        line += f", expected gain {100 * step.expected_gain:.2g} points"
+        line += f" for {seconds(step.expected_seconds)}" if step.expected_seconds else ""
+    return line
+
+
 class PlainView:
     """Not on a terminal: a few lines at the start, one for each trial, one at the end."""
 
@@ -185,7 +196,8 @@ class LiveView:
             console=console,
         )
         self._trials = self._progress.add_task("trials", total=None, left="", visible=False)
-        self._epochs: dict[int, object] = {}
+        self._epochs: dict[int, TaskID] = {}
+        self._until: dict[int, int] = {}
         self._live = Live(self, console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> LiveView:
@@ -209,8 +221,7 @@ class LiveView:
         elif isinstance(event, Stepped):
             self._step(event)
         elif isinstance(event, Trained):
-            task = self._epochs[event.trial]
-            self._progress.update(task, completed=event.figures.epoch)  # type: ignore[arg-type]
+            self._train(event)
         elif isinstance(event, TrialEnded):
             self._end(event)
         elif isinstance(event, Noted):
@@ -241,23 +252,34 @@ class LiveView:
 
     def _step(self, event: Stepped) -> None:
         step = event.step
-        if step.trial not in self._epochs:
-            assert self._opened is not None
-            self._epochs[step.trial] = self._progress.add_task(
-                f"trial {step.trial}: {step.batch_size} x {step.learning_rate:.3g}",
-                total=self._opened.epochs,
-                completed=step.from_epoch,
-                left="",
-            )
-        self._reason = f"trial {step.trial} {step.reason}"
+        assert self._opened is not None
+        self._hide(step.trial)
+        self._epochs[step.trial] = self._progress.add_task(
+            f"trial {step.trial}: {step.batch_size} x {step.learning_rate:.3g}",
+            total=self._opened.epochs,
+            completed=step.from_epoch,
+            left="",
+        )
+        self._until[step.trial] = step.until_epoch
+        self._reason = step_line(step, self._opened.epochs)
+
+    def _train(self, event: Trained) -> None:
+        """Move the trial's bar; one that has reached the end of its step may now wait for long, and is not shown."""
+        if event.figures.epoch >= self._until[event.trial]:
+            self._hide(event.trial)
+        else:
+            self._progress.update(self._epochs[event.trial], completed=event.figures.epoch)
+
+    def _hide(self, trial: int) -> None:
+        if trial in self._epochs:
+            self._progress.remove_task(self._epochs.pop(trial))
 
     def _end(self, ended: TrialEnded) -> None:
         self._last.append(ended)
         best = -1.0 if self._best is None or self._best.accuracy is None else self._best.accuracy
         if ended.state == "complete" and ended.accuracy is not None and ended.accuracy > best:
             self._best = ended
-        if ended.trial in self._epochs:
-            self._progress.remove_task(self._epochs.pop(ended.trial))  # type: ignore[arg-type]
+        self._hide(ended.trial)
         self._durations.append(time.monotonic() - self._since)
         self._progress.update(self._trials, advance=1, left=self._time_left())
 

@@ -1,6 +1,7 @@
 """Optuna's samplers and pruners behind the seam: one trial at a time, to its end or until it is pruned.
 
-The rivals of our own search, and the stand-ins for who prefers them: `random`, `grid`, `tpe`, `qmc`.
+The rivals of our own search, and the stand-ins for who prefers them: `random`, `grid`, `qmc`, `tpe`, and `gp`, which
+needs PyTorch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -31,7 +32,7 @@ PRUNER_STARTUP_TRIALS = 5
 PRUNER_WARMUP_EPOCHS = 2
 """Optuna prunes from this step on, and our first step is 1: nothing is stopped after its first epoch."""
 
-SEARCHES = ("tpe", "random", "grid", "qmc")
+SEARCHES = ("tpe", "gp", "random", "grid", "qmc")
 
 
 class LadderSampler(BaseSampler):
@@ -194,6 +195,8 @@ class OptunaSearch:
                 # Its interface may change; the version is pinned, and a user can do nothing about it.
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 base = QMCSampler(seed=self._seed, warn_independent_sampling=False)
+        elif self._search == "gp":
+            base = GPSampler(seed=trial_seed)
         elif self._search == "tpe":
             base = TPESampler(seed=trial_seed)
         else:

@@ -112,6 +112,10 @@ class SearchSpace:
             return int(min(max(round(batch_size), low), high))
         return min(self.batch_size, key=lambda size: abs(math.log(size / batch_size)))
 
+    def snapped(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """A configuration by dimension, its batch size moved to the nearest of the space."""
+        return {**params, BATCH_SIZE: self.nearest_batch_size(params[BATCH_SIZE])}
+
     def to_unit(self, batch_size: npt.ArrayLike, learning_rate: npt.ArrayLike) -> FloatArray:
         """Log coordinates in the unit square, shape (..., 2); a dimension with one value lies at 0."""
         return np.stack(

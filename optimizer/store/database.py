@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, Engine, make_url
 
-from optimizer.errors import SchemaMismatch, StorageError
+from optimizer.errors import SchemaMismatch, StorageError, StorageNotFound
 from optimizer.store.tables import SCHEMA_VERSION, metadata, schema_table
 
 BUSY_TIMEOUT_S = 60
@@ -69,7 +69,8 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
         Its URL.
 
     Raises:
-        StorageError: it is missing (unless `create`), unreachable, not writable, or not a study database.
+        StorageNotFound: it is missing or empty, unless `create`.
+        StorageError: it is unreachable, not writable, or not a study database.
         SchemaMismatch: its tables are of another version.
     """
     url = storage_url(storage)
@@ -138,7 +139,7 @@ def _check_file(url: URL, *, create: bool) -> bool:
         raise StorageError(f"database {path} is a folder. Give the path of a file, for example {path / 'studies.db'}.")
     if not path.exists():
         if not create:
-            raise StorageError(f"database {path} does not exist. Check --storage; a study script makes one.")
+            raise StorageNotFound(f"database {path} does not exist. Check --storage; a study script makes one.")
         if not path.parent.is_dir():
             raise StorageError(f"database {path}: the folder {path.parent} does not exist. Make it first.")
         if not os.access(path.parent, os.W_OK):
@@ -154,7 +155,7 @@ def _check_file(url: URL, *, create: bool) -> bool:
     if head and head != b"SQLite format 3\x00":
         raise StorageError(f"{path} is not an SQLite database. Choose another --storage.")
     if not head and not create:
-        raise StorageError(f"database {path} is empty. Check --storage; a study script fills one.")
+        raise StorageNotFound(f"database {path} is empty. Check --storage; a study script fills one.")
     return bool(head)
 
 
@@ -162,7 +163,7 @@ def _check_tables(connection: sa.Connection, url: URL, *, create: bool, plain: b
     tables = set(sa.inspect(connection).get_table_names())
     if not tables >= OPTUNA_TABLES:
         if not create:
-            raise StorageError(f"database {shown(url)} holds no study. Check --storage.")
+            raise StorageNotFound(f"database {shown(url)} holds no study. Check --storage.")
         if tables and url.get_backend_name() == "sqlite":
             raise StorageError(
                 f"database {shown(url)} holds other tables ({', '.join(sorted(tables)[:3])}) and no study. "

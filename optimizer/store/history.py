@@ -20,6 +20,9 @@ DIVERGED = "diverged"
 FAILURE = "failure"
 """User attribute of a trial that failed: why."""
 
+OUT_OF_MEMORY = "out of memory"
+"""The note of a trial that did not fit."""
+
 MEMORY = "memory"
 """The constraint of a trial: bytes above what the machine has."""
 
@@ -127,5 +130,5 @@ def _note(trial: FrozenTrial) -> str:
     if trial.user_attrs.get(DIVERGED):
         return DIVERGED
     if any(over > 0 for over in trial.constraints.values()):
-        return "out of memory"
+        return OUT_OF_MEMORY
     return str(trial.user_attrs.get(FAILURE, ""))

@@ -45,12 +45,12 @@ class Ledger:
 
     def begin(self, number: int) -> None:
         """Own a trial that this process has just asked Optuna for."""
-        frozen = self._frozen(number)
+        frozen = self.frozen(number)
         self.records.take_lease(frozen._trial_id, self.owner)
         self._trials[number] = Trial(self.study, frozen._trial_id)
 
-    def adopt(self) -> list[tuple[FrozenTrial, int]]:
-        """Own the running trials that nobody owns, and say from which epoch each can go on."""
+    def adopt(self) -> list[tuple[int, int]]:
+        """Own the running trials that nobody owns: the number of each, and from which epoch it can go on."""
         self.records.forget_dead_owners()
         adopted = []
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -58,8 +58,12 @@ class Ledger:
                 continue
             self._trials[frozen.number] = Trial(self.study, frozen._trial_id)
             checkpoint = self.records.checkpoint(frozen._trial_id)
-            adopted.append((frozen, 0 if checkpoint is None else checkpoint[0]))
+            adopted.append((frozen.number, 0 if checkpoint is None else checkpoint[0]))
         return adopted
+
+    def frozen(self, number: int) -> FrozenTrial:
+        """A trial as Optuna has it now."""
+        return self.study.get_trials(deepcopy=False)[number]
 
     def owned(self) -> list[int]:
         """The numbers of the unfinished trials of this process."""
@@ -79,7 +83,7 @@ class Ledger:
         """Keep one epoch; Optuna sees its validation accuracy."""
         trial = self._trials[number]
         self.records.add_epoch(trial._trial_id, machine.fingerprint, figures, compile_seconds)
-        known = self._frozen(number).intermediate_values
+        known = self.frozen(number).intermediate_values
         if not figures.diverged and figures.epoch not in known:
             trial.report(figures.validation_accuracy, figures.epoch)
 
@@ -153,6 +157,3 @@ class Ledger:
         }
         speed = statistics.median(epoch["examples_per_second"] for epoch in epochs)
         return {**last, **total, "examples_per_second": speed, "engine": self._engine, "epochs": len(epochs)}
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]

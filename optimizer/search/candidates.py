@@ -1,0 +1,65 @@
+"""Configurations worth a thought: spread over the cube, near the best, and on its faces."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import qmc
+
+from optimizer.search.cube import Cube
+
+FloatArray = npt.NDArray[np.float64]
+
+SPREAD, FACES, NEAR = 256, 48, 64
+"""How many of each; the first is a power of two, as a Sobol sequence wants it."""
+
+NEAR_RADII = (0.02, 0.06, 0.15)
+"""Standard deviations around the best, in sides of the cube."""
+
+
+APART = 0.03
+"""Two configurations nearer than this teach the same."""
+
+
+def apart(points: FloatArray, tried: FloatArray, *, distance: float = APART) -> npt.NDArray[np.bool_]:
+    """Which points are not next to any that was tried.
+
+    Args:
+        points: shape (points, width).
+        tried: shape (trials, width), may be empty.
+        distance: how near is next to it, in the cube's units.
+
+    Returns:
+        Shape (points,).
+    """
+    if not len(tried):
+        return np.ones(len(points), dtype=bool)
+    return np.asarray(((points[:, None] - tried) ** 2).sum(-1).min(axis=1) > distance**2)
+
+
+def candidates(cube: Cube, best: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Points of the cube, those that the space does not hold included.
+
+    Args:
+        cube: the space.
+        best: points to look around, shape (points, width).
+        rng: decides the scramble.
+
+    Returns:
+        Shape (candidates, width).
+    """
+    uniform = qmc.Sobol(max(len(cube), 1), scramble=True, rng=rng).random(SPREAD)
+    spread = cube.fill(uniform)
+    columns = cube.numeric_columns
+    groups = [spread]
+    if columns:
+        faces = spread[:FACES].copy()
+        faces[np.arange(FACES), rng.choice(columns, FACES)] = rng.integers(0, 2, FACES)
+        groups.append(faces)
+        if len(best):
+            near = best[rng.integers(0, len(best), NEAR)].copy()
+            radius = rng.choice(NEAR_RADII, (NEAR, 1))
+            near[:, columns] += radius * rng.standard_normal((NEAR, len(columns)))
+            near[:, columns] = near[:, columns].clip(0.0, 1.0)
+            groups.append(near)
+    return np.concatenate(groups)

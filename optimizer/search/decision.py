@@ -1,0 +1,265 @@
+"""What a step is worth: the gain that it promises over the seconds that it still needs.
+
+Two kinds of steps compete. A new configuration is worth what it may add to the best that is in sight: the best
+complete trial, or a paused one that is expected to end above it. A paused trial is worth what it may add to the same;
+the favourite among them, what it may add to the best complete trial. While some new configuration has a fair chance to
+end clearly above the favourite, the favourite waits: a quarter of a trial may save three quarters.
+
+Three guards against a surrogate that is surer than it should be: one trial in a few is finished whatever it says, one
+of these is the oddest instead of the best, and one new configuration in a few goes where nothing was tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optimizer.search.candidates import apart, candidates
+from optimizer.search.costs import EpochCost
+from optimizer.search.cube import Cube
+from optimizer.search.space import BATCH_SIZE, SearchSpace
+from optimizer.search.surrogate import Curves, Surrogate
+from optimizer.search.trials import Trial
+
+FloatArray = npt.NDArray[np.float64]
+
+COST_POWER = 0.6
+"""Gain is divided by seconds to this power: at 1 the search creeps along the cheap side of the space."""
+
+FINISHED_SHARE = 0.5
+"""The part of a new trial's epochs beyond its first rung that is counted as its cost: most never get there."""
+
+EXPLORE_EVERY = 8
+"""Every so many new configurations goes where nothing was tried, whatever the surrogate believes."""
+
+INTERIOR_TRIALS, INTERIOR = 4, 0.12
+"""The first new configurations keep this distance from the faces: with one observation every corner looks unknown."""
+
+FAIR_CHANCE, CLEARLY = 0.4, 0.01
+"""The favourite waits while a new configuration ends above it by this part of the range with this probability."""
+
+FINISH_ONE_IN, ODD_ONE_IN = 4, 4
+"""One trial in so many is finished all the same, and one of so many of these is the one farthest from all that were
+finished before: a late bloomer shows itself only at its end, and how curves end is learned from ends."""
+
+STOP_AFTER_TRIALS, STOP_AFTER_COMPLETE, WITHOUT_GAIN = 30, 8, 15
+"""A study does not end by itself before so many trials were started, so many trained to the end, and so many started
+after the best one."""
+
+NO_CHANCE, MATTERS = 0.01, 0.002
+"""It ends when no step is likelier than this to end above the best by this part of the spread of the values."""
+
+WORTH_FINISHING = 0.05
+"""With no trial left to start, a paused one is finished where it is likelier than this to end above the best."""
+
+NEAREST = 5
+"""How many of the best trials are looked around."""
+
+ENOUGH = 8
+"""Candidates next to trials that were made are left out, unless fewer than this are left."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A step that could be taken.
+
+    Attributes:
+        trial: the paused trial; None for a new configuration.
+        params: the configuration by dimension.
+        gain: expected, in the units of the values.
+        chance: probability to end clearly above the best in sight.
+        hope: probability to end above it by anything that matters.
+        seconds: expected until the trial's end, the chance of an earlier end counted.
+    """
+
+    trial: Trial | None
+    params: Mapping[str, Any]
+    gain: float
+    chance: float
+    hope: float
+    seconds: float
+
+    @property
+    def worth(self) -> float:
+        """What the options are compared by."""
+        return float(self.gain / self.seconds**COST_POWER)
+
+
+class Outlook:
+    """All that can be done next, as the evidence stands.
+
+    Attributes:
+        complete: the trials that were trained to the end.
+        incumbent: what the best of them is worth, larger is better.
+        in_sight: the same, or what the favourite among the paused trials is expected to reach.
+        paused: the paused trials as options.
+
+    Args:
+        trials: in any state; row i of `curves.x` is trial i.
+        curves: the points of these trials.
+        space, cube: what may be tried.
+        rungs: epochs at which a trial is thought over, the last being all of them.
+        sign: 1 where larger values are better, -1 where smaller ones are.
+        cost: seconds per epoch by batch size.
+        rotation: how the rate turns with the batch size, for the surrogate.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        curves: Curves,
+        space: SearchSpace,
+        cube: Cube,
+        *,
+        rungs: Sequence[int],
+        sign: float,
+        cost: EpochCost,
+        rotation: tuple[int, int, float] | None,
+    ) -> None:
+        self._trials = trials
+        self._curves = curves
+        self._space = space
+        self._cube = cube
+        self._first_rung, self._max_epochs = rungs[0], rungs[-1]
+        self._sign = sign
+        self._cost = cost
+        self._surrogate = Surrogate(curves, rotation=rotation)
+        self.complete = [trial for trial in trials if trial.state == "complete"]
+        self.incumbent = self._incumbent()
+        self.in_sight = self.incumbent
+        self._clearly = CLEARLY * self._surrogate.spread
+        self._matters = MATTERS * self._surrogate.spread
+        self.paused = self._continuing()
+
+    def _incumbent(self) -> float:
+        """What the best complete configuration is worth; before there is one, what the best reaches almost surely."""
+        rows = [row for row, trial in enumerate(self._trials) if trial.state == "complete"]
+        if rows:
+            # The configuration and not its run: a lucky run must not end the search.
+            return float(self._surrogate.quantiles(*self._surrogate.at_end(self._curves.x[rows]), [0.5]).max())
+        seen = sorted({int(row) for row in self._curves.trial})
+        return float(self._surrogate.quantiles(*self._surrogate.of_trials(seen), [0.05]).max())
+
+    def _continuing(self) -> list[Option]:
+        rows = [row for row, trial in enumerate(self._trials) if trial.state == "paused"]
+        if not rows:
+            return []
+        mean, sd = self._surrogate.of_trials(rows)
+        gains = self._surrogate.expected_improvement(mean, sd, self.incumbent)
+        middle = self._surrogate.quantiles(mean, sd, [0.5])[0]
+        favourite = int(middle.argmax())
+        if middle[favourite] > self.incumbent:
+            self.in_sight = float(middle[favourite])
+            own = gains[favourite]
+            gains = self._surrogate.expected_improvement(mean, sd, self.in_sight)
+            gains[favourite] = own
+        chances = self._surrogate.chance_above(mean, sd, self.incumbent + self._clearly)
+        hopes = self._surrogate.chance_above(mean, sd, self.incumbent + self._matters)
+        options = []
+        for row, gain, chance, hope in zip(rows, gains, chances, hopes, strict=True):
+            trial = self._trials[row]
+            seconds = self._cost(trial.batch_size) * (self._max_epochs - trial.epochs)
+            options.append(Option(trial, trial.params, float(gain), float(chance), float(hope), seconds))
+        return options
+
+    def starting(self, rng: np.random.Generator, *, max_batch_size: int | None) -> list[Option]:
+        """New configurations; empty where the space holds none that was not tried.
+
+        Args:
+            rng: decides which are looked at.
+            max_batch_size: what this machine holds, in examples; None for no limit.
+        """
+        tried = self._curves.x
+        configurations, points = self._candidates(rng, max_batch_size)
+        new = np.flatnonzero(apart(points, tried))
+        if len(new) < ENOUGH:
+            new = np.flatnonzero(apart(points, tried, distance=1e-9))
+        if not len(new):
+            return []
+        mean, sd = self._surrogate.at_end(points[new])
+        gains = self._surrogate.expected_improvement(mean, sd, self.in_sight)
+        chances = self._surrogate.chance_above(mean, sd, self.in_sight + self._clearly)
+        hopes = self._surrogate.chance_above(mean, sd, self.in_sight + self._matters)
+        epochs = self._first_rung + FINISHED_SHARE * (self._max_epochs - self._first_rung)
+        options = []
+        for index, gain, chance, hope in zip(new, gains, chances, hopes, strict=True):
+            params = configurations[index]
+            seconds = self._cost(params[BATCH_SIZE]) * epochs
+            options.append(Option(None, params, float(gain), float(chance), float(hope), seconds))
+        return options
+
+    def _farthest(self, options: Sequence[Option], others: FloatArray) -> Option:
+        """The option that lies farthest from all of these points of the cube."""
+        points = self._cube.encode(option.params for option in options)
+        return options[int(((points[:, None] - others) ** 2).sum(-1).min(axis=1).argmax())]
+
+    def _candidates(
+        self, rng: np.random.Generator, max_batch_size: int | None
+    ) -> tuple[list[dict[str, Any]], FloatArray]:
+        last = [
+            self._sign * trial.curve[trial.epochs][0] if trial.curve and trial.state != "infeasible" else -np.inf
+            for trial in self._trials
+        ]
+        order = np.argsort(-np.array(last), kind="stable")
+        points = candidates(self._cube, self._curves.x[order[:NEAREST]], rng)
+        if len(self._trials) < INTERIOR_TRIALS:
+            columns = self._cube.numeric_columns
+            points[:, columns] = INTERIOR + (1.0 - 2.0 * INTERIOR) * points[:, columns]
+        configurations = [self._space.snapped(self._cube.decode(row)) for row in points]
+        if max_batch_size is not None:
+            configurations = [c for c in configurations if c[BATCH_SIZE] <= max_batch_size]
+        return configurations, self._cube.encode(configurations)
+
+    def pick(self, new: Sequence[Option]) -> Option | None:
+        """The step to take, given the new configurations; None where there is nothing left to do."""
+        options = list(self.paused)
+        finishing = any(t.state == "running" and t.until_epoch == self._max_epochs for t in self._trials)
+        if options and not self.complete and not finishing:
+            return max(options, key=lambda option: option.worth)
+        ending = sum(t.state == "running" and t.until_epoch > self._first_rung for t in self._trials)
+        if options and len(self._trials) >= FINISH_ONE_IN * (len(self.complete) + ending + 1):
+            if len(self.complete) % ODD_ONE_IN == ODD_ONE_IN - 1:
+                return self._farthest(options, self._cube.encode(trial.params for trial in self.complete))
+            return max(options, key=lambda option: option.worth)
+        if new and max(option.chance for option in new) > FAIR_CHANCE:
+            options = []
+        best = max([*options, *new], key=lambda option: option.worth, default=None)
+        if best is not None and best.trial is None and len(self._trials) % EXPLORE_EVERY == EXPLORE_EVERY - 1:
+            return self._farthest(new, self._curves.x)
+        return best
+
+    def enough(self, option: Option | None, new: Sequence[Option], *, may_start: bool, until: bool) -> str:
+        """Why the study ends here, in one line; empty where it goes on.
+
+        Args:
+            option: the step picked.
+            new: the new configurations that it was picked from.
+            may_start: whether there is a trial left to start.
+            until: whether the study ends by itself.
+        """
+        if not self.complete and self.paused:
+            return ""
+        promising = max((paused.chance for paused in self.paused), default=0.0)
+        if not new and promising <= WORTH_FINISHING:
+            return "every configuration of the space was tried" if may_start else "the trials of this study are used up"
+        if not until or option is None or len(self.complete) < STOP_AFTER_COMPLETE:
+            return ""
+        best = max(self.complete, key=lambda trial: self._sign * trial.curve[self._max_epochs][0])
+        since = sum(trial.trial > best.trial for trial in self._trials)
+        hope = max(step.hope for step in (*self.paused, *new))
+        if len(self._trials) < STOP_AFTER_TRIALS or since < WITHOUT_GAIN or hope > NO_CHANCE:
+            return ""
+        return f"no step is likelier than {NO_CHANCE:.0%} to improve the best value by more than {self._matters:.2g}"
+
+    def least_promising(self, count: int) -> list[Trial]:
+        """So many of the paused trials, those with the least chance to end above the best complete one."""
+        ranked = sorted(self.paused, key=lambda option: (option.chance, option.gain))
+        return [option.trial for option in ranked[:count] if option.trial is not None]
+
+    def final_values(self, rows: Sequence[int], levels: Sequence[float]) -> FloatArray:
+        """Quantiles of what these trials' configurations are worth, run-to-run luck left out; (levels, rows)."""
+        return self._sign * self._surrogate.quantiles(*self._surrogate.at_end(self._curves.x[list(rows)]), levels)

@@ -1,0 +1,344 @@
+"""Start, continue or stop: how the seconds are spent.
+
+Whenever a worker is free, `next` says what it does: start a new configuration, or take up a paused trial where it was
+left, up to its next rung (a quarter, a half, all epochs). Then everything is thought over again, in `decision.py`. A
+decision follows from (seed, trials, their values) alone: a scheduler that was rebuilt from a database goes on as the
+one that lived through it. Nothing here knows what training is; a table, a simulator or a cluster can stand behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from optimizer.errors import BatchoptError, InvalidInput
+from optimizer.search.costs import EpochCost
+from optimizer.search.cube import Cube
+from optimizer.search.decision import Outlook
+from optimizer.search.opening import opening
+from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
+from optimizer.search.steps import Infeasibility, Step
+from optimizer.search.trials import Trial, observed, rungs
+
+MAX_PAUSED = 24
+"""Paused trials beyond so many are given up, the least promising first: each keeps a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to train with, and how sure that is.
+
+    Attributes:
+        batch_size: examples per optimizer step.
+        learning_rate: as applied.
+        mean: the expected final value (the median of the posterior), run-to-run luck left out.
+        low, high: its 90 % interval.
+        extra: values of the extra dimensions.
+        trial: the number of the trial in which this configuration was trained.
+        complete: whether that trial was trained to the end.
+    """
+
+    batch_size: int
+    learning_rate: float
+    mean: float
+    low: float
+    high: float
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    trial: int = -1
+    complete: bool = True
+
+
+class Scheduler:
+    """Decides what is trained next, how far, and when enough is known.
+
+    Args:
+        space: what may be tried.
+        max_epochs: epochs of a whole trial.
+        direction: of the values, "maximize" or "minimize".
+        seed: of the study.
+        seconds_per_epoch: batch size -> seconds, where the machine was probed; else learned from what is told.
+        max_trials: how many configurations may be started; None for no limit.
+        until: whether the study ends by itself when no step promises enough; `stop_reason` then says why.
+        max_batch_size: the largest that this machine holds, in examples; None where nothing is known. It falls when
+            a trial runs out of memory.
+
+        pause: whether trials may be paused at rungs; else each is trained to its end at once.
+
+    Raises:
+        InvalidInput: no epochs, no trials, or another direction.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        max_epochs: int,
+        direction: Literal["maximize", "minimize"] = "maximize",
+        seed: int = 0,
+        seconds_per_epoch: Callable[[int], float] | None = None,
+        max_trials: int | None = None,
+        until: bool = True,
+        max_batch_size: int | None = None,
+        pause: bool = True,
+    ) -> None:
+        if max_epochs < 1:
+            raise InvalidInput(f"max_epochs is {max_epochs}. Give at least 1.")
+        if max_trials is not None and max_trials < 1:
+            raise InvalidInput(f"max_trials is {max_trials}. Give at least 1, or None for no limit.")
+        if direction not in ("maximize", "minimize"):
+            raise InvalidInput(f"direction is {direction!r}. Give 'maximize' or 'minimize'.")
+        self.stop_reason = ""
+        self.max_batch_size = max_batch_size
+        self.max_trials = max_trials
+        self._space = space
+        self._max_epochs = max_epochs
+        self._sign = 1.0 if direction == "maximize" else -1.0
+        self._seed = seed
+        self._probed = seconds_per_epoch
+        self._until = until
+        self._cube = Cube(space.distributions())
+        self._rungs = rungs(max_epochs) if pause else [max_epochs]
+        self._trials: dict[int, Trial] = {}
+        self._queue: list[dict[str, Any]] = []
+
+    @property
+    def may_start(self) -> bool:
+        """Whether `max_trials` leaves another configuration to start."""
+        return self.max_trials is None or len(self._trials) < self.max_trials
+
+    def next(self) -> Step | None:
+        """What a free worker does now.
+
+        Returns:
+            A step; None where there is none. Then `stop_reason` says why in one line, or is empty where this call only
+            has to wait until a step that is under way was told.
+        """
+        trials = self._in_order()
+        self.stop_reason = ""
+        interrupted = next((t for t in trials if t.state == "paused" and t.epochs not in self._rungs), None)
+        if interrupted is not None:
+            return self._continue(interrupted, None, "taken up again" if interrupted.epochs else "queued")
+        may_start = self.may_start
+        while self._queue and may_start:
+            params = self._queue.pop(0)
+            if self._fits(params[BATCH_SIZE]):
+                return self._start(params, None, "queued")
+        outlook = self._outlook()
+        if outlook is None:
+            return self._blind(may_start)
+        rng = np.random.default_rng([self._seed, len(trials), sum(trial.epochs for trial in trials)])
+        new = outlook.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
+        option = outlook.pick(new)
+        under_way = any(trial.state == "running" for trial in trials)
+        why = outlook.enough(option, new, may_start=may_start, until=self._until)
+        if option is None or why:
+            self.stop_reason = "" if under_way else why
+            return None
+        gain = option.gain if outlook.complete else None
+        if option.trial is None:
+            return self._start(option.params, gain, "new")
+        return self._continue(option.trial, gain, "continues")
+
+    def tell(self, trial: int, epoch: int, value: float, seconds: float = 0.0) -> None:
+        """One epoch of a trial was trained.
+
+        Args:
+            trial: as given by `Step.trial`, or as assigned.
+            epoch: counted from 1.
+            value: after this epoch; one that is not finite means that training diverged.
+            seconds: what the epoch took; 0 where it was not measured.
+
+        Raises:
+            InvalidInput: a trial that is not known, or an epoch outside 1 to `max_epochs`.
+        """
+        told = self._known(trial)
+        if not 1 <= epoch <= self._max_epochs:
+            raise InvalidInput(f"trial {trial}: epoch {epoch} is outside 1 to {self._max_epochs}.")
+        if told.state == "infeasible":
+            return
+        if not math.isfinite(value):
+            self.infeasible(trial, "diverged")
+            return
+        told.curve[epoch] = (float(value), float(seconds))
+        if epoch == self._max_epochs:
+            told.state, told.until_epoch = "complete", 0
+        elif told.state == "running" and epoch >= told.until_epoch:
+            told.state, told.until_epoch = "paused", 0
+
+    def infeasible(self, trial: int, reason: Infeasibility) -> None:
+        """A trial cannot be trained further.
+
+        Args:
+            trial: its number.
+            reason: "memory": neither it nor any larger batch size is proposed again; "diverged": evidence against its
+                corner; "failed": nothing is learned but not to repeat it.
+        """
+        told = self._known(trial)
+        told.state, told.until_epoch, told.reason = "infeasible", 0, reason
+        if reason == "memory":
+            largest = told.batch_size - 1
+            self.max_batch_size = largest if self.max_batch_size is None else min(self.max_batch_size, largest)
+
+    def recommend(self) -> Recommendation:
+        """The configuration to use, by the posterior: among complete trials, before there is one among all.
+
+        Raises:
+            BatchoptError: no value was told yet.
+        """
+        outlook, trials = self._outlook(), self._in_order()
+        if outlook is None:
+            raise BatchoptError("nothing to recommend: no value was told yet. Train at least one epoch.")
+        rows = [row for row, trial in enumerate(trials) if trial.state == "complete"]
+        complete = bool(rows)
+        rows = rows or [row for row, trial in enumerate(trials) if trial.curve and trial.state != "infeasible"]
+        values = outlook.final_values(rows, [0.05, 0.5, 0.95])
+        best = int((self._sign * values[1]).argmax())
+        low, mean, high = sorted(values[:, best].tolist())
+        chosen = trials[rows[best]]
+        return Recommendation(
+            chosen.batch_size, chosen.learning_rate, mean, low, high, dict(chosen.extra), chosen.trial, complete
+        )
+
+    def given_up(self) -> list[int]:
+        """Paused trials that are never continued from now on, those told before left out.
+
+        Returns:
+            Their numbers: the least promising beyond `MAX_PAUSED`; all of them once `stop_reason` is set.
+        """
+        paused = [trial for trial in self._in_order() if trial.state == "paused"]
+        if not self.stop_reason:
+            excess = len(paused) - MAX_PAUSED
+            outlook = self._outlook() if excess > 0 else None
+            paused = outlook.least_promising(excess) if outlook is not None else []
+        for trial in paused:
+            trial.state = "stopped"
+        return sorted(trial.trial for trial in paused)
+
+    def enqueue(self, batch_size: int, learning_rate: float, extra: Mapping[str, Any] | None = None) -> None:
+        """Ask for a configuration: those are started first, in order, where this machine holds them.
+
+        Raises:
+            InvalidInput: a batch size or a rate outside the space.
+        """
+        low, high = self._space.learning_rate
+        if not self._space.smallest <= batch_size <= self._space.largest or not low <= learning_rate <= high:
+            raise InvalidInput(f"{batch_size} x {learning_rate:g} lies outside the study's space.")
+        params = {**self._space.middle_of_extra(), **(extra or {})}
+        self._queue.append({BATCH_SIZE: batch_size, LEARNING_RATE: learning_rate, **params})
+
+    def add(self, trial: Trial) -> None:
+        """Feed a stored trial; numbers may have gaps. One fed again replaces what was known of it."""
+        kept = replace(trial, curve=dict(trial.curve), extra=dict(trial.extra))
+        if any(not math.isfinite(value) for value, _ in kept.curve.values()):
+            kept = replace(kept, curve={}, state="infeasible", reason="diverged")
+        if kept.state == "running" and not kept.until_epoch:
+            kept.until_epoch = self._next_rung(kept)
+        self._trials[trial.trial] = kept
+        if kept.state == "infeasible" and kept.reason == "memory":
+            self.infeasible(kept.trial, "memory")
+
+    def assign(self, step: Step, number: int) -> Step:
+        """The same step, its trial under the number that it really received.
+
+        Raises:
+            InvalidInput: a trial that is not known, or a number that another one has.
+        """
+        known = self._known(step.trial)
+        if number == step.trial:
+            return step
+        if number in self._trials:
+            raise InvalidInput(f"trial {number} exists already.")
+        del self._trials[step.trial]
+        self._trials[number] = replace(known, trial=number)
+        return replace(step, trial=number)
+
+    def _blind(self, may_start: bool) -> Step | None:
+        """A step before any value was seen."""
+        trials = self._in_order()
+        if not may_start:
+            waiting = any(trial.state == "running" for trial in trials)
+            self.stop_reason = "" if waiting else "the trials of this study are used up"
+            return None
+        params = opening(self._space, self._cube, trials, seed=self._seed, max_batch_size=self.max_batch_size)
+        if params is None:
+            self.stop_reason = f"no batch size of the space fits in memory: at most {self.max_batch_size} would"
+            return None
+        return self._start(params, None, "new" if trials else "first")
+
+    def _outlook(self) -> Outlook | None:
+        """What the evidence says; None before the first value."""
+        trials = self._in_order()
+        curves = observed(trials, self._cube, max_epochs=self._max_epochs, sign=self._sign)
+        if curves is None:
+            return None
+        return Outlook(
+            trials,
+            curves,
+            self._space,
+            self._cube,
+            rungs=self._rungs,
+            sign=self._sign,
+            cost=self._cost(),
+            rotation=self._rotation(),
+        )
+
+    def _rotation(self) -> tuple[int, int, float] | None:
+        low, high = self._space.learning_rate
+        if low == high or self._space.smallest == self._space.largest:
+            return None
+        ratio = math.log(self._space.largest / self._space.smallest) / math.log(high / low)
+        return self._cube.column(BATCH_SIZE), self._cube.column(LEARNING_RATE), ratio
+
+    def _cost(self) -> EpochCost:
+        timed = [trial for trial in self._in_order() if trial.seconds_per_epoch > 0]
+        return EpochCost(
+            [trial.batch_size for trial in timed], [trial.seconds_per_epoch for trial in timed], probed=self._probed
+        )
+
+    def _start(self, params: Mapping[str, Any], gain: float | None, why: str) -> Step:
+        number = max(self._trials, default=-1) + 1
+        extra = {name: params[name] for name in self._space.extra}
+        trial = Trial(number, params[BATCH_SIZE], params[LEARNING_RATE], extra)
+        self._trials[number] = trial
+        return self._continue(trial, gain, why)
+
+    def _continue(self, trial: Trial, gain: float | None, why: str) -> Step:
+        from_epoch = trial.epochs
+        trial.until_epoch = self._next_rung(trial)
+        trial.state = "running"
+        seconds = None
+        if self._probed is not None or any(known.seconds_per_epoch > 0 for known in self._trials.values()):
+            seconds = self._cost()(trial.batch_size) * (trial.until_epoch - from_epoch)
+        words = f"{why}: {trial.batch_size} x {trial.learning_rate:.2g}"
+        words += f", {from_epoch} of {self._max_epochs} epochs" if from_epoch else ""
+        words += f", expected gain {gain:.2g}" if gain is not None else ""
+        words += f" for {seconds:.3g} s" if gain is not None and seconds is not None else ""
+        return Step(
+            trial=trial.trial,
+            batch_size=trial.batch_size,
+            learning_rate=trial.learning_rate,
+            until_epoch=trial.until_epoch,
+            from_epoch=from_epoch,
+            extra=dict(trial.extra),
+            expected_gain=gain,
+            expected_seconds=seconds,
+            reason=words,
+        )
+
+    def _next_rung(self, trial: Trial) -> int:
+        return next((rung for rung in self._rungs if rung > trial.epochs), self._max_epochs)
+
+    def _fits(self, batch_size: int) -> bool:
+        return self.max_batch_size is None or batch_size <= self.max_batch_size
+
+    def _in_order(self) -> list[Trial]:
+        return [self._trials[number] for number in sorted(self._trials)]
+
+    def _known(self, trial: int) -> Trial:
+        if trial not in self._trials:
+            raise InvalidInput(f"trial {trial} is not one of this scheduler's. Feed stored trials with `add` first.")
+        return self._trials[trial]

@@ -1,0 +1,317 @@
+"""The model of the objective and of the learning curve: a Gaussian process over configuration and epochs.
+
+The value of trial i at fidelity t (epochs trained / epochs of a whole trial), warped and standardised, is
+
+    z = m + g(x_i) + phi(t) * (m' + h(x_i)) + r_i + phi(t) * r'_i + noise,        phi(t) = log t / log (1/4):
+
+g is what a configuration is worth in the end, h how far it is from there a quarter of the way (phi(1) = 0), r and r'
+are the run's own: its luck and its pace. A late bloomer has a large -h, learned from its neighbours' curves; a curve
+that is extrapolated keeps the doubt that r' leaves.
+
+| symbol  | meaning                                                     | shape                    |
+|---------|-------------------------------------------------------------|--------------------------|
+| x       | configurations of trials, in the unit cube                  | (trials, dims)           |
+| i, t, y | trial, fidelity in (0, 1], value (larger is better)         | (points,) each           |
+| s       | hyperparameter sets: lengthscales, coupling, ratios, warp   | (sets, ...)              |
+| K_s     | prior covariance of the points under one set                | (sets, points, points)   |
+| L_s     | its Cholesky factor; points exact, censored, then pending   | (sets, points, points)   |
+| w       | weight of a set: its evidence, tempered                     | (sets,)                  |
+| sigma_s | amplitude, integrated out under an inverse gamma prior      | (sets,)                  |
+| mu, sd  | posterior of g at new configurations, warped units          | (sets, configurations)   |
+
+The hyperparameters are averaged over, never optimised: with 3 to 10 observations a point estimate is wrong in shape.
+A pending point (a step under way) takes part in the covariance and not in the mean: it lowers the doubt where it will
+tell us something, so that parallel workers spread out. A censored point is put at its mean below its bound.
+
+Source: Rasmussen and Williams 2006, chapters 2 and 5; Swersky et al. 2014, arXiv:1406.3896 (freezing and thawing);
+Snelson et al. 2003 (warped outputs).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg.lapack import dtrtrs
+from scipy.special import log_ndtr, logsumexp, ndtr, ndtri
+
+from optimizer.search.hyperparameters import HyperparameterSets, prior_sets
+from optimizer.search.warp import log_slope, unwarp, warp
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+SHAPE, RATE = 2.0, 2.0
+"""Inverse gamma prior of the squared amplitude; the values are standardised, so that it is about 1."""
+
+MEAN_VARIANCE, TREND_VARIANCE = 1.0, 1.0
+"""Prior variance of the level m and of the common trend m', in squared amplitudes."""
+
+JITTER = 1e-8
+
+SETS_BY_POINTS, FEWEST_SETS = ((50, 128), (110, 64), (220, 32), (340, 16)), 8
+"""How many sets are weighed: fewer with more points, where the evidence is sharp and each set costs more."""
+
+TEMPER = 0.8
+"""Exponent of the evidence: below 1, because the model is not the truth and its certainty is not ours."""
+
+BROAD_WEIGHT = 0.1
+"""Shared equally by the sets that predict, whatever the evidence says: a guard against over-confidence."""
+
+MAX_KEPT_SETS = 16
+"""Those that predict: the likeliest; the others' weights are nearly nothing."""
+
+MAX_POINTS = 420
+"""More are thinned: a decision's time goes with their third power."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What was observed.
+
+    Attributes:
+        x: configurations in the unit cube, shape (trials, dims).
+        trial: the trial of each point, shape (points,).
+        fidelity: epochs trained over epochs of a whole trial, in (0, 1], shape (points,).
+        value: larger is better, finite, shape (points,).
+        pending_trial, pending_fidelity: the same for steps under way, shape (pending,) each.
+        censored: points of which is only known that the truth is at most this value, shape (points,).
+    """
+
+    x: FloatArray
+    trial: IntArray
+    fidelity: FloatArray
+    value: FloatArray
+    pending_trial: IntArray
+    pending_fidelity: FloatArray
+    censored: npt.NDArray[np.bool_]
+
+
+def maturity(fidelity: npt.ArrayLike) -> FloatArray:
+    """phi(t): 0 after the last epoch, 1 a quarter of the way, at most 2; elementwise."""
+    return np.asarray(np.minimum(np.log(np.asarray(fidelity, dtype=float)) / math.log(0.25), 2.0) + 0.0)
+
+
+class Surrogate:
+    """The posterior, given what was observed.
+
+    Args:
+        curves: at least one point.
+        rotation: (column of the batch size, column of the rate, ratio of their log ranges), or None to learn no
+            coupling: the rate's coordinate becomes v - coupling * ratio * u.
+
+    Raises:
+        ValueError: without an exact point, or with a value that is not finite.
+    """
+
+    def __init__(self, curves: Curves, *, rotation: tuple[int, int, float] | None = None) -> None:
+        if curves.censored.all() or not np.isfinite(curves.value).all():
+            raise ValueError("a surrogate needs at least one exact point, and finite values only.")
+        self._rotation = rotation
+        curves = _ordered(_thinned(curves))
+        self._exact = int((~curves.censored).sum())
+        self._all_x = curves.x
+        self._trial = np.concatenate([curves.trial, curves.pending_trial])
+        seen, self._row = np.unique(self._trial, return_inverse=True)
+        self._x = curves.x[seen]
+        self._phi = maturity(np.concatenate([curves.fidelity, curves.pending_fidelity]))
+        self._known = len(curves.value)
+        self.best = float(curves.value.max())
+        self.spread = _spread(curves.value)
+        points = len(self._trial)
+        count = next((count for most, count in SETS_BY_POINTS if points <= most), FEWEST_SETS)
+        self._fit(prior_sets(curves.x.shape[1], count), curves)
+
+    def _fit(self, sets: HyperparameterSets, curves: Curves) -> None:
+        scale = (sets.warp_scale * self.spread)[:, None]
+        z: FloatArray = warp(curves.value, self.best, scale)
+        jacobian = log_slope(curves.value[: self._exact], self.best, scale).sum(axis=1)
+        center, spread = z.mean(axis=1, keepdims=True), z.std(axis=1, keepdims=True)
+        spread = np.where(spread > 1e-9, spread, 1.0)
+        z = (z - center) / spread
+        jacobian -= self._exact * np.log(spread[:, 0])
+
+        factor = np.asarray(np.linalg.cholesky(self._covariance(sets)), dtype=np.float64)
+        exact, known = self._exact, self._known
+        white = np.zeros((len(z), factor.shape[1]))
+        for s in range(len(z)):
+            white[s, :exact] = dtrtrs(factor[s, :exact, :exact], z[s, :exact], lower=1)[0]
+        log_det = np.log(np.diagonal(factor[:, :exact, :exact], axis1=1, axis2=2)).sum(axis=1)
+        rate = RATE + 0.5 * (white**2).sum(axis=1)
+        shape = SHAPE + 0.5 * exact
+        evidence = -log_det - shape * np.log(rate) + jacobian
+        if exact < known:
+            evidence += self._impute(z, factor, white, rate / shape)
+        kept, weight = _weigh(evidence)
+
+        self._kept = sets.chosen(kept)
+        self._weight = weight
+        self._factor, self._white = factor[kept], white[kept]
+        self._sigma = np.sqrt(rate[kept] / shape)
+        self._scale, self._center, self._spread = scale[kept], center[kept], spread[kept]
+
+    def _impute(self, z: FloatArray, factor: FloatArray, white: FloatArray, variance: FloatArray) -> FloatArray:
+        """Put each censored point at its mean below its bound, given the exact ones; fills `white`.
+
+        Returns:
+            The log probability of the bounds, each taken for itself, shape (sets,).
+
+        Source: the mean of a truncated normal; one step of the EM algorithm for censored regression.
+        """
+        exact, known = self._exact, self._known
+        mean = (factor[:, exact:known, :exact] @ white[:, :exact, None])[..., 0]
+        sd = np.sqrt(variance[:, None] * (factor[:, exact:known, exact:known] ** 2).sum(axis=2))
+        bound = (z[:, exact:] - mean) / sd
+        log_chance = log_ndtr(bound)
+        below = sd * np.exp(-0.5 * bound**2 - log_chance) / math.sqrt(2.0 * math.pi)
+        for s in range(len(z)):
+            white[s, exact:known] = dtrtrs(factor[s, exact:known, exact:known], -below[s], lower=1)[0]
+        return np.asarray(log_chance.sum(axis=1))
+
+    def _covariance(self, sets: HyperparameterSets) -> FloatArray:
+        i, phi = self._trial, self._phi
+        same = (i[:, None] == i).astype(float)
+        mature = phi[:, None] * phi
+        kernel = self._matern(sets, self._x, self._x)[:, self._row[:, None], self._row]
+        kernel *= 1.0 + sets.behind[:, None, None] * mature
+        kernel += MEAN_VARIANCE + TREND_VARIANCE * mature
+        kernel += same * (sets.run[:, None, None] + sets.pace[:, None, None] * mature)
+        diagonal = np.arange(len(i))
+        kernel[:, diagonal, diagonal] += sets.noise[:, None] * (1.0 + phi) + JITTER
+        return kernel
+
+    def _matern(self, sets: HyperparameterSets, a: FloatArray, b: FloatArray) -> FloatArray:
+        """Matern 5/2 between configurations in each set's coordinates, shape (sets, a, b)."""
+        a_scaled, b_scaled = self._scaled(sets, a), self._scaled(sets, b)
+        square = (a_scaled**2).sum(-1)[:, :, None] + (b_scaled**2).sum(-1)[:, None, :]
+        square -= 2.0 * a_scaled @ b_scaled.transpose(0, 2, 1)
+        r = np.sqrt(5.0 * np.maximum(square, 0.0))
+        return np.asarray((1.0 + r + r * r / 3.0) * np.exp(-r))
+
+    def _scaled(self, sets: HyperparameterSets, x: FloatArray) -> FloatArray:
+        turned = np.repeat(x[None], len(sets), axis=0)
+        if self._rotation is not None:
+            batch, rate, ratio = self._rotation
+            turned[:, :, rate] -= sets.coupling[:, None] * ratio * turned[:, :, batch]
+        return turned / sets.lengthscale[:, None, :]
+
+    def at_end(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Posterior of m + g, the noise-free final value of configurations.
+
+        Args:
+            x: in the unit cube, shape (configurations, dims).
+
+        Returns:
+            Mean and standard deviation in warped units, shape (sets, configurations) each.
+        """
+        cross = self._matern(self._kept, self._x, x)[:, self._row, :] + MEAN_VARIANCE
+        return self._condition(cross, np.full((len(self._weight), len(x)), 1.0 + MEAN_VARIANCE))
+
+    def of_trials(self, trials: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Posterior of m + g + r, the final value of trials already started, its noise left out.
+
+        Args:
+            trials: row numbers of `Curves.x`.
+
+        Returns:
+            Mean and standard deviation in warped units, shape (sets, trials) each.
+        """
+        rows = np.asarray(trials, dtype=np.int64)
+        same = (self._trial[:, None] == rows).astype(float)
+        run = self._kept.run[:, None, None]
+        cross = self._matern(self._kept, self._x, self._all_x[rows])[:, self._row, :] + MEAN_VARIANCE + run * same
+        prior = np.repeat(1.0 + MEAN_VARIANCE + self._kept.run[:, None], len(rows), axis=1)
+        return self._condition(cross, prior)
+
+    def _condition(self, cross: FloatArray, prior: FloatArray) -> tuple[FloatArray, FloatArray]:
+        mean, variance = np.empty_like(prior), np.empty_like(prior)
+        for s in range(len(cross)):
+            half = dtrtrs(self._factor[s], cross[s], lower=1)[0]
+            mean[s] = self._white[s] @ half
+            variance[s] = prior[s] - (half**2).sum(axis=0)
+        return mean, self._sigma[:, None] * np.sqrt(np.maximum(variance, 1e-12))
+
+    def expected_improvement(self, mean: FloatArray, sd: FloatArray, threshold: float) -> FloatArray:
+        """Expected gain over a threshold, averaged over the sets.
+
+        Args:
+            mean, sd: from `at_end` or `of_trials`, shape (sets, configurations) each.
+            threshold: a value, in the units of the values.
+
+        Returns:
+            In the units of the values, shape (configurations,). The warp's slope at the threshold is taken for all.
+        """
+        goal = (warp(np.array([threshold]), self.best, self._scale) - self._center) / self._spread
+        better = (mean - goal) / sd
+        gain = sd * (better * ndtr(better) + np.exp(-0.5 * better**2) / math.sqrt(2.0 * math.pi))
+        slope = self._scale * (1.0 + np.maximum(self.best - threshold, 0.0) / self._scale)
+        return np.asarray(self._weight @ (gain * self._spread * slope))
+
+    def chance_above(self, mean: FloatArray, sd: FloatArray, threshold: float) -> FloatArray:
+        """Probability of a final value above a threshold, shape (configurations,)."""
+        goal = (warp(np.array([threshold]), self.best, self._scale) - self._center) / self._spread
+        return np.asarray(self._weight @ ndtr((mean - goal) / sd))
+
+    def quantiles(self, mean: FloatArray, sd: FloatArray, levels: Sequence[float]) -> FloatArray:
+        """Quantiles of the mixture over the sets, in the units of the values, shape (levels, configurations)."""
+        grid = np.asarray(ndtri(np.linspace(0.0125, 0.9875, 40)))
+        warped = (mean[:, None] + sd[:, None] * grid[:, None]) * self._spread[:, None] + self._center[:, None]
+        values = unwarp(warped, self.best, self._scale[:, None])
+        flat = values.reshape(-1, mean.shape[1])
+        weight = np.repeat(self._weight / len(grid), len(grid))
+        order = flat.argsort(axis=0)
+        below = weight[order].cumsum(axis=0)
+        ranked = np.take_along_axis(flat, order, axis=0)
+        rows = [(below < level).sum(axis=0).clip(max=len(flat) - 1) for level in levels]
+        return np.stack([ranked[row, np.arange(mean.shape[1])] for row in rows])
+
+
+def _spread(values: FloatArray) -> float:
+    """The range of the values, less what few of them spoil: training that blew up may be off by any factor."""
+    best = float(values.max())
+    gaps = best - np.quantile(values, [0.0, 0.5, 0.75])
+    spread = float(min((factor * gap for factor, gap in zip((1, 4, 16), gaps, strict=True) if gap > 0), default=0.0))
+    return spread or max(abs(best) * 0.1, 1e-12)
+
+
+def _weigh(evidence: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Which sets to keep, the best first, and their weights, which add up to 1."""
+    log_weight = TEMPER * evidence
+    log_weight -= logsumexp(log_weight)
+    kept = np.argsort(-log_weight, kind="stable")[:MAX_KEPT_SETS]
+    weight = np.exp(log_weight[kept])
+    weight /= weight.sum()
+    return kept.astype(np.int64), (1.0 - BROAD_WEIGHT) * weight + BROAD_WEIGHT / len(kept)
+
+
+def _thinned(curves: Curves) -> Curves:
+    """At most `MAX_POINTS`: the last point of every trial first, then the rest from the best values down."""
+    excess = len(curves.value) - MAX_POINTS
+    if excess <= 0:
+        return curves
+    last: dict[int, int] = {}
+    for point in np.lexsort((curves.fidelity, curves.trial)):
+        last[int(curves.trial[point])] = int(point)
+    is_last = np.zeros(len(curves.value), dtype=bool)
+    is_last[list(last.values())] = True
+    order = np.lexsort((-curves.value, ~is_last))
+    kept = np.sort(order[:MAX_POINTS])
+    return _chosen(curves, kept)
+
+
+def _ordered(curves: Curves) -> Curves:
+    """The exact points first, then the censored ones."""
+    return _chosen(curves, np.argsort(curves.censored, kind="stable")) if curves.censored.any() else curves
+
+
+def _chosen(curves: Curves, points: IntArray) -> Curves:
+    return replace(
+        curves,
+        trial=curves.trial[points],
+        fidelity=curves.fidelity[points],
+        value=curves.value[points],
+        censored=curves.censored[points],
+    )
