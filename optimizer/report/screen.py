@@ -184,7 +184,7 @@ class LiveView:
         self._reason = ""
         self._last: deque[TrialEnded] = deque(maxlen=LAST_TRIALS)
         self._best: TrialEnded | None = None
-        self._durations: list[float] = []
+        self._begun: set[int] = set()
         self._since = time.monotonic()
         self._progress = Progress(
             SpinnerColumn(),
@@ -261,6 +261,10 @@ class LiveView:
             left="",
         )
         self._until[step.trial] = step.until_epoch
+        # Trials that are put aside end late, so it is the begun ones that tell how far the study is.
+        self._begun.add(step.trial)
+        begun = self._opened.finished + len(self._begun)
+        self._progress.update(self._trials, completed=begun, left=self._time_left(begun))
         self._reason = step_line(step, self._opened.epochs)
 
     def _train(self, event: Trained) -> None:
@@ -280,13 +284,11 @@ class LiveView:
         if ended.state == "complete" and ended.accuracy is not None and ended.accuracy > best:
             self._best = ended
         self._hide(ended.trial)
-        self._durations.append(time.monotonic() - self._since)
-        self._progress.update(self._trials, advance=1, left=self._time_left())
 
-    def _time_left(self) -> str:
+    def _time_left(self, begun: int) -> str:
         assert self._opened is not None
-        if self._opened.trials is None:
+        done = len(self._begun) - 1
+        if self._opened.trials is None or done < 1 or begun >= self._opened.trials:
             return ""
-        done = len(self._durations)
-        left = self._opened.trials - self._opened.finished - done
-        return f"about {seconds(round(self._durations[-1] / done * left))} left" if left > 0 else ""
+        left = (time.monotonic() - self._since) / done * (self._opened.trials - begun + 1)
+        return f"about {seconds(round(left))} left"

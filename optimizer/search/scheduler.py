@@ -313,10 +313,6 @@ class Scheduler:
         seconds = None
         if self._probed is not None or any(known.seconds_per_epoch > 0 for known in self._trials.values()):
             seconds = self._cost()(trial.batch_size) * (trial.until_epoch - from_epoch)
-        words = f"{why}: {trial.batch_size} x {trial.learning_rate:.2g}"
-        words += f", {from_epoch} of {self._max_epochs} epochs" if from_epoch else ""
-        words += f", expected gain {gain:.2g}" if gain is not None else ""
-        words += f" for {seconds:.3g} s" if gain is not None and seconds is not None else ""
         return Step(
             trial=trial.trial,
             batch_size=trial.batch_size,
@@ -326,7 +322,7 @@ class Scheduler:
             extra=dict(trial.extra),
             expected_gain=gain,
             expected_seconds=seconds,
-            reason=words,
+            reason=why,
         )
 
     def _next_rung(self, trial: Trial) -> int:

@@ -19,6 +19,7 @@ from optimizer.report.screen import (
     opened_lines,
     report_view,
     seconds,
+    step_line,
     trial_line,
     trials_table,
 )
@@ -217,11 +218,17 @@ def test_the_live_view_says_what_is_being_done_before_the_study_is_open() -> Non
 
 
 def test_the_live_view_shows_the_trial_under_way_and_why() -> None:
-    step = Step(0, 64, 0.0123, until_epoch=1, reason="queued")
+    step = Step(0, 64, 0.0123, until_epoch=5, reason="queued")
     lines = rendered(live(OPENED, Stepped(step), Trained(0, epoch(2), 0.0)))
     (line,) = (line for line in lines if "trial 0: 64 x 0.0123" in line)
     assert "2/5" in line
-    assert lines[-1] == "trial 0 queued"
+    assert lines[-1] == "trial 0 queued: 64 x 0.0123, 0 of 5 epochs"
+
+
+def test_a_trial_that_is_put_aside_has_no_bar() -> None:
+    step = Step(0, 64, 0.0123, until_epoch=2, reason="new")
+    lines = rendered(live(OPENED, Stepped(step), Trained(0, epoch(2), 0.0)))
+    assert not any("trial 0: 64 x 0.0123" in line for line in lines)
 
 
 def test_the_live_view_shows_the_incumbent_and_never_a_pruned_trial_as_such() -> None:
@@ -231,8 +238,9 @@ def test_the_live_view_shows_the_incumbent_and_never_a_pruned_trial_as_such() ->
 
 def test_the_live_view_keeps_the_last_trials_and_counts_them_all() -> None:
     count = LAST_TRIALS + 3
-    lines = rendered(live(OPENED, *(ending(trial, 0.5) for trial in range(count))))
-    shown = [int(line.split()[1]) for line in lines if line.startswith("trial ")]
+    begun = [Stepped(Step(trial, 64, 0.01, until_epoch=5)) for trial in range(count)]
+    lines = rendered(live(OPENED, *begun, *(ending(trial, 0.5) for trial in range(count))))
+    shown = [int(line.split()[1]) for line in lines if line.endswith("complete")]
     assert shown == list(range(3, count))
     assert any(f"{count}/30" in line for line in lines)
 
@@ -247,3 +255,13 @@ def test_the_live_view_leaves_the_study_behind_on_the_screen() -> None:
         view(OPENED)
     assert isinstance(console.file, StringIO)
     assert console.file.getvalue().endswith("\n".join(opened_lines(OPENED)) + "\n")
+
+
+def test_a_step_is_shown_with_what_it_promises_and_costs() -> None:
+    step = Step(
+        7, 64, 0.003, until_epoch=26, from_epoch=13, expected_gain=0.004, expected_seconds=12, reason="continues"
+    )
+    assert step_line(step, 52) == ("trial 7 continues: 64 x 0.003, 13 of 52 epochs, expected gain 0.4 points for 12 s")
+    assert step_line(Step(0, 128, 0.00316, until_epoch=2, reason="first"), 5) == (
+        "trial 0 first: 128 x 0.00316, 0 of 5 epochs"
+    )

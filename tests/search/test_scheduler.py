@@ -71,9 +71,9 @@ def test_rungs_are_a_quarter_a_half_and_all_of_the_epochs():
 
 def test_a_step_says_why_it_is_taken_and_what_it_costs():
     steps = drive(scheduler(), 8)
-    assert "first: " in steps[0].reason
+    assert steps[0].reason == "first"
     later = steps[-1]
-    assert f"{later.batch_size} x " in later.reason and "expected gain" in later.reason
+    assert later.reason in ("new", "continues")
     assert later.expected_seconds > 0 and later.expected_gain >= 0
 
 
