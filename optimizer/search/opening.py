@@ -13,7 +13,7 @@ from optimizer.search.cube import Cube
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from optimizer.search.trials import Trial
 
-REFERENCE_BATCH_SIZES = (32, 128)
+REFERENCE_BATCH_SIZES = (32, 256)
 REFERENCE_LEARNING_RATES = (1e-3, 1e-2)
 """The first trial lies at the middle of the space, moved into these ranges: where most models learn."""
 

@@ -159,6 +159,7 @@ class KerasTuner(OneByOne):
             objective=keras_tuner.Objective("value", "max"), max_trials=10_000, hyperparameters=parameters, seed=seed
         )
         self._oracle._set_project_dir(self._folder.name, "study")
+        self._oracle.verbose = 0
         self._proposed: Any = None
 
     def propose(self) -> tuple[int, float]:
