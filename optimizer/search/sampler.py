@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optimizer.search.candidates import apart, candidates
 from optimizer.search.cube import Cube
 from optimizer.search.surrogate import Curves, Surrogate
+from optimizer.search.threads import on_one_thread
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -79,6 +80,7 @@ class BatchSizeSampler(BaseSampler):
         uniform = _RandomSampler(seed=int(seed[0]))
         return uniform.sample_independent(study, trial, param_name, param_distribution)
 
+    @on_one_thread
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from optimizer.search.decision import Outlook
 from optimizer.search.opening import opening
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from optimizer.search.steps import Infeasibility, Step
+from optimizer.search.threads import on_one_thread
 from optimizer.search.trials import Trial, observed, rungs
 
 MAX_PAUSED = 24
@@ -110,6 +111,7 @@ class Scheduler:
         """Whether `max_trials` leaves another configuration to start."""
         return self.max_trials is None or len(self._trials) < self.max_trials
 
+    @on_one_thread
     def next(self) -> Step | None:
         """What a free worker does now.
 
@@ -183,6 +185,7 @@ class Scheduler:
             largest = told.batch_size - 1
             self.max_batch_size = largest if self.max_batch_size is None else min(self.max_batch_size, largest)
 
+    @on_one_thread
     def recommend(self) -> Recommendation:
         """The configuration to use, by the posterior: among complete trials, before there is one among all.
 
@@ -203,6 +206,7 @@ class Scheduler:
             chosen.batch_size, chosen.learning_rate, mean, low, high, dict(chosen.extra), chosen.trial, complete
         )
 
+    @on_one_thread
     def given_up(self) -> list[int]:
         """Paused trials that are never continued from now on, those told before left out.
 

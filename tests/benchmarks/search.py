@@ -7,7 +7,6 @@
 Cost is simulated training seconds, in units of one mean full trial, until the incumbent (the best observed complete
 trial) has a noise-free final value within 1 % of the range of final values over the space. A study that does not get
 there within 30 counts as missed, whether it stopped by itself or not. `gp` and `kerastuner` need the `bench` extra.
-For decision times on one core, set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1.
 """
 
 from __future__ import annotations
