@@ -36,6 +36,10 @@ FINISHED_SHARE = 0.5
 EXPLORE_EVERY = 8
 """Every so many new configurations goes where nothing was tried, whatever the surrogate believes."""
 
+EXPLOIT_EVERY, EXPLOIT_FROM = 4, 8
+"""Every so many new configurations, from so many trials on, is the one that is expected to end best. Where values are
+noisy the expected improvement of a neighbour of the best is small, and still it is what settles the best."""
+
 INTERIOR_TRIALS, INTERIOR = 4, 0.12
 """The first new configurations keep this distance from the faces: with one observation every corner looks unknown."""
 
@@ -56,8 +60,8 @@ NO_CHANCE, MATTERS = 0.01, 0.002
 WORTH_FINISHING = 0.05
 """With no trial left to start, a paused one is finished where it is likelier than this to end above the best."""
 
-NEAREST = 5
-"""How many of the best trials are looked around."""
+NEAREST, AMONG = 5, 20
+"""How many of the best trials are looked around, and among how many they are chosen."""
 
 ENOUGH = 8
 """Candidates next to trials that were made are left out, unless fewer than this are left."""
@@ -70,18 +74,18 @@ class Option:
     Attributes:
         trial: the paused trial; None for a new configuration.
         params: the configuration by dimension.
+        seconds: expected until the trial's end, the chance of an earlier end counted.
         gain: expected, in the units of the values.
         chance: probability to end clearly above the best in sight.
         hope: probability to end above it by anything that matters.
-        seconds: expected until the trial's end, the chance of an earlier end counted.
     """
 
     trial: Trial | None
     params: Mapping[str, Any]
+    seconds: float
     gain: float
     chance: float
     hope: float
-    seconds: float
 
     @property
     def worth(self) -> float:
@@ -140,7 +144,7 @@ class Outlook:
         rows = [row for row, trial in enumerate(self._trials) if trial.state == "complete"]
         if rows:
             # The configuration and not its run: a lucky run must not end the search.
-            return float(self._surrogate.quantiles(*self._surrogate.at_end(self._curves.x[rows]), [0.5]).max())
+            return float(self._expected(self._curves.x[rows]).max())
         seen = sorted({int(row) for row in self._curves.trial})
         return float(self._surrogate.quantiles(*self._surrogate.of_trials(seen), [0.05]).max())
 
@@ -160,10 +164,10 @@ class Outlook:
         chances = self._surrogate.chance_above(mean, sd, self.incumbent + self._clearly)
         hopes = self._surrogate.chance_above(mean, sd, self.incumbent + self._matters)
         options = []
-        for row, gain, chance, hope in zip(rows, gains, chances, hopes, strict=True):
+        for row, *figures in zip(rows, gains, chances, hopes, strict=True):
             trial = self._trials[row]
             seconds = self._cost(trial.batch_size) * (self._max_epochs - trial.epochs)
-            options.append(Option(trial, trial.params, float(gain), float(chance), float(hope), seconds))
+            options.append(Option(trial, trial.params, seconds, *map(float, figures)))
         return options
 
     def starting(self, rng: np.random.Generator, *, max_batch_size: int | None) -> list[Option]:
@@ -186,16 +190,19 @@ class Outlook:
         hopes = self._surrogate.chance_above(mean, sd, self.in_sight + self._matters)
         epochs = self._first_rung + FINISHED_SHARE * (self._max_epochs - self._first_rung)
         options = []
-        for index, gain, chance, hope in zip(new, gains, chances, hopes, strict=True):
+        for index, *figures in zip(new, gains, chances, hopes, strict=True):
             params = configurations[index]
-            seconds = self._cost(params[BATCH_SIZE]) * epochs
-            options.append(Option(None, params, float(gain), float(chance), float(hope), seconds))
+            options.append(Option(None, params, self._cost(params[BATCH_SIZE]) * epochs, *map(float, figures)))
         return options
 
     def _farthest(self, options: Sequence[Option], others: FloatArray) -> Option:
         """The option that lies farthest from all of these points of the cube."""
         points = self._cube.encode(option.params for option in options)
         return options[int(((points[:, None] - others) ** 2).sum(-1).min(axis=1).argmax())]
+
+    def _expected(self, points: FloatArray) -> FloatArray:
+        """What configurations are worth, the median of the posterior; larger is better; shape (points,)."""
+        return np.asarray(self._surrogate.quantiles(*self._surrogate.at_end(points), [0.5])[0])
 
     def _candidates(
         self, rng: np.random.Generator, max_batch_size: int | None
@@ -204,8 +211,10 @@ class Outlook:
             self._sign * trial.curve[trial.epochs][0] if trial.curve and trial.state != "infeasible" else -np.inf
             for trial in self._trials
         ]
-        order = np.argsort(-np.array(last), kind="stable")
-        points = candidates(self._cube, self._curves.x[order[:NEAREST]], rng)
+        # Of the best observed those that are expected to end best: around a lucky run there is nothing to find.
+        best = self._curves.x[np.argsort(-np.array(last), kind="stable")[:AMONG]]
+        best = best[np.argsort(-self._expected(best), kind="stable")[:NEAREST]]
+        points = candidates(self._cube, best, rng)
         if len(self._trials) < INTERIOR_TRIALS:
             columns = self._cube.numeric_columns
             points[:, columns] = INTERIOR + (1.0 - 2.0 * INTERIOR) * points[:, columns]
@@ -228,8 +237,13 @@ class Outlook:
         if new and max(option.chance for option in new) > FAIR_CHANCE:
             options = []
         best = max([*options, *new], key=lambda option: option.worth, default=None)
-        if best is not None and best.trial is None and len(self._trials) % EXPLORE_EVERY == EXPLORE_EVERY - 1:
+        if best is None or best.trial is not None:
+            return best
+        if len(self._trials) % EXPLORE_EVERY == EXPLORE_EVERY - 1:
             return self._farthest(new, self._curves.x)
+        if len(self._trials) >= EXPLOIT_FROM and len(self._trials) % EXPLOIT_EVERY == EXPLOIT_EVERY // 2:
+            expected = self._expected(self._cube.encode(option.params for option in new))
+            return new[int(expected.argmax())]
         return best
 
     def enough(self, option: Option | None, new: Sequence[Option], *, may_start: bool, until: bool) -> str:

@@ -20,6 +20,7 @@ that is extrapolated keeps the doubt that r' leaves.
 | mu, sd  | posterior of g at new configurations, warped units          | (sets, configurations)   |
 
 The hyperparameters are averaged over, never optimised: with 3 to 10 observations a point estimate is wrong in shape.
+`hyperparameters.py` draws them: from the prior, then around the sets that explain the data best.
 A pending point (a step under way) takes part in the covariance and not in the mean: it lowers the doubt where it will
 tell us something, so that parallel workers spread out. A censored point is put at its mean below its bound.
 
@@ -38,7 +39,7 @@ import numpy.typing as npt
 from scipy.linalg.lapack import dtrtrs
 from scipy.special import log_ndtr, logsumexp, ndtr, ndtri
 
-from optimizer.search.hyperparameters import HyperparameterSets, prior_sets
+from optimizer.search.hyperparameters import ROUNDS, Draws, HyperparameterSets
 from optimizer.search.warp import log_slope, unwarp, warp
 
 FloatArray = npt.NDArray[np.float64]
@@ -52,8 +53,8 @@ MEAN_VARIANCE, TREND_VARIANCE = 1.0, 1.0
 
 JITTER = 1e-8
 
-SETS_BY_POINTS, FEWEST_SETS = ((50, 128), (110, 64), (220, 32), (340, 16)), 8
-"""How many sets are weighed: fewer with more points, where the evidence is sharp and each set costs more."""
+SETS_BY_POINTS, FEWEST_SETS = ((50, 64), (220, 32), (340, 16)), 8
+"""How many sets the first round draws: fewer with more points, where each set costs more."""
 
 TEMPER = 0.8
 """Exponent of the evidence: below 1, because the model is not the truth and its certainty is not ours."""
@@ -90,6 +91,19 @@ class Curves:
     censored: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class _Fits:
+    """One row a set: log evidence, Cholesky factor, whitened values, amplitude, and the warp's standardisation."""
+
+    evidence: FloatArray
+    factor: FloatArray
+    white: FloatArray
+    sigma: FloatArray
+    scale: FloatArray
+    center: FloatArray
+    spread: FloatArray
+
+
 def maturity(fidelity: npt.ArrayLike) -> FloatArray:
     """phi(t): 0 after the last epoch, 1 a quarter of the way, at most 2; elementwise."""
     return np.asarray(np.minimum(np.log(np.asarray(fidelity, dtype=float)) / math.log(0.25), 2.0) + 0.0)
@@ -123,9 +137,19 @@ class Surrogate:
         self.spread = _spread(curves.value)
         points = len(self._trial)
         count = next((count for most, count in SETS_BY_POINTS if points <= most), FEWEST_SETS)
-        self._fit(prior_sets(curves.x.shape[1], count), curves)
+        draws = Draws(curves.x.shape[1], count)
+        fits = [self._fitted(draws.sets(), curves)]
+        for _ in range(ROUNDS):
+            fits.append(self._fitted(draws.around_best(TEMPER * _column(fits, "evidence")), curves))
+        log_weight = draws.log_weight(TEMPER * _column(fits, "evidence"))
+        kept, self._weight = _weigh(log_weight, min(count, MAX_KEPT_SETS))
+        self._kept = draws.sets(kept)
+        self._factor, self._white = _column(fits, "factor")[kept], _column(fits, "white")[kept]
+        self._sigma = _column(fits, "sigma")[kept]
+        self._scale, self._center, self._spread = (_column(fits, name)[kept] for name in ("scale", "center", "spread"))
 
-    def _fit(self, sets: HyperparameterSets, curves: Curves) -> None:
+    def _fitted(self, sets: HyperparameterSets, curves: Curves) -> _Fits:
+        """The posterior under each set, and how well the set explains what was observed."""
         scale = (sets.warp_scale * self.spread)[:, None]
         z: FloatArray = warp(curves.value, self.best, scale)
         jacobian = log_slope(curves.value[: self._exact], self.best, scale).sum(axis=1)
@@ -145,13 +169,7 @@ class Surrogate:
         evidence = -log_det - shape * np.log(rate) + jacobian
         if exact < known:
             evidence += self._impute(z, factor, white, rate / shape)
-        kept, weight = _weigh(evidence)
-
-        self._kept = sets.chosen(kept)
-        self._weight = weight
-        self._factor, self._white = factor[kept], white[kept]
-        self._sigma = np.sqrt(rate[kept] / shape)
-        self._scale, self._center, self._spread = scale[kept], center[kept], spread[kept]
+        return _Fits(evidence, factor, white, np.sqrt(rate / shape), scale, center, spread)
 
     def _impute(self, z: FloatArray, factor: FloatArray, white: FloatArray, variance: FloatArray) -> FloatArray:
         """Put each censored point at its mean below its bound, given the exact ones; fills `white`.
@@ -277,13 +295,14 @@ def _spread(values: FloatArray) -> float:
     return spread or max(abs(best) * 0.1, 1e-12)
 
 
-def _weigh(evidence: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Which sets to keep, the best first, and their weights, which add up to 1."""
-    log_weight = TEMPER * evidence
-    log_weight -= logsumexp(log_weight)
-    kept = np.argsort(-log_weight, kind="stable")[:MAX_KEPT_SETS]
-    weight = np.exp(log_weight[kept])
-    weight /= weight.sum()
+def _column(fits: Sequence[_Fits], name: str) -> FloatArray:
+    return np.concatenate([getattr(fit, name) for fit in fits])
+
+
+def _weigh(log_weight: FloatArray, count: int) -> tuple[IntArray, FloatArray]:
+    """Which sets to keep, so many, the best first, and their weights, which add up to 1."""
+    kept = np.argsort(-log_weight, kind="stable")[:count]
+    weight = np.exp(log_weight[kept] - logsumexp(log_weight[kept]))
     return kept.astype(np.int64), (1.0 - BROAD_WEIGHT) * weight + BROAD_WEIGHT / len(kept)
 
 

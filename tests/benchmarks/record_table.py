@@ -46,7 +46,8 @@ def main() -> None:
     worker = Worker(Setup(Task(build_model, load_mnist), None, None, "auto", None, None, 1e-3))
     ready = worker.receive()
     assert isinstance(ready, Ready), ready
-    cells = [(b, r, s) for b in range(len(sizes)) for r in range(len(rates)) for s in range(options.seeds)]
+    # Batch sizes in turns, so that whatever else the machine does falls on the seconds of all of them.
+    cells = [(b, r, s) for s in range(options.seeds) for r in range(len(rates)) for b in range(len(sizes))]
     for trial, (b, r, s) in enumerate(track(cells, description="trials")):
         worker.send(Train(trial, s, int(sizes[b]), float(rates[r]), {}, 0, options.epochs))
         for _ in range(options.epochs):
