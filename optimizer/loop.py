@@ -19,7 +19,7 @@ from optimizer.signals import Interruption
 from optimizer.store.ledger import Ledger
 from optimizer.store.records import LEASE_SECONDS
 from optimizer.training.client import Died, Worker
-from optimizer.training.messages import Answer, EpochDone, Failed, Ready, Save, Saved, Setup, Train
+from optimizer.training.messages import Answer, EpochDone, Failed, Ready, Remark, Save, Saved, Setup, Train
 
 DEATHS_ALLOWED = 3
 """A trial whose worker dies this often fails: it, and not chance, kills them."""
@@ -196,6 +196,8 @@ class Loop:
             return
         if isinstance(answer, Ready):
             seat.ready = answer
+        elif isinstance(answer, Remark):
+            self._listener(Noted(answer.text))
         elif isinstance(answer, EpochDone):
             self._write_down(seat, answer)
         elif isinstance(answer, Failed):

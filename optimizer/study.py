@@ -23,7 +23,7 @@ from optimizer.store.database import Database, check_storage, open_database, sho
 from optimizer.store.ledger import ENGINES, Ledger
 from optimizer.store.stamp import Stamp, check_program, check_question, check_seed
 from optimizer.training.client import Died, Worker
-from optimizer.training.machine import available_cores, gpu_indices
+from optimizer.training.machine import core_shares, gpu_indices
 from optimizer.training.messages import EngineName, Failed, Ready, Setup
 from optimizer.training.task import Goal, Task
 
@@ -257,18 +257,21 @@ class Study:
         _, rate = space.from_unit([0.5, 0.5])
         gpus = gpu_indices(options.device)
         devices = [f"gpu:{index}" for index in gpus] if gpus else [options.device]
-        threads = max(1, available_cores() // options.workers) if options.workers > 1 else None
+        shares = core_shares(options.workers) if options.workers > 1 else [None]
         first = Setup(
             task=self.task,
             data_path=options.data,
             train_examples=options.train_examples,
             device=devices[0],
-            threads=threads,
+            cores=shares[0],
             engine=options.engine if ready is None else ready.engine,
             learning_rate=rate,
             extra=space.middle_of_extra(),
         )
-        return [dataclasses.replace(first, device=devices[number % len(devices)]) for number in range(options.workers)]
+        return [
+            dataclasses.replace(first, device=devices[number % len(devices)], cores=shares[number])
+            for number in range(options.workers)
+        ]
 
     def _space_for(self, train_examples: int) -> SearchSpace:
         return self._space if isinstance(self._space, SearchSpace) else self._space(train_examples)

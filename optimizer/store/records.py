@@ -48,7 +48,7 @@ class Records:
             epochs_table,
             key,
             {"machine": machine, "compile_seconds": compile_seconds}
-            | {name: _finite(value) for name, value in asdict(epoch).items() if name not in key},
+            | {name: _storable(value) for name, value in asdict(epoch).items() if name not in key},
         )
 
     def epochs(self, trial_ids: Iterable[int]) -> dict[int, list[dict[str, Any]]]:
@@ -142,6 +142,6 @@ class Records:
             connection.execute(table.insert().values(**key, **values))
 
 
-def _finite(value: float) -> float | None:
+def _storable(value: float | None) -> float | None:
     """NULL for NaN and infinity, which not every database can hold."""
-    return value if math.isfinite(value) else None
+    return value if value is not None and math.isfinite(value) else None

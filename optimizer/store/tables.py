@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Float, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Integer, LargeBinary, MetaData, String, Table
 from sqlalchemy.dialects.mysql import LONGBLOB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -42,6 +42,35 @@ epochs_table = Table(
     Column("compile_seconds", Float(53), nullable=False),
     Column("steps", Integer, nullable=False),
     Column("examples_per_second", Float(53), nullable=False),
+    Column("peak_bytes", BigInteger),
+    Column("joules", Float(53)),
+    Column("side_by_side", Boolean, nullable=False),
+)
+
+step_times_table = Table(
+    "batchopt_step_times",
+    metadata,
+    Column("machine", String(64), primary_key=True),
+    Column("program", String(64), primary_key=True),
+    Column("engine", String(16), primary_key=True),
+    Column("batch_size", BigInteger, primary_key=True, autoincrement=False),
+    Column("step_time_s", Float(53), nullable=False),
+    Column("spread_s", Float(53), nullable=False),
+    Column("epoch_overhead_s", Float(53), nullable=False),
+    Column("count", Integer, nullable=False),
+)
+
+memory_table = Table(
+    "batchopt_memory",
+    metadata,
+    Column("machine", String(64), primary_key=True),
+    Column("program", String(64), primary_key=True),
+    Column("engine", String(16), primary_key=True),
+    # 0 where no limit was asked for.
+    Column("memory_limit", BigInteger, primary_key=True, autoincrement=False),
+    Column("batch_size", BigInteger, primary_key=True, autoincrement=False),
+    Column("step_bytes", BigInteger),
+    Column("fits", Boolean),
 )
 
 leases_table = Table(

@@ -11,15 +11,16 @@ from __future__ import annotations
 import functools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from optimizer.errors import InvalidInput
 from optimizer.training.messages import EngineName
-from optimizer.training.task import Dataset, example_count, take
+from optimizer.training.task import Dataset, example_count, leaves, take
 
 EVALUATION_BATCH_SIZE = 1000
 """Examples per evaluation step: its own, so that a trial's batch size never decides whether evaluation fits."""
@@ -35,11 +36,23 @@ Figures = dict[str, float]
 
 
 class Resident:
-    """A data set and, once a fused engine asks for it, its copy on the device: one, whatever the number of programs."""
+    """A data set and, once a fused engine asks for it, its copy on the device: one, whatever the number of programs.
 
-    def __init__(self, data: Dataset) -> None:
+    Args:
+        data: split.
+        held: whether it may be held on the device; else every engine but `fit` is refused.
+    """
+
+    def __init__(self, data: Dataset, *, held: bool = True) -> None:
         self.data = data
+        self.held = held and not data.streamed
         self.train_count = train_count(data)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on the device."""
+        parts = (self.data.train, self.data.validation)
+        return sum(leaf.nbytes for part in parts if isinstance(part, tuple) for leaf in leaves(part))
 
     @functools.cached_property
     def train(self) -> Any:
@@ -81,6 +94,13 @@ class Engine(ABC):
     def evaluate(self) -> Figures:
         """The metrics over the validation data."""
 
+    def foresee(self, batch_size: int) -> int | None:
+        """Bytes of device memory that an epoch's program needs beside its arguments, without running it.
+
+        None where the compiler does not tell.
+        """
+        return None
+
 
 class FusedEngine(Engine):
     """One compiled program per epoch, data resident on the device."""
@@ -94,14 +114,15 @@ class FusedEngine(Engine):
         self._validation_count = example_count(resident.data.validation)
         self._chunk = min(EVALUATION_BATCH_SIZE, self._validation_count)
         self._epochs: dict[int, Callable[..., Any]] = {}
+        self._compiled: set[int] = set()
         self._evaluation: Callable[..., Any] | None = None
         self._names: tuple[str, ...] = ()
 
     def prepare(self, batch_size: int) -> float:
-        if batch_size in self._epochs and self._evaluation is not None:
+        if batch_size in self._compiled and self._evaluation is not None:
             return 0.0
         started = time.perf_counter()
-        epoch = self._compile(self._model.train_step, self._resident.train, self._train_count, batch_size)
+        epoch = self._epoch_program(batch_size)
         if self._evaluation is None:
             self._evaluation = self._compile(
                 self._model.test_step, self._resident.validation, self._validation_count, self._chunk
@@ -110,7 +131,7 @@ class FusedEngine(Engine):
         # No whole batch: enough to trace and compile, and next to no work.
         order = tf.range(self._train_count, dtype=tf.int32)
         epoch(order, tf.constant(0)).numpy()
-        self._epochs[batch_size] = epoch
+        self._compiled.add(batch_size)
         return time.perf_counter() - started
 
     def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
@@ -122,6 +143,22 @@ class FusedEngine(Engine):
         assert self._evaluation is not None, "prepare() comes first"
         order = tf.range(self._validation_count, dtype=tf.int32)
         return self._read(self._evaluation(order, tf.constant(self._validation_count // self._chunk)))
+
+    def foresee(self, batch_size: int) -> int | None:
+        if not self._xla:
+            return None
+        order = tf.range(self._train_count, dtype=tf.int32)
+        compiled = self._epoch_program(batch_size).experimental_get_compiler_ir(order, tf.constant(0))
+        # The arguments, variables and data, are resident; what is live on return is a few numbers.
+        return temporary_bytes(compiled(stage="optimized_hlo_proto_serialized"))
+
+    def _epoch_program(self, batch_size: int) -> Any:
+        """The epoch's program, traced and compiled when it is first run."""
+        if batch_size not in self._epochs:
+            self._epochs[batch_size] = self._compile(
+                self._model.train_step, self._resident.train, self._train_count, batch_size
+            )
+        return self._epochs[batch_size]
 
     def _compile(self, one_step: Callable[[Any], Any], data: Any, count: int, batch_size: int) -> Callable[..., Any]:
         """`(order, whole_batches) -> metrics`, as one program; the last partial batch is a part of it."""
@@ -159,6 +196,7 @@ class FitEngine(Engine):
     def __init__(self, model: Any, resident: Resident) -> None:
         self._model = model
         self._data = resident.data
+        self._held = resident.held
         self._count = resident.train_count
         self._prepared: set[int] = set()
 
@@ -178,6 +216,10 @@ class FitEngine(Engine):
             stream = self._data.train if steps is None else self._data.train.take(steps * batch_size)
             shuffled = stream.shuffle(min(self._count, SHUFFLE_BUFFER), seed=int(rng.integers(2**31)))
             history = self._model.fit(shuffled.batch(batch_size).prefetch(tf.data.AUTOTUNE), shuffle=False, verbose=0)
+        elif not self._held:
+            order = rng.permutation(self._count)
+            batches = _from_host(self._data.train, order if steps is None else order[: steps * batch_size], batch_size)
+            history = self._model.fit(batches, shuffle=False, verbose=0)
         else:
             order = rng.permutation(self._count)
             batch = take(self._data.train, order if steps is None else order[: steps * batch_size])
@@ -188,7 +230,10 @@ class FitEngine(Engine):
 
     def evaluate(self) -> Figures:
         data = self._data.validation
-        if isinstance(data, tuple):
+        if isinstance(data, tuple) and not self._held:
+            order = np.arange(example_count(data))
+            figures = self._model.evaluate(_from_host(data, order, EVALUATION_BATCH_SIZE), verbose=0, return_dict=True)
+        elif isinstance(data, tuple):
             figures = self._model.evaluate(
                 *data[:2],
                 sample_weight=_weight(data),
@@ -206,6 +251,18 @@ class FitEngine(Engine):
             self._model.train_function = None
 
 
+def temporary_bytes(serialized: bytes) -> int:
+    """What a compiled program allocates beside its arguments, in bytes, by XLA's buffer assignment."""
+    from tensorflow.compiler.xla.service import hlo_pb2
+
+    buffers = hlo_pb2.HloProto.FromString(serialized).buffer_assignment.buffer_allocations
+    return sum(
+        buffer.size
+        for buffer in buffers
+        if not (buffer.is_entry_computation_parameter or buffer.is_constant or buffer.is_thread_local)
+    )
+
+
 def make_engine(name: EngineName, model: Any, resident: Resident) -> Engine:
     """The engine of that name.
 
@@ -216,6 +273,8 @@ def make_engine(name: EngineName, model: Any, resident: Resident) -> Engine:
         return FitEngine(model, resident)
     if resident.data.streamed:
         raise InvalidInput(f"engine {name!r} holds the data on the device; a tf.data training set needs --engine fit.")
+    if not resident.held:
+        raise InvalidInput(f"engine {name!r} holds the data on the device, which does not fit; use --engine fit.")
     if model.run_eagerly:
         raise InvalidInput(f"engine {name!r} compiles the epoch; a model with run_eagerly=True needs --engine fit.")
     return FusedEngine(model, resident, xla=name == "fused-xla")
@@ -251,8 +310,27 @@ def flat(figures: dict[str, Any]) -> dict[str, Any]:
     return {"loss": result.pop("loss"), **result} if "loss" in result else result
 
 
+def _from_host(data: Any, order: npt.NDArray[np.int64], batch_size: int) -> Any:
+    """Batches of arrays that stay in the host's memory, in this order, as a `tf.data.Dataset`."""
+    parts = tuple(item for item in data if item is not None)
+    starts = range(0, len(order), batch_size)
+
+    def batches() -> Iterator[Any]:
+        for start in starts:
+            yield take(parts, order[start : start + batch_size])
+
+    signature = tf.nest.map_structure(lambda leaf: tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype), parts)
+    stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return stream.apply(tf.data.experimental.assert_cardinality(len(starts)))
+
+
 def _on_device(nest: Any) -> Any:
-    return tf.nest.map_structure(tf.constant, tuple(item for item in nest if item is not None))
+    def copy(array: Any) -> Any:
+        # An operation that finds no memory raises ResourceExhaustedError; `tf.constant` ends the process.
+        tf.zeros((np.asarray(array).nbytes,), tf.uint8)
+        return tf.constant(array)
+
+    return tf.nest.map_structure(copy, tuple(item for item in nest if item is not None))
 
 
 def _weight(batch: Any) -> Any:

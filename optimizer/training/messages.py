@@ -1,7 +1,9 @@
 """What the study's process and a worker say to each other: frozen records, no TensorFlow.
 
-The study sends `Setup` once, then `Train` and `Save`, one at a time. The worker answers `Setup` with `Ready`, `Train`
-with one `EpochDone` per epoch, `Save` with `Saved`; or with `Failed` at any time, after which it is of no more use.
+The study sends `Setup` once, then `Foresee`, `Measure`, `Train` and `Save`, one at a time. The worker answers `Setup`
+with `Ready`, `Foresee` with `Foreseen`, `Measure` with one `Measured` per batch size and then `StepTimes`, `Train` with
+one `EpochDone` per epoch, `Save` with `Saved`; with `Remark` before any of them; or with `Failed` at any time, after
+which it is of no more use.
 """
 
 from __future__ import annotations
@@ -21,7 +23,13 @@ ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to; times are on the training clock, compilation off it."""
+    """What one epoch came to; times are on the training clock, compilation off it.
+
+    Attributes:
+        peak_bytes: the most device memory that was in use; None where the device does not tell.
+        joules: energy that the GPU drew, evaluation included; None where it does not tell.
+        side_by_side: whether another worker trained on the same processor meanwhile, so that the times are not its own.
+    """
 
     epoch: int
     train_loss: float
@@ -32,6 +40,9 @@ class Epoch:
     evaluation_seconds: float
     steps: int
     examples_per_second: float
+    peak_bytes: int | None = None
+    joules: float | None = None
+    side_by_side: bool = False
 
     @property
     def diverged(self) -> bool:
@@ -49,21 +60,30 @@ class Setup:
         data_path: handed to the task's `load_data`.
         train_examples: train on so many; all where None.
         device: as `--device`.
-        threads: processor threads for this worker; all of its cores where None.
+        cores: this worker's own processor cores, by number; all that the study may use where None.
         engine: pinned engine; None to time and choose.
         known_engines: what was chosen before on machines of these fingerprints; not timed again.
         learning_rate, extra: a configuration of the space, to build the model once and look at it.
+        memory_limit: bytes of device memory that training may use; all there is where None.
+        hold_data: whether the data may be held on the device; else it is streamed from the host.
+        share: whether a GPU may be shared with other studies.
+        batch_sizes, epochs: how many of each the study is likely to train, to weigh compilation against speed.
     """
 
     task: Task
     data_path: str | None
     train_examples: int | None
     device: str
-    threads: int | None
+    cores: tuple[int, ...] | None
     engine: EngineName | None
     learning_rate: float
     extra: dict[str, Any] = field(default_factory=dict)
     known_engines: dict[str, EngineName] = field(default_factory=dict)
+    memory_limit: int | None = None
+    hold_data: bool = True
+    share: bool = False
+    batch_sizes: int = 10
+    epochs: int = 100
 
 
 @dataclass(frozen=True)
@@ -121,6 +141,8 @@ class Ready:
         parameters: trainable parameters of the model.
         engine: the engine that trials will use.
         timings: of the engines, the chosen one first; empty where the engine was pinned.
+        memory: of the device, as the model and the data leave it.
+        data_held: whether the data is on the device.
     """
 
     machine: Machine
@@ -128,6 +150,101 @@ class Ready:
     parameters: int
     engine: EngineName
     timings: tuple[EngineTiming, ...]
+    memory: DeviceMemory
+    data_held: bool = True
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """What a device's memory is worth to training; bytes.
+
+    Attributes:
+        capacity_bytes: what this worker may use in all.
+        resident_bytes: what parameters, optimizer slots and data held on the device take, whatever the batch size.
+        evaluation_bytes: what evaluation needs for a while, whatever the batch size.
+    """
+
+    capacity_bytes: int
+    resident_bytes: int
+    evaluation_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Foresee:
+    """Say what a training step of these batch sizes needs, without running it."""
+
+    batch_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What the compiler says that a training step needs beside what is resident.
+
+    Attributes:
+        step_bytes: by batch size; empty where the engine's compiler does not tell.
+    """
+
+    step_bytes: dict[int, int]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Run real training steps and an evaluation at these batch sizes, then time the steps.
+
+    Attributes:
+        batch_sizes: ascending.
+        seconds: how long this should take at most; 0 to time nothing.
+    """
+
+    batch_sizes: tuple[int, ...]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A batch size was compiled, and trained and evaluated without failing.
+
+    Attributes:
+        step_bytes: the most device memory that a training step took beside what is resident; None where the device
+            does not tell.
+    """
+
+    batch_size: int
+    compile_seconds: float
+    step_bytes: int | None
+    memory: DeviceMemory
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """What a training step of one batch size takes.
+
+    Attributes:
+        step_time_s: seconds per step, the median of `count` rounds.
+        spread_s: half the range of the rounds' middle half.
+        epoch_overhead_s: what an epoch takes beside its whole steps and its last partial one.
+        count: rounds.
+    """
+
+    batch_size: int
+    step_time_s: float
+    spread_s: float
+    epoch_overhead_s: float
+    count: int
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """The rows of a probe, by batch size."""
+
+    rows: tuple[StepTime, ...]
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something that the user should know, in one line; the answer follows."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -170,5 +287,5 @@ class Failed:
     message: str
 
 
-Request = Setup | Train | Save
-Answer = Ready | EpochDone | Saved | Failed
+Request = Setup | Foresee | Measure | Train | Save
+Answer = Ready | Foreseen | Measured | StepTimes | EpochDone | Saved | Remark | Failed

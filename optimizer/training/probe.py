@@ -22,11 +22,21 @@ PROBE_BATCH_SIZE = 128
 TIMED_SECONDS = 0.25
 """Long against the clock and one slow step, short against a trial."""
 
+REFUSALS = (tf.errors.OpError, NotImplementedError, TypeError, ValueError)
+"""What a model raises that an engine cannot compile."""
+
 
 def choose_engine(
-    task: Task, resident: Resident, *, learning_rate: float, extra: Mapping[str, Any], pinned: EngineName | None = None
+    task: Task,
+    resident: Resident,
+    *,
+    learning_rate: float,
+    extra: Mapping[str, Any],
+    pinned: EngineName | None = None,
+    batch_sizes: int = 10,
+    epochs: int = 100,
 ) -> tuple[Program, list[EngineTiming]]:
-    """Time the engines that can run this model on this device, and keep the fastest.
+    """Time the engines that can run this model on this device, and keep the one that a study is done with first.
 
     `fit` is not timed where a fused engine works: it runs the same operations and its own overhead on top of them.
 
@@ -36,6 +46,7 @@ def choose_engine(
         learning_rate: any rate of the space; steps cost the same at all of them.
         extra: any values of the extra dimensions.
         pinned: use this engine and time nothing.
+        batch_sizes, epochs: of a study: each batch size is compiled once, each epoch trained.
 
     Returns:
         The chosen engine's program, and the timings, the chosen one first.
@@ -49,18 +60,26 @@ def choose_engine(
     timed: list[tuple[EngineTiming, Program]] = []
     refused: list[EngineTiming] = []
     start = state_of(model)
-    candidates: tuple[EngineName, ...] = () if resident.data.streamed or model.run_eagerly else ("fused-xla", "fused")
+    candidates: tuple[EngineName, ...] = ("fused-xla", "fused") if resident.held and not model.run_eagerly else ()
     for engine in candidates:
         program = Program(task, resident, engine, model)
         try:
             timed.append((_time(program), program))
-        except (tf.errors.OpError, NotImplementedError, TypeError, ValueError) as error:
-            refused.append(EngineTiming(engine, float("inf"), 0.0, refusal=str(error).strip().splitlines()[0]))
+        except tf.errors.ResourceExhaustedError:
+            raise
+        except REFUSALS as error:
+            refused.append(EngineTiming(engine, float("inf"), 0.0, refusal=first_line(error)))
         program.load(start)
     if not timed:
         return Program(task, resident, "fit", model), refused
-    timed.sort(key=lambda pair: pair[0].step_time_s)
+    steps = epochs * resident.train_count / min(PROBE_BATCH_SIZE, resident.train_count)
+    timed.sort(key=lambda pair: pair[0].step_time_s * steps + pair[0].compile_seconds * batch_sizes)
     return timed[0][1], [timing for timing, _ in timed] + refused
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _time(program: Program) -> EngineTiming:

@@ -6,6 +6,8 @@ TensorFlow nor runs the user's script again. It ends when its parent does.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -15,20 +17,27 @@ import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 
 from optimizer.errors import BatchoptError
 from optimizer.training.checkpoint import pack, unpack
-from optimizer.training.machine import use_device
+from optimizer.training.gpu import Meter, hold
+from optimizer.training.limits import limit_process
+from optimizer.training.machine import gpu_indices, use_device
+from optimizer.training.memory import shown_bytes
 from optimizer.training.messages import (
     Answer,
+    DeviceMemory,
     EpochDone,
     Failed,
+    Foresee,
+    Measure,
     ProgramStamp,
     Ready,
+    Remark,
     Request,
     Save,
     Saved,
@@ -36,6 +45,9 @@ from optimizer.training.messages import (
     Train,
 )
 from optimizer.training.task import Dataset, leaves
+
+if TYPE_CHECKING:
+    from optimizer.training.engines import Resident
 
 PROGRAMS_KEPT = 4
 """Compiled programs held at once, where trials differ in more than variables."""
@@ -56,25 +68,38 @@ class Trainer:
     """
 
     def __init__(self, setup: Setup) -> None:
-        machine = use_device(setup.device, setup.threads)
+        machine = use_device(setup.device, setup.cores, memory_limit=setup.memory_limit)
         # TensorFlow is configured by now; these modules may import it.
-        from optimizer.training import engines, probe, program
+        from optimizer.training import engines, measure, probe, program
 
+        self._meter = Meter((gpu_indices(setup.device) or (0,))[0] if machine.kind == "gpu" else None)
+        card = self._meter.card()
+        if card is not None and not setup.share:
+            self._held = contextlib.ExitStack()
+            self._held.enter_context(hold(card.uuid))
         self._task = setup.task
-        self._resident = engines.Resident(setup.task.load_data(setup.data_path).split(setup.train_examples))
+        data = setup.task.load_data(setup.data_path).split(setup.train_examples)
+        self._gauge = measure.Gauge(machine.kind)
+        capacity = measure.capacity_bytes(machine, setup.memory_limit, self._gauge.in_use())
+        self.remarks: list[str] = []
+        if setup.memory_limit is not None:
+            limit_process(capacity)
+        self._resident = self._held_if_it_fits(data, capacity, asked=setup.hold_data and setup.engine != "fit")
         first, timings = probe.choose_engine(
             setup.task,
             self._resident,
             learning_rate=setup.learning_rate,
             extra=setup.extra,
-            pinned=setup.engine or setup.known_engines.get(machine.fingerprint),
+            pinned=setup.engine or (setup.known_engines.get(machine.fingerprint) if self._resident.held else "fit"),
+            batch_sizes=setup.batch_sizes,
+            epochs=setup.epochs,
         )
         self._engine = first.engine.name
         key = program.signature(first.model)
         self._programs = {key: first}
         self._current: program.Program = first
         self._position: tuple[int, int] | None = None
-        data = self._resident.data
+        self._memory = DeviceMemory(capacity, self._gauge.in_use())
         self.ready = Ready(
             machine=machine,
             program=ProgramStamp(
@@ -87,7 +112,32 @@ class Trainer:
             parameters=int(first.model.count_params()),
             engine=self._engine,
             timings=tuple(timings),
+            memory=self._memory,
+            data_held=self._resident.held,
         )
+
+    def _held_if_it_fits(self, data: Dataset, capacity: int, *, asked: bool) -> Resident:
+        """The data on the device; on the host where it does not fit, or was not asked for there."""
+        import tensorflow as tf
+
+        from optimizer.training.engines import Resident
+
+        resident = Resident(data, held=asked)
+        if not resident.held:
+            return resident
+        try:
+            if resident.bytes < capacity:
+                # Made when first looked at.
+                _ = resident.train, resident.validation
+                return resident
+        except tf.errors.ResourceExhaustedError:
+            del resident
+        streamed = Resident(data, held=False)
+        self.remarks.append(
+            f"the data, {shown_bytes(streamed.bytes)}, does not fit on the device beside training "
+            f"({shown_bytes(capacity)} in all): it stays on the host, and epochs are slower"
+        )
+        return streamed
 
     def answer(self, request: Request) -> Iterator[Answer]:
         """Do as asked, and say what came of it."""
@@ -95,6 +145,12 @@ class Trainer:
             yield from self._train(request)
         elif isinstance(request, Save):
             yield self._save(request)
+        elif isinstance(request, Foresee):
+            from optimizer.training.measure import foresee
+
+            yield foresee(self._current, request.batch_sizes)
+        elif isinstance(request, Measure):
+            yield from self._measure(request)
         else:
             raise TypeError(f"a worker is set up once; it cannot answer {type(request).__name__}")
 
@@ -104,18 +160,38 @@ class Trainer:
         compile_seconds = 0.0
         if self._position != (request.trial, request.from_epoch):
             compile_seconds = self._load(request)
+            yield from self._said()
         process = psutil.Process()
         for number in range(request.from_epoch + 1, request.until_epoch + 1):
             rng = epoch_rng(request.study_seed, request.trial, number)
+            self._gauge.reset()
+            before = self._meter.joules()
             figures = self._current.epoch(number, batch_size=request.batch_size, rng=rng)
+            after = self._meter.joules()
+            drawn = None if before is None or after is None else after - before
+            figures = dataclasses.replace(figures, peak_bytes=self._gauge.peak(), joules=drawn)
             self._position = (request.trial, number)
             yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss)
             compile_seconds = 0.0
             if figures.diverged:
                 return
 
+    def _said(self) -> Iterator[Remark]:
+        """What there is to say, once."""
+        remarks, self.remarks = self.remarks, []
+        return map(Remark, remarks)
+
+    def _measure(self, request: Measure) -> Iterator[Answer]:
+        from optimizer.training.measure import measure
+
+        self._position = None
+        start = self._current.state()
+        yield from measure(self._current, self._memory, self._gauge, request.batch_sizes, request.seconds)
+        self._current.load(start)
+
     def _load(self, request: Train) -> float:
         """Put the request's trial on the device, compiled; returns the seconds of compilation."""
+        from optimizer.training.probe import REFUSALS, first_line
         from optimizer.training.program import Program, build, signature, state_of, trial_seed
 
         self._position = None
@@ -129,8 +205,19 @@ class Trainer:
             while len(self._programs) >= PROGRAMS_KEPT:
                 del self._programs[next(iter(self._programs))]
             self._programs[key] = Program(self._task, self._resident, self._engine, fresh)
+        # Before anything is compiled: it may be as large as the model that is trained.
+        del fresh
         self._current = self._programs[key]
-        compile_seconds = self._current.prepare(request.batch_size)
+        try:
+            compile_seconds = self._current.prepare(request.batch_size)
+        except REFUSALS as refusal:
+            # Another value of an extra dimension may make a model that XLA cannot compile.
+            if self._current.engine.name != "fused-xla" or is_out_of_memory(refusal):
+                raise
+            self.remarks.append(f"XLA refuses this model: {first_line(refusal)}; it is trained by engine fused")
+            self._current = Program(self._task, self._resident, "fused", self._current.model)
+            self._programs[key] = self._current
+            compile_seconds = self._current.prepare(request.batch_size)
         self._current.load(state)
         return compile_seconds
 
@@ -158,11 +245,17 @@ def failure(error: Exception) -> Failed:
     if isinstance(error, BatchoptError):
         return Failed("input", type(error).__name__, str(error))
     kind = type(error).__name__
-    if isinstance(error, MemoryError) or kind == "ResourceExhaustedError":
-        return Failed("memory", kind, str(error))
-    if kind in ("InternalError", "UnknownError") and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
-        return Failed("memory", kind, str(error))
+    if is_out_of_memory(error):
+        return Failed("memory", kind, str(error) or kind)
     return Failed("task", kind, "".join(traceback.format_exception(error)))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device's or the host's memory did not suffice."""
+    kind = type(error).__name__
+    if isinstance(error, MemoryError) or kind == "ResourceExhaustedError":
+        return True
+    return kind in ("InternalError", "UnknownError") and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
 
 
 def main() -> None:
@@ -177,6 +270,8 @@ def main() -> None:
             request: Request = pickle.loads(connection.recv_bytes())
             if isinstance(request, Setup):
                 trainer = Trainer(request)
+                for remark in trainer.remarks:
+                    connection.send(Remark(remark))
                 connection.send(trainer.ready)
             else:
                 assert trainer is not None, "Setup comes first"

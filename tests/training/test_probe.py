@@ -31,12 +31,17 @@ def choose(build_model: Any, data: Dataset, **options: Any) -> Any:
     return choose_engine(Task(build_model, lambda path: data), Resident(data), learning_rate=0.1, extra={}, **options)
 
 
-def test_the_engine_with_the_shortest_step_is_chosen(mnist_slice: Dataset) -> None:
-    program, timings = choose(net, mnist_slice)
+def test_in_a_long_study_the_engine_with_the_shortest_step_is_chosen(mnist_slice: Dataset) -> None:
+    program, timings = choose(net, mnist_slice, batch_sizes=1, epochs=10**9)
     assert {timing.engine for timing in timings} == {"fused-xla", "fused"}
     assert program.engine.name == timings[0].engine
     assert 0 < timings[0].step_time_s <= timings[1].step_time_s
-    assert all(timing.compile_seconds > 0 for timing in timings)
+
+
+def test_in_a_short_study_the_engine_that_compiles_fastest_is_chosen(mnist_slice: Dataset) -> None:
+    program, timings = choose(net, mnist_slice, batch_sizes=10**6, epochs=1)
+    assert program.engine.name == timings[0].engine
+    assert 0 < timings[0].compile_seconds <= timings[1].compile_seconds
 
 
 def test_a_model_that_xla_refuses_is_trained_without_it_and_says_why(mnist_slice: Dataset) -> None:

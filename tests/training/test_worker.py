@@ -34,7 +34,7 @@ def setup(**changes: Any) -> Setup:
         "data_path": None,
         "train_examples": None,
         "device": "cpu",
-        "threads": None,
+        "cores": None,
         "engine": "fused",
         "learning_rate": 1e-3,
     }
