@@ -19,6 +19,7 @@ from optimizer.options import (
     DEFAULT_TRIALS,
     Budget,
     Options,
+    parse_bytes,
     parse_configuration,
     parse_duration,
 )
@@ -147,11 +148,14 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
     @click.option("--no-stop", is_flag=True, help="Use the whole budget, even where no gain is expected any more.")
     @click.option("--try", "tries", metavar="32:0.001", multiple=True, help="Train this first; may be repeated.")
     @click.option("--seed", type=int, help="Decides what is tried and how trials begin.  [default: 0]")
-    @click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
+    @click.option("--workers", type=int, help="Worker processes.  [default: one on each GPU, or one]")
     @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu|gpu:0,1", help="Where to train.")
     @click.option("--engine", metavar="|".join(ENGINES), help="Pin the engine.  [default: the fastest]")
     @click.option("--data", metavar="PATH", help="Another data file of the same layout.")
     @click.option("--train-examples", type=int, help="Train on so many examples.  [default: all]")
+    @click.option("--memory-limit", metavar="2GiB", help="Train as on a device with so much memory.")
+    @click.option("--no-probe", is_flag=True, help="Do not measure the machine; use what was recorded.")
+    @click.option("--share", is_flag=True, help="Use a GPU although another study uses it.")
     @click.option("--no-pruning", is_flag=True, help="Train every trial to its last epoch.")
     @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and stop.")
     @click.option("--quiet", is_flag=True, help="No progress, only the report.")
@@ -167,6 +171,8 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         tries: tuple[str, ...],
         no_pruning: bool,
         no_stop: bool,
+        no_probe: bool,
+        memory_limit: str | None,
         plan_only: bool,
         quiet: bool,
         as_json: bool,
@@ -181,7 +187,12 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
             Goal(goal.kind, epochs=epochs),
             name=study,
             storage=storage,
-            options=Options(prune=not no_pruning, **options),
+            options=Options(
+                prune=not no_pruning,
+                probe=not no_probe,
+                memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+                **options,
+            ),
         )
         budget = Budget(
             trials=DEFAULT_TRIALS if trials is None and time_budget is None else trials,

@@ -9,12 +9,13 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 
 from optimizer import errors
+from optimizer.capacity import Capacity
 from optimizer.report.events import Ended, Listener, Noted, Stepped, Trained, TrialEnded
 from optimizer.search.steps import Search, Step
+from optimizer.seat import Progress, Seat, as_error
 from optimizer.signals import Interruption
 from optimizer.store.ledger import Ledger
 from optimizer.store.records import LEASE_SECONDS
@@ -27,35 +28,11 @@ DEATHS_ALLOWED = 3
 WORKER_GROWTH_BYTES = 1 << 30
 """A worker that has grown by this much is replaced between two trials: TensorFlow gives memory back only at exit."""
 
+NEARLY_ALL = 0.9
+"""Of the device's memory: signal 9 above this is taken for the kernel's, for want of memory."""
+
 TICK_SECONDS = 0.2
 """How often the loop looks up from waiting, for signals and leases."""
-
-
-@dataclass
-class Progress:
-    """How far an unfinished trial is."""
-
-    batch_size: int
-    learning_rate: float
-    epochs: int = 0
-    accuracy: float | None = None
-    train_seconds: float = 0.0
-
-
-@dataclass
-class Seat:
-    """A worker's place: who sits there, what it does, and which trial it holds on its device."""
-
-    worker: Worker
-    ready: Ready | None = None
-    step: Step | None = None
-    held: tuple[int, int] | None = None
-    first_bytes: int = 0
-    bytes: int = 0
-
-    @property
-    def free(self) -> bool:
-        return self.ready is not None and self.step is None
 
 
 class Loop:
@@ -65,6 +42,7 @@ class Loop:
         ledger: where everything is written.
         search: what decides.
         seats: the workers; the first is ready.
+        capacity: what the machine holds; told what is found out.
         unfinished: trials of this process that were begun in an earlier session, by number.
         seed: the study's.
         max_epochs: epochs of a whole trial.
@@ -79,6 +57,7 @@ class Loop:
         search: Search,
         seats: Sequence[Seat],
         *,
+        capacity: Capacity,
         unfinished: Mapping[int, Progress],
         seed: int,
         max_epochs: int,
@@ -89,6 +68,7 @@ class Loop:
         self._ledger = ledger
         self._search = search
         self._seats = list(seats)
+        self._capacity = capacity
         self._seed = seed
         self._max_epochs = max_epochs
         self._until = until
@@ -142,6 +122,11 @@ class Loop:
         held = (step.trial, step.from_epoch)
         seat = next((seat for seat in free if seat.held == held), free[0])
         self._progress.setdefault(step.trial, Progress(step.batch_size, step.learning_rate))
+        largest = self._capacity.max_batch_size
+        if largest is not None and step.batch_size > largest:
+            # Queued, or begun on a larger machine.
+            self._exceed_memory(step)
+            return
         self._listener(Stepped(step))
         if seat.held != held:
             self._put_aside(seat)
@@ -195,7 +180,7 @@ class Loop:
             self._bury(seat, death)
             return
         if isinstance(answer, Ready):
-            seat.ready = answer
+            self._seat_again(seat, answer)
         elif isinstance(answer, Remark):
             self._listener(Noted(answer.text))
         elif isinstance(answer, EpochDone):
@@ -208,7 +193,10 @@ class Loop:
         assert step is not None and seat.ready is not None, "an epoch belongs to a step"
         seat.bytes = done.worker_bytes
         seat.first_bytes = seat.first_bytes or done.worker_bytes
+        if self._has_company(seat):
+            figures = dataclasses.replace(figures, side_by_side=True)
         self._ledger.add_epoch(step.trial, seat.ready.machine, figures, done.compile_seconds)
+        self._capacity.trained(step.batch_size, figures.train_seconds, side_by_side=figures.side_by_side)
         progress = self._progress[step.trial]
         if figures.epoch > progress.epochs:
             progress.epochs = figures.epoch
@@ -233,15 +221,45 @@ class Loop:
 
     def _meet_failure(self, seat: Seat, failed: Failed) -> None:
         if failed.kind == "memory" and seat.step is not None and seat.ready is not None:
-            trial = seat.step.trial
-            # By how much is not known here; any positive number says that it does not fit.
-            self._ledger.exceed_memory(trial, bytes_over=1.0)
-            self._search.infeasible(trial, "memory")
-            self._end(trial, "pruned", note="out of memory")
-            seat.worker.kill()
-            self._replace(seat)
+            self._run_out(seat, seat.step)
             return
         raise as_error(failed)
+
+    def _run_out(self, seat: Seat, step: Step) -> None:
+        """A worker ran out of memory: that size and all larger ones are out, and another worker goes on."""
+        self._capacity.exclude(step.batch_size)
+        self._ledger.add_memory(self._capacity.rows)
+        self._exceed_memory(step)
+        seat.worker.kill()
+        self._replace(seat)
+
+    def _exceed_memory(self, step: Step) -> None:
+        self._ledger.exceed_memory(step.trial, self._capacity.bytes_over(step.batch_size))
+        self._search.infeasible(step.trial, "memory")
+        self._end(step.trial, "pruned", note="out of memory")
+
+    def _seat_again(self, seat: Seat, ready: Ready) -> None:
+        """A worker is ready, the first of its seat or a later one, on the machine that there is now."""
+        was = seat.ready.machine if seat.ready is not None else None
+        if was is not None and was.fingerprint != ready.machine.fingerprint:
+            if was.kind == "gpu" != ready.machine.kind:
+                raise errors.DeviceError(
+                    f"the GPU {was.device} is gone; everything finished is kept. Bring it back, or use --device cpu."
+                )
+            self._listener(Noted(f"the machine has changed: {was.cores} cores before, {ready.machine.cores} now"))
+        seat.ready = ready
+        self._ledger.add_machine(ready.machine, ready.engine)
+
+    def _has_company(self, seat: Seat) -> bool:
+        """Whether another worker uses the same device; the cores of one processor share its memory and clock."""
+        mine = seat.worker.setup.device
+        cpu = seat.ready is None or seat.ready.machine.kind == "cpu"
+        return any(cpu or other.worker.setup.device == mine for other in self._seats if other is not seat)
+
+    def _needs_all(self, batch_size: int) -> bool:
+        """Whether a batch size comes so near the end of memory that a killed worker is likely to have met it."""
+        need, memory = self._capacity.needed(batch_size), self._capacity.memory
+        return need is not None and memory is not None and need > NEARLY_ALL * memory.capacity_bytes
 
     def _bury(self, seat: Seat, death: Died) -> None:
         """A worker died: replace it, and go on with its trial, unless the trial seems to be the cause."""
@@ -249,6 +267,9 @@ class Loop:
         seat.worker.kill()
         if step is None:
             raise errors.WorkerDied(str(death))
+        if death.out_of_memory or (death.killed and self._needs_all(step.batch_size)):
+            self._run_out(seat, step)
+            return
         self._deaths[step.trial] += 1
         if self._deaths[step.trial] < DEATHS_ALLOWED:
             self._listener(Noted(f"trial {step.trial}: {str(death).splitlines()[0]}; it is taken up again"))
@@ -294,13 +315,3 @@ class Loop:
         if time.monotonic() - self._renewed > LEASE_SECONDS / 3:
             self._ledger.renew()
             self._renewed = time.monotonic()
-
-
-def as_error(failed: Failed) -> errors.BatchoptError:
-    """What a worker said, as the exception it was."""
-    if failed.kind == "input":
-        kind = getattr(errors, failed.error, errors.BatchoptError)
-        return kind(failed.message)
-    if failed.kind == "memory":
-        return errors.DeviceError(f"not enough memory to set up the study: {failed.message.splitlines()[0]}")
-    return errors.TaskFailed(failed.message)

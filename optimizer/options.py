@@ -27,11 +27,15 @@ class Options:
         search: `auto`, our own, or one of `SEARCHES`; None for the study's own, `auto` for a new one.
         seed: decides what is tried and how each trial begins; None for the study's own, 0 for a new one.
         prune: whether trials may be stopped, or put aside, before their last epoch.
-        workers: worker processes; several on one processor share its cores.
+        workers: worker processes; several on one processor share its cores. None for one on each GPU that `device`
+            names, or one on a processor.
         device: `auto`, `cpu`, `gpu`, or `gpu:0,1`.
         engine: pins one; None to time them and choose.
         data: handed to the task's `load_data`.
         train_examples: train on so many examples; all where None.
+        memory_limit: bytes of device memory that training may use; all there is where None.
+        probe: whether the machine may be measured; else what was recorded is used.
+        share: whether a GPU may be shared, with other studies or by several workers.
 
     Raises:
         InvalidInput: naming the option and what to write.
@@ -40,11 +44,14 @@ class Options:
     search: str | None = None
     seed: int | None = None
     prune: bool = True
-    workers: int = 1
+    workers: int | None = None
     device: str = "auto"
     engine: EngineName | None = None
     data: str | None = None
     train_examples: int | None = None
+    memory_limit: int | None = None
+    probe: bool = True
+    share: bool = False
 
     def __post_init__(self) -> None:
         if self.search not in (None, AUTO_SEARCH, *SEARCHES):
@@ -55,7 +62,10 @@ class Options:
             raise InvalidInput(f"--engine {self.engine}: unknown. Use {_one_of(ENGINES)}.")
         if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
             raise InvalidInput(f"--seed {self.seed}: give a whole number from 0 to {MAX_SEED}.")
-        at_least_one("--workers", self.workers)
+        if self.workers is not None:
+            at_least_one("--workers", self.workers)
+        if self.memory_limit is not None:
+            at_least_one("--memory-limit", self.memory_limit)
         if self.train_examples is not None:
             at_least_one("--train-examples", self.train_examples)
         gpu_indices(self.device)
@@ -105,6 +115,22 @@ def parse_duration(text: str) -> float:
     if not seconds > 0:
         raise InvalidInput(f"--time-budget {text}: write 90s, 10m, or 1h30m.")
     return float(seconds)
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from `2GiB`, `512MiB`, `1.5GB` or a plain number of bytes; GB counts by thousands, GiB by 1024.
+
+    Raises:
+        InvalidInput: anything else, or nothing above 0.
+    """
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?)B?|B)?", text.strip(), re.IGNORECASE)
+    count = 0
+    if parts:
+        base = 1024 if parts[3] else 1000
+        count = int(float(parts[1]) * base ** (" KMGT".index(parts[2].upper()) if parts[2] else 0))
+    if count < 1:
+        raise InvalidInput(f"--memory-limit {text}: write 2GiB, 512MiB, or a number of bytes.")
+    return count
 
 
 def parse_configuration(text: str) -> Configuration:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from optimizer.loop import Progress
+from optimizer.capacity import Capacity
 from optimizer.options import AUTO_SEARCH, Budget, Options
 from optimizer.search.optuna_search import OptunaSearch
 from optimizer.search.scheduled_search import ScheduledSearch
 from optimizer.search.scheduler import Scheduler
 from optimizer.search.steps import Search
 from optimizer.search.trials import Trial, TrialState
+from optimizer.seat import Progress
 from optimizer.store.history import DIVERGED, OUT_OF_MEMORY, TrialRecord, read_trials
 from optimizer.store.ledger import Ledger
 from optimizer.store.stamp import Stamp
 
 
-def make_search(ledger: Ledger, stamp: Stamp, options: Options, budget: Budget) -> tuple[Search, dict[int, Progress]]:
+def make_search(
+    ledger: Ledger, stamp: Stamp, options: Options, budget: Budget, capacity: Capacity
+) -> tuple[Search, dict[int, Progress]]:
     """The search of a study, fed with its trials; those that nobody trains any more become this process's.
+
+    `capacity` says what this machine holds and what an epoch costs on it.
 
     Returns:
         The search, and how far each trial is that this process has taken up.
@@ -25,9 +30,13 @@ def make_search(ledger: Ledger, stamp: Stamp, options: Options, budget: Budget) 
     adopted = dict(ledger.adopt())
     records = read_trials(ledger.study, ledger.records)
     search = options.search or stamp.search
+    for record in records:
+        for row in record.epochs:
+            if row["machine"] == capacity.machine and record.batch_size is not None:
+                capacity.trained(record.batch_size, row["train_seconds"], side_by_side=row["side_by_side"])
     unfinished = {record.number: _progress(record) for record in records if record.number in adopted}
     if search == AUTO_SEARCH:
-        return _scheduled(ledger, stamp, options, budget, records, adopted), unfinished
+        return _scheduled(ledger, stamp, options, budget, records, adopted, capacity), unfinished
     optuna_search = OptunaSearch(
         ledger.study,
         stamp.space,
@@ -36,6 +45,7 @@ def make_search(ledger: Ledger, stamp: Stamp, options: Options, budget: Budget) 
         max_epochs=stamp.goal.epochs,
         budget_left=lambda: budget.trials is None or ledger.count_started() < budget.trials,
         prune=options.prune,
+        max_batch_size=lambda: capacity.max_batch_size,
     )
     for number, epoch in adopted.items():
         optuna_search.adopt(ledger.frozen(number), epoch)
@@ -49,6 +59,7 @@ def _scheduled(
     budget: Budget,
     records: Sequence[TrialRecord],
     adopted: Mapping[int, int],
+    capacity: Capacity,
 ) -> ScheduledSearch:
     epochs = stamp.goal.epochs
     scheduler = Scheduler(
@@ -58,6 +69,8 @@ def _scheduled(
         max_trials=budget.trials,
         until=budget.until_known,
         pause=options.prune,
+        max_batch_size=capacity.max_batch_size,
+        seconds_per_epoch=capacity.seconds_per_epoch(),
     )
     past = [
         _as_trial(record, mine=record.number in adopted, max_epochs=epochs)
@@ -92,7 +105,8 @@ def _state(record: TrialRecord, *, mine: bool) -> tuple[TrialState, str]:
         return ("paused" if mine else "running"), ""
     if record.state == "fail":
         return "infeasible", "failed"
-    infeasible = {DIVERGED: "diverged", OUT_OF_MEMORY: "memory"}
+    # What ran out of memory did so on its machine, maybe another one; what this one holds, its capacity says.
+    infeasible = {DIVERGED: "diverged", OUT_OF_MEMORY: "failed"}
     return ("infeasible", infeasible[record.note]) if record.note in infeasible else ("stopped", "")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,20 +10,22 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import TrialState
 
+from optimizer.capacity import Capacity
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound
-from optimizer.loop import Loop, Seat, as_error
+from optimizer.loop import Loop
 from optimizer.options import AUTO_SEARCH, DEFAULT_SEED, Budget, Configuration, Options
 from optimizer.report.events import Listener, Opened, Starting, ignore
 from optimizer.report.reading import read_report
 from optimizer.report.recommendation import Report
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
+from optimizer.seat import Seat
+from optimizer.seating import first_setup, further_seats, measured, new_capacity, seated
 from optimizer.signals import Interruption
 from optimizer.store.database import Database, check_storage, open_database, shown, storage_url
 from optimizer.store.ledger import ENGINES, Ledger
+from optimizer.store.measurements import Measurements, measured_on
 from optimizer.store.stamp import Stamp, check_program, check_question, check_seed
-from optimizer.training.client import Died, Worker
-from optimizer.training.machine import core_shares, gpu_indices
-from optimizer.training.messages import EngineName, Failed, Ready, Setup
+from optimizer.training.messages import EngineName, Ready
 from optimizer.training.task import Goal, Task
 
 Space = SearchSpace | Callable[[int], SearchSpace]
@@ -114,24 +115,26 @@ class Study:
 
         budget = budget or Budget()
         with Interruption() as interruption:
-            seat, plan = self._prepare(budget, tries, listener, interruption)
+            seat, plan, capacity = self._prepare(budget, tries, listener, interruption, probing=True)
             try:
                 database = open_database(self.storage, create=True)
                 ledger = Ledger(database, self._open_or_create(database, plan.stamp))
+                seats = [seat, *further_seats(seat, self.options)]
             except BaseException:
                 seat.worker.kill()
                 raise
             assert seat.ready is not None
             ledger.add_machine(seat.ready.machine, seat.ready.engine)
+            ledger.measured(seat.ready, self.options.memory_limit, capacity.step_rows, capacity.rows)
             for configuration in tries:
                 ledger.study.enqueue_trial(_params(configuration), skip_if_exists=True)
             listener(plan.opened)
-            search, unfinished = make_search(ledger, plan.stamp, self.options, budget)
-            seats = [seat, *(Seat(Worker(setup)) for setup in self._setups(seat.ready)[1:])]
+            search, unfinished = make_search(ledger, plan.stamp, self.options, budget, capacity)
             Loop(
                 ledger,
                 search,
                 seats,
+                capacity=capacity,
                 unfinished=unfinished,
                 seed=plan.stamp.seed,
                 max_epochs=self.goal.epochs,
@@ -150,7 +153,7 @@ class Study:
             BatchoptError: as `run`.
         """
         with Interruption() as interruption:
-            seat, plan = self._prepare(budget or Budget(), tries, listener, interruption)
+            seat, plan, _ = self._prepare(budget or Budget(), tries, listener, interruption, probing=False)
             seat.worker.kill()
         return plan
 
@@ -163,18 +166,33 @@ class Study:
         return read_report(self.storage, self.name)
 
     def _prepare(
-        self, budget: Budget, tries: Sequence[Configuration], listener: Listener, interruption: Interruption
-    ) -> tuple[Seat, Plan]:
+        self,
+        budget: Budget,
+        tries: Sequence[Configuration],
+        listener: Listener,
+        interruption: Interruption,
+        *,
+        probing: bool,
+    ) -> tuple[Seat, Plan, Capacity]:
         """Check everything that can be checked without writing, a worker that can train included."""
         early = self._space_for(PROVISIONAL_EXAMPLES)
         if early == self._space_for(PROVISIONAL_EXAMPLES + 1):
             # It does not depend on the data, so what is wrong can be said before anything is started.
             _check_tries(tries, early)
         found = self._find()
-        listener(Starting(self.options.workers))
-        worker = Worker(dataclasses.replace(self._setups()[0], known_engines=found.engines if found else {}))
+        listener(Starting(self.options.workers or 1))
+        setup = first_setup(
+            self.task,
+            self.options,
+            early,
+            goal=self.goal,
+            budget=budget,
+            known_engines=found.engines if found else {},
+        )
+        seat = seated(setup, smallest=early.smallest, interruption=interruption, listener=listener)
+        ready = seat.ready
+        assert ready is not None
         try:
-            ready = _await_ready(worker, interruption)
             space = self._space_for(ready.program.train_examples)
             if space.largest > ready.program.train_examples:
                 raise InvalidInput(
@@ -191,9 +209,14 @@ class Study:
                 seed=DEFAULT_SEED if self.options.seed is None else self.options.seed,
                 search=self.options.search or AUTO_SEARCH,
             )
+            capacity = self._recorded(ready, space)
         except BaseException:
-            worker.kill()
+            seat.worker.kill()
             raise
+        if probing and self.options.probe:
+            seat, capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
+            ready = seat.ready or ready
+            _check_held(tries, capacity, seat)
         opened = Opened(
             study=self.name,
             storage=self._shown_storage,
@@ -204,8 +227,26 @@ class Study:
             trials=budget.trials,
             finished=found.finished if found else 0,
             running=found.running if found else 0,
+            max_batch_size=capacity.max_batch_size,
         )
-        return Seat(worker, ready), Plan(opened, stamp, new=found is None)
+        return seat, Plan(opened, stamp, new=found is None), capacity
+
+    def _recorded(self, ready: Ready, space: SearchSpace) -> Capacity:
+        """What this database knows of this program on this machine."""
+        capacity = new_capacity(ready, space)
+        try:
+            database = open_database(self.storage, create=False)
+        except StorageNotFound:
+            return capacity
+        try:
+            measurements = Measurements(database.engine)
+            key = measured_on(ready.machine, ready.program, ready.engine)
+            rows = measurements.memory(key, self.options.memory_limit)
+            capacity = Capacity(capacity.sizes, ready.memory, rows, machine=ready.machine.fingerprint)
+            capacity.timed(measurements.step_times(key), ready.program.train_examples)
+        finally:
+            database.engine.dispose()
+        return capacity
 
     def _find(self) -> _Found | None:
         """The study, if it is there, checked to be the one that is asked for.
@@ -250,29 +291,6 @@ class Study:
     def _shown_storage(self) -> str:
         return shown(storage_url(self.storage))
 
-    def _setups(self, ready: Ready | None = None) -> list[Setup]:
-        """What each worker is told; the later ones take the engine that the first one chose."""
-        options = self.options
-        space = self._space_for(PROVISIONAL_EXAMPLES if ready is None else ready.program.train_examples)
-        _, rate = space.from_unit([0.5, 0.5])
-        gpus = gpu_indices(options.device)
-        devices = [f"gpu:{index}" for index in gpus] if gpus else [options.device]
-        shares = core_shares(options.workers) if options.workers > 1 else [None]
-        first = Setup(
-            task=self.task,
-            data_path=options.data,
-            train_examples=options.train_examples,
-            device=devices[0],
-            cores=shares[0],
-            engine=options.engine if ready is None else ready.engine,
-            learning_rate=rate,
-            extra=space.middle_of_extra(),
-        )
-        return [
-            dataclasses.replace(first, device=devices[number % len(devices)], cores=shares[number])
-            for number in range(options.workers)
-        ]
-
     def _space_for(self, train_examples: int) -> SearchSpace:
         return self._space if isinstance(self._space, SearchSpace) else self._space(train_examples)
 
@@ -292,25 +310,22 @@ class Study:
         return study
 
 
-def _await_ready(worker: Worker, interruption: Interruption) -> Ready:
-    while not worker.connection.poll(0.1):
-        interruption.check()
-    try:
-        answer = worker.receive()
-    except Died as death:
-        raise as_error(Failed("task", "Died", str(death))) from None
-    if isinstance(answer, Failed):
-        raise as_error(answer)
-    assert isinstance(answer, Ready)
-    return answer
-
-
 def _params(configuration: Configuration) -> dict[str, object]:
     return {
         BATCH_SIZE: configuration.batch_size,
         LEARNING_RATE: configuration.learning_rate,
         **configuration.extra,
     }
+
+
+def _check_held(tries: Sequence[Configuration], capacity: Capacity, seat: Seat) -> None:
+    largest = capacity.max_batch_size
+    for size in (configuration.batch_size for configuration in tries):
+        if largest is not None and size > largest:
+            seat.worker.kill()
+            raise InvalidInput(
+                f"--try {size}: batch size {size} does not fit in the memory of this machine; {largest} does."
+            )
 
 
 def _check_tries(tries: Sequence[Configuration], space: SearchSpace) -> None:

@@ -25,7 +25,7 @@ from studies.data import load_mnist
 from studies.mnist import build_model
 
 STUDIES = Path(__file__).parents[1] / "studies"
-SMALL = ["--train-examples", "2000", "--batch-sizes", "32..512", "--engine", "fused", "--device", "cpu"]
+SMALL = ["--train-examples", "2000", "--batch-sizes", "32..512", "--engine", "fused", "--device", "cpu", "--no-probe"]
 
 
 def script(folder: Path, *options: str, name: str = "mnist.py") -> list[str]:
@@ -47,7 +47,7 @@ def small_mnist(path: str | None) -> Dataset:
 
 
 def study_in(folder: Path, build: Any = build_model, goal: Goal | None = None, **options: Any) -> Study:
-    defaults = {"device": "cpu", "engine": "fused", "prune": False}
+    defaults = {"device": "cpu", "engine": "fused", "prune": False, "probe": False}
     return Study(
         Task(build, small_mnist),
         SearchSpace([16, 64, 256], (1e-3, 1e-1)),

@@ -18,6 +18,20 @@ class Starting:
 
 
 @dataclass(frozen=True)
+class Probing:
+    """The machine is being measured.
+
+    Attributes:
+        batch_size: what is tried for memory now; None while steps are timed.
+        done, of: how many batch sizes have been tried, and about how many will be.
+    """
+
+    batch_size: int | None
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
 class Opened:
     """The study is open and its first worker ready.
 
@@ -25,6 +39,7 @@ class Opened:
         trials: how many trials the study is to have; None where only time ends it.
         finished: how many it has already.
         running: how many were left unfinished, to be taken up again.
+        max_batch_size: the largest batch size of the space that this machine holds; None where all fit.
     """
 
     study: str
@@ -36,6 +51,7 @@ class Opened:
     trials: int | None
     finished: int
     running: int
+    max_batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ class Ended:
     reason: str
 
 
-Event = Starting | Opened | Stepped | Trained | TrialEnded | Noted | Ended
+Event = Starting | Probing | Opened | Stepped | Trained | TrialEnded | Noted | Ended
 Listener = Callable[[Event], None]
 
 

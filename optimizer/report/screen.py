@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from optimizer.report.events import Ended, Event, Noted, Opened, Starting, Stepped, Trained, TrialEnded
+from optimizer.report.events import Ended, Event, Noted, Opened, Probing, Starting, Stepped, Trained, TrialEnded
 from optimizer.report.recommendation import Report
 from optimizer.search.steps import Step
 from optimizer.store.history import TrialRecord
@@ -99,17 +99,26 @@ def opened_lines(opened: Opened) -> list[str]:
     cores = f"{machine.cores} core{'s' if machine.cores > 1 else ''}"
     where = f"GPU {machine.device}, {cores}" if machine.kind == "gpu" else f"CPU {machine.processor}, {cores}, no GPU"
     timed = [timing for timing in opened.timings if not timing.refusal]
+    held = f", holds batch sizes up to {opened.max_batch_size}" if opened.max_batch_size is not None else ""
     timings = ", ".join(f"{timing.engine} {1e6 * timing.step_time_s:.0f} us a step" for timing in timed)
-    refused = "".join(f"; {timing.engine} refused: {timing.refusal}" for timing in opened.timings if timing.refusal)
+    refused = [f"{timing.engine} refused: {timing.refusal}" for timing in opened.timings if timing.refusal]
+    said = [timings, *refused] if timings else refused
     goes_on = bool(opened.finished or opened.running)
     history = [f"{opened.finished} trials finished" if goes_on else "new"]
     history += [f"{opened.trials} in all"] if opened.trials is not None else []
     history += [f"{opened.running} to be taken up again"] if opened.running else []
     return [
         f"study    {opened.study} in {opened.storage} ({', '.join(history)})",
-        f"machine  {where}, {machine.memory_bytes / 2**30:.0f} GiB",
-        f"engine   {opened.engine}{f' ({timings}{refused})' if timings else ''}",
+        f"machine  {where}, {machine.memory_bytes / 2**30:.0f} GiB{held}",
+        f"engine   {opened.engine}" + (f" ({'; '.join(said)})" if said else ""),
     ]
+
+
+def probing_line(probing: Probing) -> str:
+    """How far the probe is."""
+    if probing.batch_size is None:
+        return "measuring the machine: timing steps"
+    return f"measuring the machine: batch size {probing.batch_size}, {probing.done + 1} of about {probing.of}"
 
 
 def counted(count: int, noun: str) -> str:
@@ -216,6 +225,8 @@ class LiveView:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Starting):
             self._status = "starting TensorFlow, loading data, timing the engines"
+        elif isinstance(event, Probing):
+            self._status = probing_line(event)
         elif isinstance(event, Opened):
             self._open(event)
         elif isinstance(event, Stepped):

@@ -36,14 +36,15 @@ SEARCHES = ("tpe", "gp", "random", "grid", "qmc")
 
 
 class LadderSampler(BaseSampler):
-    """Any sampler, its batch sizes moved to the nearest of the space's ladder.
+    """Any sampler, its batch sizes moved to the nearest of the space's ladder that the machine holds.
 
     Optuna knows the batch size as one integer range that never changes; what is stored is what was trained.
     """
 
-    def __init__(self, base: BaseSampler, space: SearchSpace) -> None:
+    def __init__(self, base: BaseSampler, space: SearchSpace, max_batch_size: int | None = None) -> None:
         self._base = base
         self._space = space
+        self._max_batch_size = max_batch_size
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._base.infer_relative_search_space(study, trial)
@@ -70,7 +71,17 @@ class LadderSampler(BaseSampler):
         self._base.reseed_rng()
 
     def _snap(self, name: str, value: Any) -> Any:
-        return self._space.nearest_batch_size(value) if name == BATCH_SIZE else value
+        return largest_held(self._space, value, self._max_batch_size) if name == BATCH_SIZE else value
+
+
+def largest_held(space: SearchSpace, batch_size: float, max_batch_size: int | None) -> int:
+    """The batch size of the space that is nearest by ratio among those up to `max_batch_size`, in examples."""
+    nearest = space.nearest_batch_size(batch_size)
+    if max_batch_size is None or nearest <= max_batch_size:
+        return nearest
+    if isinstance(space.batch_size, tuple):
+        return max(space.smallest, max_batch_size)
+    return max((size for size in space.batch_size if size <= max_batch_size), default=space.smallest)
 
 
 class FixedSampler(RandomSampler):
@@ -97,6 +108,7 @@ class OptunaSearch:
         max_epochs: epochs of a whole trial.
         budget_left: whether another trial may be started, asked before each.
         prune: whether trials may be stopped early.
+        max_batch_size: the largest that this machine holds, in examples, asked before each trial.
     """
 
     def __init__(
@@ -109,8 +121,10 @@ class OptunaSearch:
         max_epochs: int,
         budget_left: Callable[[], bool],
         prune: bool,
+        max_batch_size: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.stop_reason = ""
+        self._max_batch_size = max_batch_size
         self._study = study
         self._space = space
         self._search = search
@@ -201,13 +215,15 @@ class OptunaSearch:
             base = TPESampler(seed=trial_seed)
         else:
             base = RandomSampler(seed=trial_seed)
-        return LadderSampler(base, self._space)
+        return LadderSampler(base, self._space, self._max_batch_size())
 
     def _grid(self) -> list[dict[str, Any]]:
         """Every cell of the grid, in an order shuffled by the seed, so that a part of it covers the space."""
         axes = grid_axes(self._space)
         cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-        return [cells[index] for index in np.random.default_rng(self._seed).permutation(len(cells))]
+        shuffled = [cells[index] for index in np.random.default_rng(self._seed).permutation(len(cells))]
+        largest = self._max_batch_size()
+        return [cell for cell in shuffled if largest is None or cell[BATCH_SIZE] <= largest]
 
 
 def grid_axes(space: SearchSpace) -> dict[str, list[Any]]:

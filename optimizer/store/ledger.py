@@ -7,16 +7,18 @@ for. A trial is written to only while its lease is this process's.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optimizer.store.database import Database
 from optimizer.store.history import DIVERGED, FAILURE, MEMORY
+from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
 from optimizer.store.owner import new_owner
 from optimizer.store.records import Records
 from optimizer.training.machine import Machine
-from optimizer.training.messages import Epoch
+from optimizer.training.messages import Epoch, Ready, StepTime
 
 ELAPSED = "elapsed_seconds"
 """User attribute of a study: wall seconds of all its sessions."""
@@ -34,6 +36,8 @@ class Ledger:
         self.owner = new_owner()
         self._trials: dict[int, Trial] = {}
         self._engine = ""
+        self._database = database.engine
+        self._measured: tuple[MeasuredOn, int | None] | None = None
 
     def count_started(self) -> int:
         """How many trials the study has, those that wait to be started left out."""
@@ -131,6 +135,20 @@ class Ledger:
         self._engine = engine
         self.records.add_machine(machine)
         self.study.set_user_attr(ENGINES, self.study.user_attrs.get(ENGINES, {}) | {machine.fingerprint: engine})
+
+    def measured(
+        self, ready: Ready, memory_limit: int | None, step_times: Sequence[StepTime], memory: Sequence[MemoryRow]
+    ) -> None:
+        """Keep what a probe has found with this program on this machine."""
+        self._measured = (measured_on(ready.machine, ready.program, ready.engine), memory_limit)
+        measurements = Measurements(self._database)
+        measurements.add_step_times(self._measured[0], step_times)
+        measurements.add_memory(*self._measured, memory)
+
+    def add_memory(self, rows: Sequence[MemoryRow]) -> None:
+        """Keep what a trial has found out about memory, on the machine that was measured."""
+        if self._measured is not None:
+            Measurements(self._database).add_memory(*self._measured, rows)
 
     def _end(self, number: int, state: TrialState, value: float | None = None) -> None:
         trial = self._trials[number]

@@ -15,9 +15,18 @@ from typing import Any
 
 import cloudpickle
 
+from optimizer.training.cgroup import out_of_memory_kills
 from optimizer.training.messages import Answer, Request, Setup
 
 LOG_LINES_SHOWN = 15
+
+OUT_OF_MEMORY_WORDS = (
+    "std::bad_alloc",
+    "OOM when allocating",
+    "Out of memory while trying to allocate",
+    "out of memory",
+)
+"""The last words of a process that ends itself where no memory is left."""
 
 
 class Died(Exception):
@@ -25,12 +34,16 @@ class Died(Exception):
 
     Attributes:
         exit_code: as `subprocess` gives it: negative for a signal.
+        out_of_memory: whether the kernel killed it for want of memory, or it said so itself at the end.
+        killed: whether it was signal 9, which the kernel also sends for want of memory.
     """
 
-    def __init__(self, exit_code: int, log: str) -> None:
+    def __init__(self, exit_code: int, log: str, *, kernel_killed: bool = False) -> None:
         how = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
         super().__init__(f"the worker ended by {how}" + (f"; its last words:\n{log}" if log else ""))
         self.exit_code = exit_code
+        self.killed = exit_code == -signal.SIGKILL
+        self.out_of_memory = (self.killed and kernel_killed) or any(text in log for text in OUT_OF_MEMORY_WORDS)
 
 
 class Worker:
@@ -41,6 +54,7 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         ours, theirs = socket.socketpair()
+        self._kills_before = out_of_memory_kills()
         # TensorFlow leaves files of its own behind when it is killed; they go with this folder.
         self._folder = tempfile.TemporaryDirectory(prefix="batchopt-worker-", ignore_cleanup_errors=True)
         self._log = Path(self._folder.name, "log")
@@ -85,7 +99,9 @@ class Worker:
         try:
             answer: Answer = self.connection.recv()
         except (EOFError, ConnectionResetError, OSError):
-            raise Died(self._process.wait(), self._last_words()) from None
+            code = self._process.wait()
+            kernel_killed = out_of_memory_kills() > self._kills_before
+            raise Died(code, self._last_words(), kernel_killed=kernel_killed) from None
         return answer
 
     def kill(self) -> None:

@@ -85,6 +85,9 @@ def test_epochs_come_back_by_trial_and_in_order(records: Records) -> None:
             "compile_seconds": 0.25,
             "steps": 63,
             "examples_per_second": 500.0,
+            "peak_bytes": None,
+            "joules": None,
+            "side_by_side": False,
         }
     ]
 

@@ -1,0 +1,129 @@
+"""What a study knows of its machine while it runs: which batch sizes fit, and what an epoch of each costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from optimizer.store.measurements import MemoryRow
+from optimizer.training.memory import MemoryLaw, needed
+from optimizer.training.messages import DeviceMemory, StepTime
+from optimizer.training.timing import StepTimeLaw
+
+
+class Capacity:
+    """Memory and step times of one program on one machine.
+
+    Args:
+        sizes: batch sizes that stand for the space, ascending.
+        memory: of the device; None where no worker said.
+        rows: what is known of memory already.
+        machine: its fingerprint.
+
+    Attributes:
+        steps: the law of step times; None before any were measured.
+        step_rows: what it was fitted to.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        memory: DeviceMemory | None,
+        rows: Sequence[MemoryRow] = (),
+        *,
+        machine: str = "",
+    ) -> None:
+        self.machine = machine
+        self.sizes = list(sizes)
+        self.memory = memory
+        self.steps: StepTimeLaw | None = None
+        self.step_rows: list[StepTime] = []
+        self._rows = {row.batch_size: row for row in rows}
+        self._ceiling: int | None = None
+
+    @property
+    def rows(self) -> list[MemoryRow]:
+        """What is known of memory, by batch size."""
+        return [self._rows[size] for size in sorted(self._rows)]
+
+    @property
+    def verified(self) -> int:
+        """The largest batch size that was really trained and evaluated; 0 for none."""
+        return max((row.batch_size for row in self._rows.values() if row.fits), default=0)
+
+    @property
+    def failed(self) -> int | None:
+        """The least batch size that ran out of memory; None for none."""
+        return min((row.batch_size for row in self._rows.values() if row.fits is False), default=None)
+
+    @property
+    def max_batch_size(self) -> int | None:
+        """The largest batch size to propose, in examples; None where nothing says that any is too large.
+
+        What was verified fits, and of what was not, only what lies below it.
+        """
+        if self._ceiling is not None:
+            return self._ceiling
+        if self.verified:
+            return None if self.failed is None and self.verified >= self.sizes[-1] else self.verified
+        return None if self.failed is None else self.failed - 1
+
+    def foreseen(self, batch_size: int, step_bytes: int) -> None:
+        """The compiler says so."""
+        known = self._rows.get(batch_size)
+        if known is None or known.fits is None:
+            self._rows[batch_size] = MemoryRow(batch_size, step_bytes, None)
+
+    def measured(self, batch_size: int, step_bytes: int | None, memory: DeviceMemory) -> None:
+        """It was trained and evaluated."""
+        known = self._rows.get(batch_size)
+        if step_bytes is None and known is not None:
+            step_bytes = known.step_bytes
+        self._rows[batch_size] = MemoryRow(batch_size, step_bytes, True)
+        self.memory = memory
+
+    def exclude(self, batch_size: int) -> None:
+        """It ran out of memory: neither it nor any larger one fits, whatever was thought before."""
+        if batch_size <= self.verified:
+            self._ceiling = batch_size - 1
+        for size in [size for size in self._rows if size >= batch_size]:
+            self._rows[size] = MemoryRow(size, self._rows[size].step_bytes, False)
+        self._rows.setdefault(batch_size, MemoryRow(batch_size, None, False))
+
+    def step_bytes(self, batch_size: int) -> int | None:
+        """What a training step needs beside what is resident: seen, or by the law; None where nothing was seen."""
+        row = self._rows.get(batch_size)
+        if row is not None and row.step_bytes is not None:
+            return row.step_bytes
+        seen = {row.batch_size: row.step_bytes for row in self._rows.values() if row.step_bytes is not None}
+        return MemoryLaw.fitted(seen)(batch_size) if seen else None
+
+    def needed(self, batch_size: int) -> int | None:
+        """Bytes of device memory in all, the reserve included; None where nothing was seen."""
+        step_bytes = self.step_bytes(batch_size)
+        return None if step_bytes is None or self.memory is None else needed(self.memory, step_bytes)
+
+    def fits(self, batch_size: int) -> bool:
+        """Whether a batch size fits, by what failed, and by what is needed; what nothing is known of may be tried."""
+        if self.failed is not None and batch_size >= self.failed:
+            return False
+        need = self.needed(batch_size)
+        return need is None or self.memory is None or need <= self.memory.capacity_bytes
+
+    def bytes_over(self, batch_size: int) -> float:
+        """By how much a batch size that failed is too large: foreseen; 1 where it should have fitted."""
+        need = self.needed(batch_size)
+        return 1.0 if need is None or self.memory is None else max(1.0, float(need - self.memory.capacity_bytes))
+
+    def timed(self, rows: Sequence[StepTime], train_examples: int) -> None:
+        """Steps were timed."""
+        self.step_rows = list(rows)
+        self.steps = StepTimeLaw(rows, train_examples) if rows else None
+
+    def seconds_per_epoch(self) -> Callable[[int], float] | None:
+        """Batch size -> seconds per epoch, refined as epochs are told; None where no step was timed."""
+        return self.steps
+
+    def trained(self, batch_size: int, seconds: float, *, side_by_side: bool) -> None:
+        """An epoch was trained; one that shared the processor with another says nothing of the machine."""
+        if self.steps is not None and not side_by_side:
+            self.steps.tell(batch_size, seconds)

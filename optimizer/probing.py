@@ -1,0 +1,249 @@
+"""The probe as the study's process drives it: which batch sizes fit, really tried, and what their steps take.
+
+The worker may die of it: it is replaced, and what it died of is known. What is to be said about memory comes from the
+compiler where it tells, else from a climb from small batch sizes upwards, each step of which the last ones foretell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from optimizer.capacity import Capacity
+from optimizer.errors import DeviceError
+from optimizer.report.events import Listener, Noted, Probing
+from optimizer.seat import Seat, as_error
+from optimizer.signals import Interruption
+from optimizer.training.client import Died, Worker
+from optimizer.training.memory import largest_fitting, shown_bytes
+from optimizer.training.messages import (
+    Answer,
+    Failed,
+    Foresee,
+    Foreseen,
+    Measure,
+    Measured,
+    Ready,
+    Remark,
+    Request,
+    Setup,
+    StepTime,
+    StepTimes,
+)
+
+TIMED_SIZES = 6
+"""Over three decades of batch sizes, so that none lies more than a factor of four from a timed one."""
+
+FIRST_SIZES = 3
+"""The least ones, one after the other: enough for a law of memory that may bend."""
+
+TIMING_SECONDS = 8.0
+
+
+class OutOfMemory(Exception):
+    """A batch size was tried, and did not fit."""
+
+
+class TooSmall(Exception):
+    """Not even the least batch size fits."""
+
+
+def probe(
+    seat: Seat, capacity: Capacity, *, timed: bool, train_examples: int, listener: Listener, interruption: Interruption
+) -> None:
+    """Find what fits and what it costs; what `capacity` knows already is not measured again.
+
+    Args:
+        seat: with a worker that is ready; another one may sit there afterwards.
+        capacity: filled.
+        timed: whether steps are to be timed.
+        train_examples: of an epoch.
+        listener: told how far it is.
+        interruption: looked at while a worker is waited for.
+
+    Raises:
+        TooSmall: the least batch size does not fit.
+        Interrupted: by a signal.
+        BatchoptError: the worker met something the user can mend, or the user's own code raised.
+    """
+    _Probe(seat, capacity, listener, interruption).run(timed=timed, train_examples=train_examples)
+
+
+def await_ready(worker: Worker, interruption: Interruption, listener: Listener) -> Ready:
+    """The worker's first answer.
+
+    Raises:
+        OutOfMemory: there is not enough to set up.
+        BatchoptError: something the user can mend.
+    """
+    answer = _receive(worker, interruption, listener)
+    assert isinstance(answer, Ready)
+    return answer
+
+
+def spread(sizes: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the sizes, evenly over their order, both ends included."""
+    chosen = np.linspace(0, len(sizes) - 1, min(count, len(sizes))).round().astype(int)
+    return [sizes[index] for index in np.unique(chosen)]
+
+
+def least_limit(setup: Setup, batch_size: int, interruption: Interruption) -> int:
+    """Bytes that a batch size needs at the least: its data on the host, measured by a worker without a limit.
+
+    Raises:
+        DeviceError: it does not even fit without a limit.
+    """
+    worker = Worker(dataclasses.replace(setup, memory_limit=None, hold_data=False, engine="fit"))
+    capacity = Capacity([batch_size], None)
+    try:
+        await_ready(worker, interruption, _silent)
+        worker.send(Measure((batch_size,)))
+        for answer in _answers(worker, interruption, _silent):
+            if isinstance(answer, Measured):
+                capacity.measured(answer.batch_size, answer.step_bytes, answer.memory)
+    except OutOfMemory:
+        raise DeviceError(f"batch size {batch_size}, the least of the space, does not fit in memory.") from None
+    finally:
+        worker.kill()
+    need = capacity.needed(batch_size)
+    assert need is not None
+    return need
+
+
+class _Probe:
+    def __init__(self, seat: Seat, capacity: Capacity, listener: Listener, interruption: Interruption) -> None:
+        self._seat = seat
+        self._capacity = capacity
+        self._listener = listener
+        self._interruption = interruption
+
+    def run(self, *, timed: bool, train_examples: int) -> None:
+        capacity, sizes = self._capacity, self._capacity.sizes
+        self._foresee()
+        if not capacity.fits(sizes[0]):
+            raise TooSmall
+        chosen = spread(sizes, TIMED_SIZES)
+        foreseen = any(row.step_bytes is not None for row in capacity.rows)
+        first = [] if foreseen else sizes[:FIRST_SIZES]
+        for number, size in enumerate(sorted({*chosen, *first})):
+            if size > capacity.verified and capacity.fits(size):
+                self._listener(Probing(size, number, len(chosen)))
+                self._try(size)
+        self._climb()
+        if not capacity.verified:
+            raise TooSmall
+        if timed and not capacity.step_rows:
+            fitting = spread([size for size in sizes if size <= capacity.verified], TIMED_SIZES)
+            # What is compiled already is timed first of all.
+            tried = {row.batch_size for row in capacity.rows if row.fits}
+            if len(tried) >= len(fitting):
+                fitting = spread(sorted(tried), TIMED_SIZES)
+            self._listener(Probing(None, len(chosen), len(chosen)))
+            capacity.timed(self._measure(tuple(fitting), TIMING_SECONDS), train_examples)
+
+    def _foresee(self) -> None:
+        """Ask the compiler about the largest size; where that does not fit, about those that bisection asks for."""
+        capacity, sizes = self._capacity, self._capacity.sizes
+        if any(row.step_bytes is not None for row in capacity.rows):
+            return
+
+        def fits(size: int) -> bool:
+            self._listener(Probing(size, 0, TIMED_SIZES))
+            for answer in self._ask(Foresee((size,))):
+                if isinstance(answer, Foreseen) and size in answer.step_bytes:
+                    capacity.foreseen(size, answer.step_bytes[size])
+            return capacity.fits(size)
+
+        assert self._seat.ready is not None
+        if self._seat.ready.engine == "fused-xla" and not fits(sizes[-1]):
+            largest_fitting(sizes[:-1], fits)
+
+    def _climb(self) -> None:
+        """Verify the largest size that should fit; where the law was wrong, bisect."""
+        capacity = self._capacity
+        while True:
+            above = [size for size in capacity.sizes if size > capacity.verified]
+            if capacity.failed is not None:
+                above = [size for size in above if size < capacity.failed]
+                candidate = above[len(above) // 2] if above else None
+            else:
+                candidate = largest_fitting(above, capacity.fits)
+            if candidate is None:
+                return
+            self._listener(Probing(candidate, TIMED_SIZES - 1, TIMED_SIZES))
+            self._try(candidate)
+
+    def _try(self, size: int) -> None:
+        """Train and evaluate at a batch size in a worker that may die of it."""
+        try:
+            self._measure((size,), 0.0)
+        except OutOfMemory:
+            self._capacity.exclude(size)
+            self._listener(Noted(f"batch size {size} does not fit in memory; found out by the probe"))
+            self._replace()
+
+    def _measure(self, sizes: tuple[int, ...], seconds: float) -> list[StepTime]:
+        rows: list[StepTime] = []
+        for answer in self._ask(Measure(sizes, seconds)):
+            if isinstance(answer, Measured):
+                self._capacity.measured(answer.batch_size, answer.step_bytes, answer.memory)
+            elif isinstance(answer, StepTimes):
+                rows += answer.rows
+        return rows
+
+    def _ask(self, request: Request) -> Iterator[Answer]:
+        self._seat.worker.send(request)
+        yield from _answers(self._seat.worker, self._interruption, self._listener)
+
+    def _replace(self) -> None:
+        seat = self._seat
+        assert seat.ready is not None
+        seat.worker.kill()
+        seat.worker = Worker(dataclasses.replace(seat.worker.setup, engine=seat.ready.engine))
+        # What timed the engines is gone; what it found is not.
+        seat.ready = dataclasses.replace(
+            await_ready(seat.worker, self._interruption, self._listener), timings=seat.ready.timings
+        )
+
+
+def _answers(worker: Worker, interruption: Interruption, listener: Listener) -> Iterator[Answer]:
+    """What a worker answers to one request, up to its last answer."""
+    while True:
+        answer = _receive(worker, interruption, listener)
+        yield answer
+        if not isinstance(answer, Measured):
+            return
+
+
+def _receive(worker: Worker, interruption: Interruption, listener: Listener) -> Answer:
+    while True:
+        while not worker.connection.poll(0.1):
+            interruption.check()
+        try:
+            answer = worker.receive()
+        except Died as death:
+            if death.out_of_memory or worker.setup.memory_limit is not None:
+                raise OutOfMemory(str(death)) from None
+            raise as_error(Failed("task", "Died", str(death))) from None
+        if isinstance(answer, Remark):
+            listener(Noted(answer.text))
+        elif isinstance(answer, Failed):
+            if answer.kind == "memory":
+                raise OutOfMemory(answer.message)
+            raise as_error(answer)
+        else:
+            return answer
+
+
+def _silent(event: object) -> None:
+    pass
+
+
+def too_small(limit: int | None, batch_size: int, need: int) -> DeviceError:
+    """The one line for a limit, or a machine, that holds not even the least batch size."""
+    asked = "this machine" if limit is None else f"--memory-limit {shown_bytes(limit)}"
+    enough = f"{-(-need // (1 << 20))}MiB"
+    what = "use a larger machine" if limit is None else f"give --memory-limit {enough} or more"
+    return DeviceError(f"{asked}: batch size {batch_size}, the least of the space, needs {enough}; {what}.")

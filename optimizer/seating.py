@@ -1,0 +1,165 @@
+"""Workers and where they sit: what each is told, how the first one comes to be ready, what it finds out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from optimizer.capacity import Capacity
+from optimizer.errors import DeviceError, InvalidInput
+from optimizer.options import Budget, Options
+from optimizer.probing import OutOfMemory, TooSmall, await_ready, least_limit, probe, too_small
+from optimizer.report.events import Listener
+from optimizer.search.space import SearchSpace
+from optimizer.seat import Seat
+from optimizer.signals import Interruption
+from optimizer.training.client import Worker
+from optimizer.training.machine import core_shares, gpu_indices
+from optimizer.training.messages import EngineName, Ready, Setup
+from optimizer.training.task import Goal, Task
+
+UNBOUNDED_TRIALS = 100
+"""Stands for the number of trials where only time ends a study."""
+
+
+def first_setup(
+    task: Task,
+    options: Options,
+    space: SearchSpace,
+    *,
+    goal: Goal,
+    budget: Budget,
+    known_engines: Mapping[str, EngineName],
+) -> Setup:
+    """What the first worker is told."""
+    _, rate = space.from_unit([0.5, 0.5])
+    indices = gpu_indices(options.device)
+    trials = budget.trials or UNBOUNDED_TRIALS
+    return Setup(
+        task=task,
+        data_path=options.data,
+        train_examples=options.train_examples,
+        device=f"gpu:{indices[0]}" if indices else options.device,
+        cores=core_shares(options.workers)[0] if options.workers and options.workers > 1 else None,
+        engine=options.engine,
+        learning_rate=rate,
+        extra=space.middle_of_extra(),
+        known_engines=dict(known_engines),
+        memory_limit=options.memory_limit,
+        share=options.share,
+        batch_sizes=min(trials, len(space.grid_batch_sizes())),
+        epochs=trials * goal.epochs,
+    )
+
+
+def further_seats(first: Seat, options: Options) -> list[Seat]:
+    """The other workers, started; they take the engine that the first one chose.
+
+    On GPUs one worker sits on each. On a processor each gets its share of the cores.
+
+    Raises:
+        InvalidInput: more workers than GPUs, which would share them.
+    """
+    assert first.ready is not None
+    machine, setup = first.ready.machine, dataclasses.replace(first.worker.setup, engine=first.ready.engine)
+    if machine.kind == "cpu":
+        shares = core_shares(options.workers or 1)[1:]
+        return [Seat(Worker(dataclasses.replace(setup, cores=share))) for share in shares]
+    indices = gpu_indices(options.device) or tuple(range(machine.gpus))
+    count = options.workers or len(indices)
+    if count > len(indices) and not options.share:
+        first.worker.kill()
+        raise InvalidInput(
+            f"--workers {count}: one worker trains on each GPU, and there is {len(indices)} to use. "
+            "Use --share to put several on one; their timings then mean little."
+        )
+    setup = dataclasses.replace(setup, share=options.share)
+    return [
+        Seat(Worker(dataclasses.replace(setup, device=f"gpu:{indices[number % len(indices)]}")))
+        for number in range(1, count)
+    ]
+
+
+def seated(setup: Setup, *, smallest: int, interruption: Interruption, listener: Listener) -> Seat:
+    """A worker that is ready, its data on the device, or on the host where only that has room.
+
+    Args:
+        setup: what it is told.
+        smallest: the least batch size of the space.
+        interruption: looked at while it is waited for.
+        listener: told what it remarks.
+
+    Raises:
+        DeviceError: not even the model fits; it says what would.
+        BatchoptError: something the user can mend.
+    """
+    why = ""
+    for held in (True, False):
+        worker = Worker(dataclasses.replace(setup, hold_data=held and setup.hold_data))
+        try:
+            return Seat(worker, await_ready(worker, interruption, listener))
+        except OutOfMemory as shortage:
+            worker.kill()
+            why = str(shortage).splitlines()[0]
+        except BaseException:
+            worker.kill()
+            raise
+        if not setup.hold_data:
+            break
+    if setup.memory_limit is None:
+        raise DeviceError(f"not enough memory to set up the study: {why}")
+    raise too_small(setup.memory_limit, smallest, least_limit(setup, smallest, interruption))
+
+
+def measured(
+    seat: Seat, capacity: Capacity, *, timed: bool, interruption: Interruption, listener: Listener
+) -> tuple[Seat, Capacity]:
+    """The probe; with the data on the host where it leaves no room for training on the device.
+
+    Args:
+        seat: with a worker that is ready.
+        capacity: what is known already.
+        timed: whether steps are to be timed.
+        interruption, listener: as for `seated`.
+
+    Returns:
+        The seat, maybe another one, and what is known of it.
+
+    Raises:
+        DeviceError: not even the least batch size fits; it says what would.
+        BatchoptError: something the user can mend.
+    """
+    try:
+        while True:
+            assert seat.ready is not None
+            try:
+                examples = seat.ready.program.train_examples
+                probe(
+                    seat,
+                    capacity,
+                    timed=timed,
+                    train_examples=examples,
+                    listener=listener,
+                    interruption=interruption,
+                )
+                return seat, capacity
+            except TooSmall:
+                setup, need = seat.worker.setup, capacity.needed(capacity.sizes[0])
+                seat.worker.kill()
+                if not seat.ready.data_held or setup.engine not in (None, "fit"):
+                    if setup.memory_limit is not None or need is None:
+                        need = least_limit(setup, capacity.sizes[0], interruption)
+                    raise too_small(setup.memory_limit, capacity.sizes[0], need) from None
+                setup = dataclasses.replace(setup, hold_data=False)
+                seat = seated(setup, smallest=capacity.sizes[0], interruption=interruption, listener=listener)
+                assert seat.ready is not None
+                capacity = Capacity(capacity.sizes, seat.ready.memory, machine=seat.ready.machine.fingerprint)
+    except BaseException:
+        seat.worker.kill()
+        raise
+
+
+def new_capacity(ready: Ready, space: SearchSpace) -> Capacity:
+    """Nothing is known yet but the device's memory."""
+    sizes = [int(size) for size in space.grid_batch_sizes()]
+    return Capacity(sizes, ready.memory, machine=ready.machine.fingerprint)

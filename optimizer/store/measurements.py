@@ -1,0 +1,94 @@
+"""What probes have measured, by machine, program and engine, so that no machine is probed twice for one program."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from optimizer.store.tables import memory_table, step_times_table
+from optimizer.training.machine import Machine
+from optimizer.training.messages import EngineName, ProgramStamp, StepTime
+
+
+@dataclass(frozen=True)
+class MeasuredOn:
+    """What a measurement holds for.
+
+    Attributes:
+        machine: the machine's fingerprint.
+        program: the program's fingerprint, of model and data.
+        engine: how epochs are run.
+    """
+
+    machine: str
+    program: str
+    engine: EngineName
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """What is known of one batch size's memory.
+
+    Attributes:
+        step_bytes: what a training step needs beside what is resident; None where it failed before it could be seen.
+        fits: whether it was really trained and evaluated; None where it was only foreseen.
+    """
+
+    batch_size: int
+    step_bytes: int | None
+    fits: bool | None
+
+
+def measured_on(machine: Machine, program: ProgramStamp, engine: EngineName) -> MeasuredOn:
+    """The key of what is measured with this program on this machine."""
+    text = json.dumps(asdict(program), sort_keys=True)
+    return MeasuredOn(machine.fingerprint, hashlib.sha256(text.encode()).hexdigest(), engine)
+
+
+class Measurements:
+    """The tables of step times and of memory."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add_step_times(self, key: MeasuredOn, rows: Sequence[StepTime]) -> None:
+        """Keep step times in the place of earlier ones of the same batch sizes."""
+        with self._engine.begin() as connection:
+            for row in rows:
+                _replace(connection, step_times_table, asdict(key) | {"batch_size": row.batch_size}, asdict(row))
+
+    def step_times(self, key: MeasuredOn) -> list[StepTime]:
+        """The step times that were measured, by batch size."""
+        names = [field.name for field in fields(StepTime)]
+        return [StepTime(**{name: row[name] for name in names}) for row in self._rows(step_times_table, asdict(key))]
+
+    def add_memory(self, key: MeasuredOn, memory_limit: int | None, rows: Sequence[MemoryRow]) -> None:
+        """Keep what is known of memory under a limit; None for no limit."""
+        with self._engine.begin() as connection:
+            for row in rows:
+                where = asdict(key) | {"memory_limit": memory_limit or 0, "batch_size": row.batch_size}
+                _replace(connection, memory_table, where, asdict(row))
+
+    def memory(self, key: MeasuredOn, memory_limit: int | None) -> list[MemoryRow]:
+        """What is known of memory under a limit, by batch size."""
+        rows = self._rows(memory_table, asdict(key) | {"memory_limit": memory_limit or 0})
+        return [MemoryRow(row["batch_size"], row["step_bytes"], row["fits"]) for row in rows]
+
+    def _rows(self, table: sa.Table, where: dict[str, object]) -> Sequence[sa.RowMapping]:
+        query = sa.select(table).order_by(table.c.batch_size)
+        with self._engine.connect() as connection:
+            return connection.execute(query.where(*_match(table, where))).mappings().all()
+
+
+def _replace(connection: sa.Connection, table: sa.Table, key: dict[str, object], values: dict[str, object]) -> None:
+    connection.execute(table.delete().where(*_match(table, key)))
+    connection.execute(table.insert().values(**(values | key)))
+
+
+def _match(table: sa.Table, key: dict[str, object]) -> list[sa.ColumnElement[bool]]:
+    return [table.c[name] == value for name, value in key.items()]
