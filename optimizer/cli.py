@@ -23,7 +23,9 @@ from optimizer.options import (
     parse_configuration,
     parse_duration,
 )
+from optimizer.questions import Question, note, read_question, reference_script
 from optimizer.report.events import Listener, ignore
+from optimizer.report.inspection_view import inspection_view
 from optimizer.report.reading import list_studies, read_report, read_study
 from optimizer.report.screen import LiveView, PlainView, opened_lines, report_view, seconds, trials_table
 from optimizer.search.optuna_search import SEARCHES
@@ -48,6 +50,8 @@ def run_script(task: Task, space: SearchSpace, goal: Goal) -> NoReturn:
     Args:
         task, space, goal: the question; `--epochs`, `--batch-sizes` and `--learning-rates` change the last two.
     """
+    if note(Question(task, space, goal)):
+        raise SystemExit(0)
     _finish(_script_command(task, space, goal))
 
 
@@ -119,6 +123,32 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
         writer.writerows(rows)
     else:
         _console().print(trials_table(trials))
+
+
+@batchopt.command("probe")
+@click.argument("script", required=False, type=click.Path(path_type=Path))
+@click.option("--batch-sizes", metavar="8..1024", help="As in a study.  [default: the script's]")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu|gpu:0,1", help="What to measure.")
+@click.option("--memory-limit", metavar="2GiB", help="Measure as on a device with so much memory.")
+@click.option("--engine", metavar="|".join(ENGINES), help="Pin the engine.  [default: the fastest]")
+@click.option("--data", metavar="PATH", help="Another data file of the same layout.")
+@click.option("--train-examples", type=int, help="Train on so many examples.  [default: all]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document; progress to stderr.")
+def probe_command(
+    script: Path | None, batch_sizes: str | None, memory_limit: str | None, as_json: bool, **options: Any
+) -> None:
+    """Measure this machine with the program of a study SCRIPT, or of the reference study: what fits, what it costs."""
+    from optimizer.inspection import inspect_machine
+
+    question = read_question(script or reference_script())
+    limit = None if memory_limit is None else parse_bytes(memory_limit)
+    space = _space_function(question.space, batch_sizes, None)(options["train_examples"] or 1 << 30)
+    with _view(quiet=False, to_stderr=True) as listener:
+        found = inspect_machine(question, space, Options(memory_limit=limit, **options), listener).describe()
+    if as_json:
+        _print_json(found)
+    else:
+        _console().print(inspection_view(found))
 
 
 def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:

@@ -26,7 +26,9 @@ FLOORS = {
     "probing": 4,
     "seating": 5,
     "searches": 5,
+    "questions": 5,
     "study": 6,
+    "inspection": 6,
     "cli": 7,
 }
 """A module imports only from its own floor and lower ones; `search` and `training` share one and do not meet."""

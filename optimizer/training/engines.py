@@ -77,6 +77,9 @@ class Engine(ABC):
         Training variables may change: load the trial's state afterwards.
         """
 
+    def prepare_evaluation(self) -> None:  # noqa: B027  nothing, where evaluation needs no program of its own
+        """Compile what evaluation needs, once for all batch sizes."""
+
     @abstractmethod
     def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
         """One pass over the training data in the order that `rng` gives, every example once.
@@ -123,16 +126,19 @@ class FusedEngine(Engine):
             return 0.0
         started = time.perf_counter()
         epoch = self._epoch_program(batch_size)
-        if self._evaluation is None:
-            self._evaluation = self._compile(
-                self._model.test_step, self._resident.validation, self._validation_count, self._chunk
-            )
-            self.evaluate()
+        self.prepare_evaluation()
         # No whole batch: enough to trace and compile, and next to no work.
         order = tf.range(self._train_count, dtype=tf.int32)
         epoch(order, tf.constant(0)).numpy()
         self._compiled.add(batch_size)
         return time.perf_counter() - started
+
+    def prepare_evaluation(self) -> None:
+        if self._evaluation is None:
+            self._evaluation = self._compile(
+                self._model.test_step, self._resident.validation, self._validation_count, self._chunk
+            )
+            self.evaluate()
 
     def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
         order = tf.constant(rng.permutation(self._train_count).astype(np.int32))

@@ -86,6 +86,8 @@ def _time(program: Program) -> EngineTiming:
     """Compile, warm up, then time rounds of steps, more each until a round is long enough; the median of three."""
     batch_size = min(PROBE_BATCH_SIZE, program.train_examples)
     whole_batches = program.train_examples // batch_size
+    # Once for all batch sizes, and the compiler's own first use with it: not what a batch size costs.
+    program.engine.prepare_evaluation()
     compile_seconds = program.prepare(batch_size)
     rng = np.random.default_rng(0)
 

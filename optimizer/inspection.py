@@ -1,0 +1,131 @@
+"""What a machine is worth to a question: what it is, what fits, what steps cost. Nothing is searched or kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from optimizer.capacity import Capacity
+from optimizer.options import Budget, Options
+from optimizer.questions import Question
+from optimizer.report.events import Listener, Starting
+from optimizer.search.space import SearchSpace
+from optimizer.seating import first_setup, measured, new_capacity, seated
+from optimizer.signals import Interruption
+from optimizer.training.messages import Ready
+
+
+@dataclass(frozen=True)
+class BatchSizeCost:
+    """What one batch size costs on a machine.
+
+    Attributes:
+        step_time_s, spread_s: measured; None where the law alone tells.
+        seconds_per_epoch, examples_per_second: of whole epochs, measured or by the law; None where nothing was timed.
+        memory_bytes: of the device, in all, the reserve included; None where it does not tell.
+        fits: whether it fits, by trial where it is at or below `max_batch_size`.
+    """
+
+    batch_size: int
+    step_time_s: float | None
+    spread_s: float | None
+    seconds_per_epoch: float | None
+    examples_per_second: float | None
+    memory_bytes: int | None
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found; `describe` is its JSON.
+
+    Attributes:
+        ready: what the worker said of machine, program and engine.
+        max_batch_size: the largest of the space that fits; None where all do.
+        overhead_s, per_example_s, knee: of the affine law of step times; see `StepTimeLaw`.
+        probe_seconds: wall time of the probe, the start of TensorFlow left out.
+    """
+
+    ready: Ready
+    rows: list[BatchSizeCost]
+    max_batch_size: int | None
+    overhead_s: float | None
+    per_example_s: float | None
+    knee: float | None
+    probe_seconds: float
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "machine": self.ready.machine.describe(),
+            "program": asdict(self.ready.program) | {"parameters": self.ready.parameters},
+            "engine": self.ready.engine,
+            "engines": [asdict(timing) for timing in self.ready.timings if not timing.refusal],
+            "refused": {timing.engine: timing.refusal for timing in self.ready.timings if timing.refusal},
+            "memory": asdict(self.ready.memory) | {"data_on_device": self.ready.data_held},
+            "max_batch_size": self.max_batch_size,
+            "overhead_seconds": self.overhead_s,
+            "seconds_per_example": self.per_example_s,
+            "knee_batch_size": self.knee,
+            "batch_sizes": [asdict(row) for row in self.rows],
+            "probe_seconds": self.probe_seconds,
+        }
+
+
+def inspect_machine(question: Question, space: SearchSpace, options: Options, listener: Listener) -> Inspection:
+    """Probe this machine with a question's program.
+
+    Args:
+        question: whose model and data.
+        space: which batch sizes.
+        options: device, memory limit, data.
+        listener: told how far it is.
+
+    Raises:
+        BatchoptError: something the user can mend.
+        Interrupted: by a signal.
+    """
+    listener(Starting(1))
+    with Interruption() as interruption:
+        setup = first_setup(question.task, options, space, goal=question.goal, budget=Budget(), known_engines={})
+        seat = seated(setup, smallest=space.smallest, interruption=interruption, listener=listener)
+        assert seat.ready is not None
+        started = time.monotonic()
+        sizes = [size for size in space.grid_batch_sizes().tolist() if size <= seat.ready.program.train_examples]
+        capacity = new_capacity(seat.ready, SearchSpace(sizes, space.learning_rate, space.extra))
+        seat, capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
+        seconds = time.monotonic() - started
+        seat.worker.kill()
+    assert seat.ready is not None
+    law = capacity.steps
+    return Inspection(
+        ready=seat.ready,
+        rows=_rows(capacity, seat.ready.program.train_examples),
+        max_batch_size=capacity.max_batch_size,
+        overhead_s=None if law is None else law.overhead_s,
+        per_example_s=None if law is None else law.per_example_s,
+        knee=None if law is None else law.knee,
+        probe_seconds=seconds,
+    )
+
+
+def _rows(capacity: Capacity, train_examples: int) -> list[BatchSizeCost]:
+    timed = {row.batch_size: row for row in capacity.step_rows}
+    largest = capacity.max_batch_size
+    rows = []
+    for size in capacity.sizes:
+        row = timed.get(size)
+        seconds = None if capacity.steps is None else capacity.steps(size)
+        rows.append(
+            BatchSizeCost(
+                batch_size=size,
+                step_time_s=None if row is None else row.step_time_s,
+                spread_s=None if row is None else row.spread_s,
+                seconds_per_epoch=seconds,
+                examples_per_second=None if seconds is None else train_examples / seconds,
+                memory_bytes=capacity.needed(size),
+                fits=largest is None or size <= largest,
+            )
+        )
+    return rows
