@@ -104,7 +104,8 @@ def seated(setup: Setup, *, smallest: int, interruption: Interruption, listener:
         except BaseException:
             worker.kill()
             raise
-        if not setup.hold_data:
+        if not setup.hold_data or setup.engine == "fit":
+            # It was on the host already.
             break
     if setup.memory_limit is None:
         raise DeviceError(f"not enough memory to set up the study: {why}")

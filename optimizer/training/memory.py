@@ -15,7 +15,7 @@ from scipy.optimize import nnls
 
 from optimizer.training.messages import DeviceMemory
 
-RESERVE_SHARE, RESERVE_BYTES = 0.03, 8 << 20
+RESERVE_SHARE, RESERVE_BYTES = 0.03, 1 << 20
 """Kept free: allocators round, and split what they have into pieces."""
 
 

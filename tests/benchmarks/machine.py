@@ -1,0 +1,205 @@
+"""What the probe says of a machine against what is so: memory, its boundary under a limit, epoch times, failures.
+
+    python tests/benchmarks/machine.py [--models mlp,cnn] [--rounds 3] [--trials 30]
+
+Predictions are taken before anything is measured. The true boundary is found by bisection, each try a real training
+step and evaluation in a fresh worker under the same limit. Epochs are timed at batch sizes that were not probed, all
+sizes in turns, medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from optimizer import Budget, Goal, Options, SearchSpace, Task, powers_of_two
+from optimizer.capacity import Capacity
+from optimizer.probing import OutOfMemory, await_ready
+from optimizer.report.events import ignore
+from optimizer.seat import Seat
+from optimizer.seating import first_setup, measured, new_capacity, seated
+from optimizer.signals import Interruption
+from optimizer.store.history import OUT_OF_MEMORY
+from optimizer.training.client import Died, Worker
+from optimizer.training.messages import EpochDone, Measure, Measured, Setup, Train
+from studies import mnist, mnist_cnn
+from studies.data import load_mnist
+
+STUDIES = Path(__file__).parents[2] / "studies"
+MODELS = {
+    "mlp": (mnist.build_model, "mnist.py", "fused-xla", 400 << 20, powers_of_two(8, 8192)),
+    "cnn": (mnist_cnn.build_model, "mnist_cnn.py", "fused", 600 << 20, powers_of_two(16, 2048)),
+}
+"""Function, script, engine, a limit that a part of 1..full fits, and the script's ladder."""
+
+RESOLUTION = 1.05
+"""Of the true boundary."""
+
+STUDY_EXAMPLES = "10000"
+"""Of the study under a limit; an epoch of batch size 1 would else take most of its time."""
+
+STUDY_LIMITS = {"mlp": "100MiB", "cnn": "300MiB"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=30)
+    options = parser.parse_args()
+    console = Console(width=140)
+    console.print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    with Interruption() as interruption:
+        for model in options.models.split(","):
+            times(console, model, options.rounds, interruption)
+            boundary(console, model, interruption)
+            failures(console, model, options.trials)
+
+
+def probed(model: str, sizes: list[int], limit: int | None, interruption: Interruption) -> tuple[Seat, Capacity, float]:
+    build, _, engine, _, _ = MODELS[model]
+    space = SearchSpace(sizes, (1e-3, 1e-2))
+    setup = first_setup(
+        Task(build, load_mnist),
+        Options(device="cpu", engine=engine, memory_limit=limit),  # type: ignore[arg-type]
+        space,
+        goal=Goal(),
+        budget=Budget(),
+        known_engines={},
+    )
+    seat = seated(setup, smallest=sizes[0], interruption=interruption, listener=ignore)
+    assert seat.ready is not None
+    started = time.perf_counter()
+    seat, capacity = measured(
+        seat, new_capacity(seat.ready, space), timed=limit is None, interruption=interruption, listener=ignore
+    )
+    return seat, capacity, time.perf_counter() - started
+
+
+def times(console: Console, model: str, rounds: int, interruption: Interruption) -> None:
+    """Seconds of the probe; epoch times and memory at sizes that it did not look at."""
+    ladder = MODELS[model][-1]
+    seat, capacity, seconds = probed(model, ladder, None, interruption)
+    law = capacity.steps
+    assert law is not None
+    assert capacity.memory is not None
+    seen = {row.batch_size for row in capacity.rows if row.fits}
+    unseen = [size for size in ladder if size not in seen]
+    predicted = {size: (law(size), capacity.step_bytes(size) or 0) for size in unseen}
+    taken: dict[int, list[float]] = defaultdict(list)
+    peaks: dict[int, int] = {}
+    # The first epoch of each compiles.
+    for trial in range(rounds + 1):
+        for size in unseen:
+            seat.worker.send(Train(trial, 0, size, 1e-3, {}, 0, 1))
+            done = seat.worker.receive()
+            assert isinstance(done, EpochDone)
+            if trial:
+                taken[size].append(done.figures.train_seconds)
+                peaks[size] = (done.figures.peak_bytes or 0) - capacity.memory.resident_bytes
+    seat.worker.kill()
+    table = Table(box=None, title=f"{model}: sizes that the probe did not look at, medians of {rounds}")
+    for name in ("batch size", "predicted s/epoch", "measured", "error", "predicted step MiB", "measured", "error "):
+        table.add_column(name, justify="right")
+    errors, memory_errors = [], []
+    for size in unseen:
+        (foretold, step_bytes), real = predicted[size], statistics.median(taken[size])
+        # An epoch's peak has evaluation in it.
+        foretold_bytes = max(step_bytes, capacity.memory.evaluation_bytes)
+        errors.append(foretold / real - 1)
+        memory_errors.append((foretold_bytes - peaks[size]) / (peaks[size] + capacity.memory.resident_bytes))
+        table.add_row(
+            str(size),
+            f"{foretold:.3f}",
+            f"{real:.3f}",
+            f"{errors[-1]:+.1%}",
+            f"{foretold_bytes / 2**20:.2f}",
+            f"{peaks[size] / 2**20:.2f}",
+            f"{memory_errors[-1]:+.2%} of all",
+        )
+    console.print(table)
+    absolute = [abs(error) for error in errors]
+    knee = "none" if law.knee is None else f"{law.knee:.0f}"
+    console.print(
+        f"{model}: probe {seconds:.1f} s (goal: under 20 for the MLP); epoch time off by {statistics.median(absolute):.1%} "
+        f"in the median, {max(absolute):.1%} at worst (goals: 10 %, 30 %); memory in all off by at most "
+        f"{max(map(abs, memory_errors)):.2%}; knee {knee}; load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def boundary(console: Console, model: str, interruption: Interruption) -> None:
+    """The largest batch size under a limit: predicted, verified on the ladder, and true by bisection."""
+    limit = MODELS[model][3]
+    ladder = powers_of_two(1, 50_000)
+    seat, capacity, _ = probed(model, ladder, limit, interruption)
+    setup = dataclasses.replace(seat.worker.setup)
+    seat.worker.kill()
+    foretold = max((size for size in range(1, 50_001) if _foretold(capacity, size, limit)), default=0)
+    low = capacity.verified
+    high = low
+    while high < 50_000 and _really_fits(setup, min(50_000, 2 * high), interruption):
+        low = high = min(50_000, 2 * high)
+    high = min(50_000, 2 * high)
+    while high / low > RESOLUTION:
+        middle = round((low * high) ** 0.5)
+        low, high = (middle, high) if _really_fits(setup, middle, interruption) else (low, middle)
+    console.print(
+        f"{model}: under {limit >> 20} MiB the law says {foretold}, the true boundary is {low} to {high} "
+        f"({foretold / low - 1:+.1%}); on the ladder {capacity.max_batch_size} was verified"
+    )
+
+
+def _foretold(capacity: Capacity, size: int, limit: int) -> bool:
+    need = capacity.needed(size)
+    return need is not None and need <= limit
+
+
+def _really_fits(setup: Setup, size: int, interruption: Interruption) -> bool:
+    worker = Worker(setup)
+    try:
+        await_ready(worker, interruption, ignore)
+        worker.send(Measure((size,)))
+        return isinstance(worker.receive(), Measured)
+    except (OutOfMemory, Died):
+        return False
+    finally:
+        worker.kill()
+
+
+def failures(console: Console, model: str, trials: int) -> None:
+    """A study on 1..full under a limit that a part of the ladder fits."""
+    script, limit = MODELS[model][1], STUDY_LIMITS[model]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(STUDIES / script), "--storage", f"{folder}/studies.db", "--json"]
+        command += ["--batch-sizes", "1..full", "--memory-limit", limit, "--train-examples", STUDY_EXAMPLES]
+        command += ["--trials", str(trials), "--epochs", "2"]
+        started = time.perf_counter()
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        seconds = time.perf_counter() - started
+        listing = [sys.executable, "-c", "from optimizer.cli import main; main()", "trials", "--json"]
+        listed = subprocess.run(
+            [*listing, "--storage", f"{folder}/studies.db"], check=True, capture_output=True, text=True
+        )
+    trained = json.loads(listed.stdout)
+    failed = sum(trial["note"] == OUT_OF_MEMORY for trial in trained)
+    held = next((line for line in done.stderr.splitlines() if line.startswith("machine")), "")
+    console.print(
+        f"{model}: {len(trained)} trials on 1..{STUDY_EXAMPLES} under {limit} in {seconds:.0f} s, of batch sizes "
+        f"{sorted({trial['batch_size'] for trial in trained})}: {failed} ran out of memory (goal: at most 1); {held}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""What can go wrong with a machine, really done: nothing finished is lost, and the study goes on or says why."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from optimizer import Budget, Configuration, Dataset, Goal, Options, SearchSpace, Study, Task
+from optimizer.errors import DeviceError
+from optimizer.report.events import Event, Noted, Opened, Stepped, Trained, TrialEnded
+from optimizer.store.tables import epochs_table, machines_table, memory_table, step_times_table
+from studies.data import load_mnist
+from studies.mnist import build_model
+
+MIB = 1 << 20
+SIZES = [16, 64, 256, 1024, 4000]
+
+
+def some_mnist(path: str | None) -> Dataset:
+    """12.2 MiB to train on, 1.5 MiB to validate."""
+    images, labels = load_mnist().train
+    return Dataset(train=(images[:4000], labels[:4000]), validation=(images[4000:4500], labels[4000:4500]))
+
+
+def pairwise(learning_rate: float) -> Any:
+    """Looks at all pairs of a batch: some B x B numbers of memory."""
+    import keras
+    from keras import ops
+    from keras.layers import Dense, Flatten
+
+    class Smoothed(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x + 0.01 * ops.matmul(ops.softmax(ops.matmul(x, ops.transpose(x)) / 100.0), x)
+
+    model = keras.Sequential([keras.Input((28, 28)), Flatten(), Dense(16), Smoothed(), Dense(10, "softmax")])
+    model.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def study_in(folder: Path, build: Any = build_model, **options: Any) -> Study:
+    defaults = {"device": "cpu", "engine": "fused", "prune": False}
+    return Study(
+        Task(build, some_mnist),
+        SearchSpace(SIZES, (1e-3, 1e-2)),
+        Goal(epochs=1),
+        name="faults",
+        storage=str(folder / "studies.db"),
+        options=Options(**(defaults | options)),
+    )
+
+
+def plain(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name="faults", storage=f"sqlite:///{folder}/studies.db").trials
+
+
+def rows(folder: Path, table: sa.Table) -> list[dict[str, Any]]:
+    with sa.create_engine(f"sqlite:///{folder}/studies.db").connect() as connection:
+        return [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+
+
+def notes(events: list[Event]) -> str:
+    return "\n".join(event.text for event in events if isinstance(event, Noted))
+
+
+def test_what_does_not_fit_is_not_proposed(tmp_path: Path) -> None:
+    """100 MiB hold the data and small batches of a model whose memory goes with the square of the batch size."""
+    events: list[Event] = []
+    study_in(tmp_path, pairwise, memory_limit=100 * MIB).run(Budget(trials=6), listener=events.append)
+    (opened,) = [event for event in events if isinstance(event, Opened)]
+    assert opened.max_batch_size in (256, 1024)
+    trials = plain(tmp_path)
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
+    assert all(trial.params["batch_size"] <= opened.max_batch_size for trial in trials)
+    known = {row["batch_size"]: row["fits"] for row in rows(tmp_path, memory_table)}
+    assert known[opened.max_batch_size] is True
+    assert {row["batch_size"] for row in rows(tmp_path, step_times_table)} <= {*SIZES[: SIZES.index(1024) + 1]}
+
+
+def test_memory_that_runs_out_all_the_same_ends_the_trial_and_not_the_study(tmp_path: Path) -> None:
+    """Not probed, so nothing is known: the trial is PRUNED with its constraint, larger ones are out."""
+    events: list[Event] = []
+    tries = [Configuration(16, 0.003), Configuration(4000, 0.003)]
+    report = study_in(tmp_path, pairwise, memory_limit=100 * MIB, probe=False).run(
+        Budget(trials=5), tries=tries, listener=events.append
+    )
+    first, second, *others = plain(tmp_path)
+    assert (first.state.name, second.state.name) == ("COMPLETE", "PRUNED")
+    assert second.constraints["memory"] > 0
+    assert [event.note for event in events if isinstance(event, TrialEnded)][1] == "out of memory"
+    assert all(trial.params["batch_size"] < 4000 for trial in others)
+    assert report.trials["complete"] >= 2
+    assert {row["batch_size"]: row["fits"] for row in rows(tmp_path, memory_table)}[4000] is False
+
+    # Another session on this machine knows it.
+    study_in(tmp_path, pairwise, memory_limit=100 * MIB, probe=False).run(Budget(trials=7), tries=tries)
+    assert all(trial.params["batch_size"] < 4000 for trial in plain(tmp_path)[2:])
+
+
+def test_a_limit_too_small_for_the_least_batch_size_says_what_the_least_is_and_that_is_enough(tmp_path: Path) -> None:
+    def wide(learning_rate: float) -> Any:
+        import keras
+        from keras.layers import Dense, Flatten
+
+        model = keras.Sequential([keras.Input((28, 28)), Flatten(), Dense(4000, "relu"), Dense(10, "softmax")])
+        model.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    options = {"engine": "fit", "memory_limit": 16 * MIB}
+    with pytest.raises(DeviceError, match="--memory-limit 16 MiB: batch size 16, the least of the space, needs") as no:
+        study_in(tmp_path, wide, **options).run(Budget(trials=1))
+    assert list(tmp_path.iterdir()) == []
+    least = re.search(r"give --memory-limit (\d+)MiB or more", str(no.value))
+    assert least is not None
+    options["memory_limit"] = int(least[1]) * MIB
+    report = study_in(tmp_path, wide, **options).run(Budget(trials=1))
+    assert report.trials == {"complete": 1}
+
+
+def test_data_that_does_not_fit_on_the_device_stays_on_the_host(tmp_path: Path) -> None:
+    events: list[Event] = []
+    report = study_in(tmp_path, engine=None, memory_limit=13 * MIB).run(
+        Budget(trials=1), tries=[Configuration(64, 0.003)], listener=events.append
+    )
+    assert "the data, 13 MiB, does not fit on the device" in notes(events)
+    (opened,) = [event for event in events if isinstance(event, Opened)]
+    assert opened.engine == "fit"
+    assert report.recommendation is not None
+    assert report.recommendation.validation_accuracy > 0.5
+
+
+def test_a_build_model_that_allocates_more_than_the_machine_has_is_that_trials_end(tmp_path: Path) -> None:
+    """NumPy's memory, of which TensorFlow knows nothing: the worker's own limit makes it fail."""
+
+    def greedy(learning_rate: float) -> Any:
+        if learning_rate == 0.005:
+            np.ones(40 << 30, np.uint8)
+        return build_model(learning_rate)
+
+    tries = [Configuration(16, 0.003), Configuration(1024, 0.005), Configuration(64, 0.003)]
+    study_in(tmp_path, greedy, memory_limit=100 * MIB, probe=False).run(Budget(trials=3), tries=tries)
+    trials = plain(tmp_path)
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "COMPLETE"]
+    assert trials[1].constraints["memory"] > 0
+
+
+def test_a_worker_killed_in_mid_epoch_costs_no_finished_epoch(tmp_path: Path) -> None:
+    """Signal 9, far from the end of memory: not taken for a want of it."""
+    struck: list[int] = []
+
+    def strike(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step.trial == 1 and not struck:
+            struck.extend(child.pid for child in psutil.Process().children())
+            os.kill(struck[0], signal.SIGKILL)
+
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        strike(event)
+
+    tries = [Configuration(16, 0.003), Configuration(16, 0.01)]
+    report = study_in(tmp_path, probe=False).run(Budget(trials=2), tries=tries, listener=listen)
+    assert len(struck) == 1
+    assert report.trials == {"complete": 2}
+    assert "trial 1: the worker ended by signal SIGKILL" in notes(events)
+
+
+def test_cores_that_are_taken_away_between_two_trials_make_another_machine(tmp_path: Path) -> None:
+    """The worker that comes after is told apart, and its times from those of the first."""
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        pytest.skip("one core cannot be taken away")
+    events: list[Event] = []
+
+    def take_away(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Trained) and event.trial == 0:
+            os.sched_setaffinity(0, {min(before)})
+            for child in psutil.Process().children():
+                child.kill()
+
+    tries = [Configuration(64, 0.003), Configuration(64, 0.01)]
+    try:
+        report = study_in(tmp_path, probe=False).run(Budget(trials=2), tries=tries, listener=take_away)
+    finally:
+        os.sched_setaffinity(0, before)
+    assert report.trials == {"complete": 2}
+    assert f"the machine has changed: {len(before)} cores before, 1 now" in notes(events)
+    assert len(rows(tmp_path, machines_table)) == 2
+
+
+def test_two_workers_have_cores_of_their_own_and_their_times_are_marked(tmp_path: Path) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core cannot be shared out")
+    shares: list[set[int]] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, Trained) and not shares:
+            shares.extend(set(child.cpu_affinity()) for child in psutil.Process().children())
+
+    study_in(tmp_path, workers=2, probe=False).run(Budget(trials=4), listener=look)
+    assert len(shares) == 2
+    assert not shares[0] & shares[1]
+    assert shares[0] | shares[1] == os.sched_getaffinity(0)
+    assert all(row["side_by_side"] for row in rows(tmp_path, epochs_table))
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_disappears_between_two_trials_stops_the_study_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hide(event: Event) -> None:
+        if isinstance(event, Trained) and event.trial == 0:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+            for child in psutil.Process().children():
+                child.kill()
+
+    tries = [Configuration(64, 0.003), Configuration(64, 0.01)]
+    with pytest.raises(DeviceError, match="is gone"):
+        study_in(tmp_path, device="auto", probe=False).run(Budget(trials=2), tries=tries, listener=hide)
+    assert plain(tmp_path)[0].state.name == "COMPLETE"
