@@ -31,6 +31,9 @@ STEPS_PER_EXECUTION = 64
 SHUFFLE_BUFFER = 16_384
 """Examples held while a streamed data set is shuffled."""
 
+SHARED_ALIGNMENT = 64
+"""TensorFlow shares the memory of arrays that lie at a multiple of this."""
+
 Figures = dict[str, float]
 """Metrics by Keras' names, `loss` first among them."""
 
@@ -331,12 +334,28 @@ def _from_host(data: Any, order: npt.NDArray[np.int64], batch_size: int) -> Any:
 
 
 def _on_device(nest: Any) -> Any:
-    def copy(array: Any) -> Any:
+    def copy(leaf: Any) -> Any:
+        array = np.asarray(leaf)
         # An operation that finds no memory raises ResourceExhaustedError; `tf.constant` ends the process.
-        tf.zeros((np.asarray(array).nbytes,), tf.uint8)
-        return tf.constant(array)
+        tf.zeros((array.nbytes,), tf.uint8)
+        return tf.constant(_unaligned(array))
 
     return tf.nest.map_structure(copy, tuple(item for item in nest if item is not None))
+
+
+def _unaligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same values where TensorFlow copies them.
+
+    What happens to lie at a multiple of 64 it would share with the host, and the device's memory would be a matter of
+    luck.
+    """
+    if array.ctypes.data % SHARED_ALIGNMENT or not array.size:
+        return array
+    buffer = np.empty(array.nbytes + SHARED_ALIGNMENT + array.itemsize, np.uint8)
+    start = -buffer.ctypes.data % SHARED_ALIGNMENT + array.itemsize
+    moved = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    return moved
 
 
 def _weight(batch: Any) -> Any:

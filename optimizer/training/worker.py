@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import hashlib
 import os
 import pickle
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 
 PROGRAMS_KEPT = 4
 """Compiled programs held at once, where trials differ in more than variables."""
+
+LITTER_SHARE = 0.01
+"""Of the device's memory: what models of past trials may hold before they are collected, which takes a while."""
 
 OUT_OF_MEMORY_TEXTS = (
     "CUDA_ERROR_OUT_OF_MEMORY",
@@ -99,7 +103,9 @@ class Trainer:
         self._programs = {key: first}
         self._current: program.Program = first
         self._position: tuple[int, int] | None = None
-        self._memory = DeviceMemory(capacity, self._gauge.in_use())
+        # While a trial begins, its own fresh model lies beside the compiled one.
+        model_bytes = sum(array.nbytes for array in program.state_of(first.model))
+        self._memory = DeviceMemory(capacity, self._gauge.in_use(), evaluation_bytes=model_bytes)
         self.ready = Ready(
             machine=machine,
             program=ProgramStamp(
@@ -207,6 +213,9 @@ class Trainer:
             self._programs[key] = Program(self._task, self._resident, self._engine, fresh)
         # Before anything is compiled: it may be as large as the model that is trained.
         del fresh
+        if self._gauge.in_use() - self._memory.resident_bytes > LITTER_SHARE * self._memory.capacity_bytes:
+            # Keras' models refer to themselves, so those of past trials wait for the collector.
+            gc.collect()
         self._current = self._programs[key]
         try:
             compile_seconds = self._current.prepare(request.batch_size)
