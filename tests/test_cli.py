@@ -57,6 +57,8 @@ OPTIONS: list[Row] = [
     (["--engine", "warp"], "--engine warp: unknown", "Use fused-xla, fused or fit"),
     (["--device", "tpu"], "--device tpu", "write auto, cpu, gpu, or gpu:0,1"),
     (["--workers", "0"], "--workers 0", "give a whole number of at least 1"),
+    (["--memory-limit", "much"], "--memory-limit much", "write 2GiB, 512MiB"),
+    (["--memory-limit", "0"], "--memory-limit 0", "write 2GiB, 512MiB"),
     (["--seed", "-1"], "--seed -1", "give a whole number from 0"),
     (["--nosuch"], "No such option '--nosuch'", ""),
     (["--try", "48:0.01"], "--try 48:0.01: batch size 48 is not in the search space", "64"),

@@ -9,7 +9,7 @@ import pytest
 
 from optimizer import Budget, Configuration, Options
 from optimizer.errors import InvalidInput
-from optimizer.options import AUTO_SEARCH, ENGINES, MAX_SEED, parse_configuration, parse_duration
+from optimizer.options import AUTO_SEARCH, ENGINES, MAX_SEED, parse_bytes, parse_configuration, parse_duration
 from optimizer.search.optuna_search import SEARCHES
 
 
@@ -38,6 +38,21 @@ def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         parse_duration(text)
     assert str(refusal.value) == f"--time-budget {text}: write 90s, 10m, or 1h30m."
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("2GiB", 2 << 30), ("512MiB", 512 << 20), ("1.5gb", 1_500_000_000), ("100 KiB", 102_400), ("4096", 4096)],
+)
+def test_memory_is_a_number_of_bytes_or_an_amount_with_a_unit(text: str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["much", "", "0", "-1GiB", "2XB", "GiB", "nan", "1e9"])
+def test_what_is_no_memory_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        parse_bytes(text)
+    assert str(refusal.value) == f"--memory-limit {text}: write 2GiB, 512MiB, or a number of bytes."
 
 
 @pytest.mark.parametrize(

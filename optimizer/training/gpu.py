@@ -93,9 +93,14 @@ class Meter:
         return None
 
 
+def has_card(devices: Path = Path("/dev")) -> bool:
+    """Whether the driver shows a GPU, whatever TensorFlow can do with it."""
+    return any(devices.glob("nvidia[0-9]*"))
+
+
 def why_no_gpu(libraries: Sequence[str] = CUDA_LIBRARIES, devices: Path = Path("/dev")) -> str:
     """Why TensorFlow lists no GPU, in one phrase: there is none, or which library it lacks."""
-    if not any(devices.glob("nvidia[0-9]*")):
+    if not has_card(devices):
         return "there is no NVIDIA GPU on this machine, or no driver for it"
     missing = [name for name in libraries if not _loads(name)]
     if missing:

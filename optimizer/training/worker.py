@@ -25,7 +25,7 @@ import psutil
 
 from optimizer.errors import BatchoptError
 from optimizer.training.checkpoint import pack, unpack
-from optimizer.training.gpu import Meter, hold
+from optimizer.training.gpu import Meter, has_card, hold, why_no_gpu
 from optimizer.training.limits import limit_process
 from optimizer.training.machine import gpu_indices, use_device
 from optimizer.training.memory import shown_bytes
@@ -86,6 +86,8 @@ class Trainer:
         self._gauge = measure.Gauge(machine.kind)
         capacity = measure.capacity_bytes(machine, setup.memory_limit, self._gauge.in_use())
         self.remarks: list[str] = []
+        if machine.kind == "cpu" and setup.device == "auto" and has_card():
+            self.remarks.append(f"training on the processor: {why_no_gpu()}")
         if setup.memory_limit is not None:
             limit_process(capacity)
         self._resident = self._held_if_it_fits(data, capacity, asked=setup.hold_data and setup.engine != "fit")

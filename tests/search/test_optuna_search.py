@@ -272,3 +272,34 @@ def test_several_trials_may_be_under_way_at_once() -> None:
     train(search, study, one)
     continued = [search.next(), search.next()]
     assert [step and (step.trial, step.from_epoch) for step in continued] == [(other.trial, 1), (one.trial, 1)]
+
+
+@pytest.mark.parametrize("search", ["tpe", "random", "grid", "qmc"])
+def test_what_the_machine_does_not_hold_is_not_proposed(search: str) -> None:
+    """Before any trial, and from the moment on that a trial runs out of memory."""
+    space = SearchSpace([16, 64, 256, 1024], (1e-3, 1e-1))
+    holds = 256
+    study = optuna.create_study(direction="maximize")
+    proposed: list[int] = []
+    driver = OptunaSearch(
+        study,
+        space,
+        search=search,
+        seed=0,
+        max_epochs=1,
+        budget_left=lambda: len(proposed) < 12,
+        prune=False,
+        max_batch_size=lambda: holds,
+    )
+    while (step := driver.next()) is not None:
+        proposed.append(step.batch_size)
+        if len(proposed) == 6:
+            driver.infeasible(step.trial, "memory")
+            study.tell(step.trial, state=TrialState.PRUNED)
+            holds = 63
+            continue
+        driver.tell(step.trial, 1, 0.5, 1.0)
+        study.tell(step.trial, 0.5)
+    assert set(proposed[:6]) <= {16, 64, 256}
+    assert len(set(proposed[:6])) > 1
+    assert set(proposed[6:]) == {16}
