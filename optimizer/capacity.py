@@ -9,6 +9,9 @@ from optimizer.training.memory import MemoryLaw, needed
 from optimizer.training.messages import DeviceMemory, StepTime
 from optimizer.training.timing import StepTimeLaw
 
+SMALL_BYTES = 1 << 20
+"""TensorFlow's allocator hands out a free piece whole unless it is twice what was asked for."""
+
 
 class Capacity:
     """Memory and step times of one program on one machine.
@@ -74,10 +77,11 @@ class Capacity:
             self._rows[batch_size] = MemoryRow(batch_size, step_bytes, None)
 
     def measured(self, batch_size: int, step_bytes: int | None, memory: DeviceMemory) -> None:
-        """It was trained and evaluated."""
+        """It was trained and evaluated; what the compiler said of it stays, where that is what the allocator took."""
         known = self._rows.get(batch_size)
-        if step_bytes is None and known is not None:
-            step_bytes = known.step_bytes
+        told = None if known is None else known.step_bytes
+        if told is not None and (step_bytes is None or told <= step_bytes < 2 * told + SMALL_BYTES):
+            step_bytes = told
         self._rows[batch_size] = MemoryRow(batch_size, step_bytes, True)
         self.memory = memory
 

@@ -63,6 +63,15 @@ def test_the_compilers_word_holds_until_something_was_tried() -> None:
     assert capacity.rows == [MemoryRow(8192, 200 * MIB, True)]
 
 
+def test_an_allocator_that_rounds_up_does_not_overrule_the_compiler() -> None:
+    capacity = Capacity(SIZES, MEMORY)
+    capacity.foreseen(512, 10 * MIB)
+    capacity.measured(512, 16 * MIB, MEMORY)
+    assert capacity.rows == [MemoryRow(512, 10 * MIB, True)]
+    capacity.measured(512, 40 * MIB, MEMORY)
+    assert capacity.rows == [MemoryRow(512, 40 * MIB, True)]
+
+
 def test_epochs_side_by_side_say_nothing_of_the_machine() -> None:
     capacity = climbed(8, 64)
     capacity.timed([StepTime(size, size * 1e-5, 0.0, 0.0, 3) for size in (8, 64)], train_examples=6400)

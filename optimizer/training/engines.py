@@ -8,19 +8,18 @@ fit on the device and for models that do not compile.
 
 from __future__ import annotations
 
-import functools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from optimizer.errors import InvalidInput
 from optimizer.training.messages import EngineName
-from optimizer.training.task import Dataset, example_count, leaves, take
+from optimizer.training.resident import Resident, from_host
+from optimizer.training.task import example_count, take
 
 EVALUATION_BATCH_SIZE = 1000
 """Examples per evaluation step: its own, so that a trial's batch size never decides whether evaluation fits."""
@@ -31,41 +30,8 @@ STEPS_PER_EXECUTION = 64
 SHUFFLE_BUFFER = 16_384
 """Examples held while a streamed data set is shuffled."""
 
-SHARED_ALIGNMENT = 64
-"""TensorFlow shares the memory of arrays that lie at a multiple of this."""
-
 Figures = dict[str, float]
 """Metrics by Keras' names, `loss` first among them."""
-
-
-class Resident:
-    """A data set and, once a fused engine asks for it, its copy on the device: one, whatever the number of programs.
-
-    Args:
-        data: split.
-        held: whether it may be held on the device; else every engine but `fit` is refused.
-    """
-
-    def __init__(self, data: Dataset, *, held: bool = True) -> None:
-        self.data = data
-        self.held = held and not data.streamed
-        self.train_count = train_count(data)
-
-    @property
-    def bytes(self) -> int:
-        """What it takes on the device."""
-        parts = (self.data.train, self.data.validation)
-        return sum(leaf.nbytes for part in parts if isinstance(part, tuple) for leaf in leaves(part))
-
-    @functools.cached_property
-    def train(self) -> Any:
-        """The training arrays as device tensors."""
-        return _on_device(self.data.train)
-
-    @functools.cached_property
-    def validation(self) -> Any:
-        """The validation arrays as device tensors."""
-        return _on_device(self.data.validation)
 
 
 class Engine(ABC):
@@ -227,7 +193,7 @@ class FitEngine(Engine):
             history = self._model.fit(shuffled.batch(batch_size).prefetch(tf.data.AUTOTUNE), shuffle=False, verbose=0)
         elif not self._held:
             order = rng.permutation(self._count)
-            batches = _from_host(self._data.train, order if steps is None else order[: steps * batch_size], batch_size)
+            batches = from_host(self._data.train, order if steps is None else order[: steps * batch_size], batch_size)
             history = self._model.fit(batches, shuffle=False, verbose=0)
         else:
             order = rng.permutation(self._count)
@@ -241,7 +207,7 @@ class FitEngine(Engine):
         data = self._data.validation
         if isinstance(data, tuple) and not self._held:
             order = np.arange(example_count(data))
-            figures = self._model.evaluate(_from_host(data, order, EVALUATION_BATCH_SIZE), verbose=0, return_dict=True)
+            figures = self._model.evaluate(from_host(data, order, EVALUATION_BATCH_SIZE), verbose=0, return_dict=True)
         elif isinstance(data, tuple):
             figures = self._model.evaluate(
                 *data[:2],
@@ -289,27 +255,6 @@ def make_engine(name: EngineName, model: Any, resident: Resident) -> Engine:
     return FusedEngine(model, resident, xla=name == "fused-xla")
 
 
-def train_count(data: Dataset) -> int:
-    """The number of training examples, of arrays or of a stream with a known cardinality.
-
-    Raises:
-        InvalidInput: a stream that does not know how long it is.
-    """
-    if not data.streamed:
-        return example_count(data.train)
-    count = int(data.train.cardinality())
-    if count < 1:
-        raise InvalidInput(
-            "the tf.data training set does not know its length; add .apply(tf.data.experimental.assert_cardinality(n))."
-        )
-    return count
-
-
-def validation_count(data: Dataset) -> int:
-    """The number of validation examples; -1 where a stream does not know."""
-    return example_count(data.validation) if isinstance(data.validation, tuple) else int(data.validation.cardinality())
-
-
 def flat(figures: dict[str, Any]) -> dict[str, Any]:
     """Keras' metrics, those of several outputs included, by one flat name each; `loss` first."""
     result = {name: value for name, value in figures.items() if not isinstance(value, dict)}
@@ -317,45 +262,6 @@ def flat(figures: dict[str, Any]) -> dict[str, Any]:
         if isinstance(nested, dict):
             result |= {f"{name}/{inner}": value for inner, value in flat(nested).items()}
     return {"loss": result.pop("loss"), **result} if "loss" in result else result
-
-
-def _from_host(data: Any, order: npt.NDArray[np.int64], batch_size: int) -> Any:
-    """Batches of arrays that stay in the host's memory, in this order, as a `tf.data.Dataset`."""
-    parts = tuple(item for item in data if item is not None)
-    starts = range(0, len(order), batch_size)
-
-    def batches() -> Iterator[Any]:
-        for start in starts:
-            yield take(parts, order[start : start + batch_size])
-
-    signature = tf.nest.map_structure(lambda leaf: tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype), parts)
-    stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return stream.apply(tf.data.experimental.assert_cardinality(len(starts)))
-
-
-def _on_device(nest: Any) -> Any:
-    def copy(leaf: Any) -> Any:
-        array = np.asarray(leaf)
-        # An operation that finds no memory raises ResourceExhaustedError; `tf.constant` ends the process.
-        tf.zeros((array.nbytes,), tf.uint8)
-        return tf.constant(_unaligned(array))
-
-    return tf.nest.map_structure(copy, tuple(item for item in nest if item is not None))
-
-
-def _unaligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same values where TensorFlow copies them.
-
-    What happens to lie at a multiple of 64 it would share with the host, and the device's memory would be a matter of
-    luck.
-    """
-    if array.ctypes.data % SHARED_ALIGNMENT or not array.size:
-        return array
-    buffer = np.empty(array.nbytes + SHARED_ALIGNMENT + array.itemsize, np.uint8)
-    start = -buffer.ctypes.data % SHARED_ALIGNMENT + array.itemsize
-    moved = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    moved[...] = array
-    return moved
 
 
 def _weight(batch: Any) -> Any:

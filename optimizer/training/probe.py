@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from optimizer.training.engines import Resident
 from optimizer.training.messages import EngineName, EngineTiming
 from optimizer.training.program import Program, build, state_of
+from optimizer.training.resident import Resident
 from optimizer.training.task import Task
 
 PROBE_BATCH_SIZE = 128

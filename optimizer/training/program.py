@@ -20,8 +20,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from optimizer.errors import ModelError
-from optimizer.training.engines import Engine, Resident, flat, make_engine
+from optimizer.training.engines import Engine, flat, make_engine
 from optimizer.training.messages import EngineName, Epoch
+from optimizer.training.resident import Resident
 from optimizer.training.task import Dataset, Task, take
 
 State = list[npt.NDArray[Any]]

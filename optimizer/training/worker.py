@@ -48,7 +48,7 @@ from optimizer.training.messages import (
 from optimizer.training.task import Dataset, leaves
 
 if TYPE_CHECKING:
-    from optimizer.training.engines import Resident
+    from optimizer.training.resident import Resident
 
 PROGRAMS_KEPT = 4
 """Compiled programs held at once, where trials differ in more than variables."""
@@ -74,7 +74,7 @@ class Trainer:
     def __init__(self, setup: Setup) -> None:
         machine = use_device(setup.device, setup.cores, memory_limit=setup.memory_limit)
         # TensorFlow is configured by now; these modules may import it.
-        from optimizer.training import engines, measure, probe, program
+        from optimizer.training import measure, probe, program, resident
 
         self._meter = Meter((gpu_indices(setup.device) or (0,))[0] if machine.kind == "gpu" else None)
         card = self._meter.card()
@@ -114,7 +114,7 @@ class Trainer:
                 model=key,
                 data=data_fingerprint(data),
                 train_examples=self._resident.train_count,
-                validation_examples=engines.validation_count(data),
+                validation_examples=resident.validation_count(data),
                 metric=setup.task.metric,
             ),
             parameters=int(first.model.count_params()),
@@ -128,7 +128,7 @@ class Trainer:
         """The data on the device; on the host where it does not fit, or was not asked for there."""
         import tensorflow as tf
 
-        from optimizer.training.engines import Resident
+        from optimizer.training.resident import Resident
 
         resident = Resident(data, held=asked)
         if not resident.held:

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from optimizer import Task
-from optimizer.training.engines import Resident
 from optimizer.training.probe import choose_engine
+from optimizer.training.resident import Resident
 from studies.data import load_mnist
 from studies.mnist import build_model
 

@@ -13,8 +13,9 @@ from keras.layers import BatchNormalization, Dense, Dropout, Flatten
 
 from optimizer import Dataset
 from optimizer.errors import InvalidInput
-from optimizer.training.engines import FusedEngine, Resident, make_engine
+from optimizer.training.engines import FusedEngine, make_engine
 from optimizer.training.program import build, epoch_rng, state_of
+from optimizer.training.resident import Resident
 from optimizer.training.task import Task, take
 
 BATCH_SIZE = 32

@@ -9,9 +9,9 @@ import tensorflow as tf
 from keras.layers import Dense, Flatten
 
 from optimizer import Dataset, Task
-from optimizer.training.engines import Resident
 from optimizer.training.probe import choose_engine
 from optimizer.training.program import state_of
+from optimizer.training.resident import Resident
 
 
 class OnHost(keras.layers.Layer):

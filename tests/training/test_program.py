@@ -12,8 +12,8 @@ from keras.layers import Dense, Dropout, Flatten
 from optimizer import Dataset, Task
 from optimizer.errors import ModelError
 from optimizer.training.checkpoint import pack, unpack
-from optimizer.training.engines import Resident
 from optimizer.training.program import Program, build, epoch_rng, signature, state_of, trial_seed
+from optimizer.training.resident import Resident
 
 
 def net(learning_rate: float, units: int = 16, dropout: float = 0.3) -> keras.Model:

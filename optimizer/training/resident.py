@@ -1,0 +1,107 @@
+"""A data set as engines see it: copied to the device, or left on the host and taken from there batch by batch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from optimizer.errors import InvalidInput
+from optimizer.training.task import Dataset, example_count, leaves, take
+
+SHARED_ALIGNMENT = 64
+"""TensorFlow shares the memory of arrays that lie at a multiple of this."""
+
+
+class Resident:
+    """A data set and, once a fused engine asks for it, its copy on the device: one, whatever the number of programs.
+
+    Args:
+        data: split.
+        held: whether it may be held on the device; else every engine but `fit` is refused.
+    """
+
+    def __init__(self, data: Dataset, *, held: bool = True) -> None:
+        self.data = data
+        self.held = held and not data.streamed
+        self.train_count = train_count(data)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on the device."""
+        parts = (self.data.train, self.data.validation)
+        return sum(leaf.nbytes for part in parts if isinstance(part, tuple) for leaf in leaves(part))
+
+    @functools.cached_property
+    def train(self) -> Any:
+        """The training arrays as device tensors."""
+        return _on_device(self.data.train)
+
+    @functools.cached_property
+    def validation(self) -> Any:
+        """The validation arrays as device tensors."""
+        return _on_device(self.data.validation)
+
+
+def train_count(data: Dataset) -> int:
+    """The number of training examples, of arrays or of a stream with a known cardinality.
+
+    Raises:
+        InvalidInput: a stream that does not know how long it is.
+    """
+    if not data.streamed:
+        return example_count(data.train)
+    count = int(data.train.cardinality())
+    if count < 1:
+        raise InvalidInput(
+            "the tf.data training set does not know its length; add .apply(tf.data.experimental.assert_cardinality(n))."
+        )
+    return count
+
+
+def validation_count(data: Dataset) -> int:
+    """The number of validation examples; -1 where a stream does not know."""
+    return example_count(data.validation) if isinstance(data.validation, tuple) else int(data.validation.cardinality())
+
+
+def from_host(data: Any, order: npt.NDArray[np.int64], batch_size: int) -> Any:
+    """Batches of arrays that stay in the host's memory, in this order, as a `tf.data.Dataset`."""
+    parts = tuple(item for item in data if item is not None)
+    starts = range(0, len(order), batch_size)
+
+    def batches() -> Iterator[Any]:
+        for start in starts:
+            yield take(parts, order[start : start + batch_size])
+
+    signature = tf.nest.map_structure(lambda leaf: tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype), parts)
+    stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return stream.apply(tf.data.experimental.assert_cardinality(len(starts)))
+
+
+def _on_device(nest: Any) -> Any:
+    def copy(leaf: Any) -> Any:
+        array = np.asarray(leaf)
+        # An operation that finds no memory raises ResourceExhaustedError; `tf.constant` ends the process.
+        tf.zeros((array.nbytes,), tf.uint8)
+        return tf.constant(_unaligned(array))
+
+    return tf.nest.map_structure(copy, tuple(item for item in nest if item is not None))
+
+
+def _unaligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same values where TensorFlow copies them.
+
+    What happens to lie at a multiple of 64 it would share with the host, and the device's memory would be a matter of
+    luck.
+    """
+    if array.ctypes.data % SHARED_ALIGNMENT or not array.size:
+        return array
+    buffer = np.empty(array.nbytes + SHARED_ALIGNMENT + array.itemsize, np.uint8)
+    start = -buffer.ctypes.data % SHARED_ALIGNMENT + array.itemsize
+    moved = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    return moved
