@@ -92,10 +92,10 @@ def use_device(device: str, cores: Sequence[int] | None = None, *, memory_limit:
     """
     if cores is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
-    if memory_limit is not None:
-        # Read when TensorFlow first allocates: its own allocator then fails as that of a GPU does.
-        os.environ["TF_CPU_ALLOCATOR_USE_BFC"] = "1"
-        os.environ["TF_CPU_BFC_MEM_LIMIT_IN_MB"] = str(max(1, memory_limit >> 20))
+    # Read when TensorFlow first allocates: its own allocator then fails as that of a GPU does. It also counts, which
+    # the one that TensorFlow takes on processors without AVX512-VNNI does not.
+    os.environ["TF_CPU_ALLOCATOR_USE_BFC"] = "1"
+    os.environ["TF_CPU_BFC_MEM_LIMIT_IN_MB"] = str(max(1, (memory_limit or host_memory()[0]) >> 20))
     import tensorflow as tf
 
     if cores is not None or available_cores() < (os.cpu_count() or 1):
