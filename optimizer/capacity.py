@@ -12,6 +12,9 @@ from optimizer.training.timing import StepTimeLaw
 SMALL_BYTES = 1 << 20
 """TensorFlow's allocator hands out a free piece whole unless it is twice what was asked for."""
 
+NEARLY_ALL = 0.9
+"""Of the device's memory: signal 9 above this is taken for the kernel's, for want of memory."""
+
 
 class Capacity:
     """Memory and step times of one program on one machine.
@@ -112,6 +115,11 @@ class Capacity:
             return False
         need = self.needed(batch_size)
         return need is None or self.memory is None or need <= self.memory.capacity_bytes
+
+    def nearly_all(self, batch_size: int) -> bool:
+        """Whether a batch size comes so near the end of memory that a killed worker is likely to have met it."""
+        need = self.needed(batch_size)
+        return need is not None and self.memory is not None and need > NEARLY_ALL * self.memory.capacity_bytes
 
     def bytes_over(self, batch_size: int) -> float:
         """By how much a batch size that failed is too large: foreseen; 1 where it should have fitted."""

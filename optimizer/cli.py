@@ -17,6 +17,7 @@ from optimizer.errors import BatchoptError, TaskFailed
 from optimizer.options import (
     AUTO_SEARCH,
     DEFAULT_TRIALS,
+    LEASE_SECONDS,
     Budget,
     Options,
     parse_bytes,
@@ -186,6 +187,13 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
     @click.option("--memory-limit", metavar="2GiB", help="Train as on a device with so much memory.")
     @click.option("--no-probe", is_flag=True, help="Do not measure the machine; use what was recorded.")
     @click.option("--share", is_flag=True, help="Use a GPU although another study uses it.")
+    @click.option(
+        "--lease",
+        type=float,
+        default=LEASE_SECONDS,
+        show_default=True,
+        help="Seconds until a silent process loses its trials.",
+    )
     @click.option("--no-pruning", is_flag=True, help="Train every trial to its last epoch.")
     @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and stop.")
     @click.option("--quiet", is_flag=True, help="No progress, only the report.")

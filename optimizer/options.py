@@ -10,6 +10,7 @@ from typing import Any
 
 from optimizer.errors import InvalidInput
 from optimizer.search.optuna_search import SEARCHES
+from optimizer.search.space import BATCH_SIZE, LEARNING_RATE
 from optimizer.training.machine import gpu_indices
 from optimizer.training.messages import ENGINES, EngineName
 
@@ -17,6 +18,11 @@ DEFAULT_TRIALS = 30
 AUTO_SEARCH = "auto"
 DEFAULT_SEED = 0
 MAX_SEED = 2**32 - 1
+
+LEASE_SECONDS = 30.0
+"""How long a trial belongs to its process without a word from it. Renewed at a third of this."""
+
+MIN_LEASE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Options:
         memory_limit: bytes of device memory that training may use; all there is where None.
         probe: whether the machine may be measured; else what was recorded is used.
         share: whether a GPU may be shared, with other studies or by several workers.
+        lease: seconds after which a trial that its process does not speak of is another's to take over.
 
     Raises:
         InvalidInput: naming the option and what to write.
@@ -52,6 +59,7 @@ class Options:
     memory_limit: int | None = None
     probe: bool = True
     share: bool = False
+    lease: float = LEASE_SECONDS
 
     def __post_init__(self) -> None:
         if self.search not in (None, AUTO_SEARCH, *SEARCHES):
@@ -68,6 +76,8 @@ class Options:
             at_least_one("--memory-limit", self.memory_limit)
         if self.train_examples is not None:
             at_least_one("--train-examples", self.train_examples)
+        if not MIN_LEASE_SECONDS <= self.lease < math.inf:
+            raise InvalidInput(f"--lease {self.lease:g}: give at least {MIN_LEASE_SECONDS:g} seconds.")
         gpu_indices(self.device)
 
 
@@ -99,6 +109,11 @@ class Configuration:
     batch_size: int
     learning_rate: float
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """By the names of its dimensions."""
+        return {BATCH_SIZE: self.batch_size, LEARNING_RATE: self.learning_rate, **self.extra}
 
 
 def parse_duration(text: str) -> float:

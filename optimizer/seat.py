@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optimizer import errors
+from optimizer.report.events import TrialEnded
 from optimizer.search.steps import Step
 from optimizer.training.client import Worker
-from optimizer.training.messages import Failed, Ready
+from optimizer.training.messages import Epoch, Failed, Ready
 
 
 @dataclass
@@ -20,21 +23,86 @@ class Progress:
     accuracy: float | None = None
     train_seconds: float = 0.0
 
+    def trained(self, figures: Epoch) -> bool:
+        """Count an epoch; returns whether it is a new one, and not one that was trained again."""
+        if figures.epoch <= self.epochs:
+            return False
+        self.epochs = figures.epoch
+        self.accuracy = figures.validation_accuracy
+        self.train_seconds += figures.train_seconds
+        return True
+
+    def ended(self, trial: int, state: str, note: str) -> TrialEnded:
+        """The end of the trial, for whoever listens."""
+        return TrialEnded(
+            trial=trial,
+            state=state,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            accuracy=self.accuracy,
+            epochs=self.epochs,
+            train_seconds=self.train_seconds,
+            note=note,
+        )
+
 
 @dataclass
 class Seat:
-    """A worker's place: who sits there, what it does, and which trial it holds on its device."""
+    """A worker's place.
+
+    Attributes:
+        worker: who sits there.
+        ready: what it said of itself; of the one before it until it does.
+        step: what it does.
+        held: the trial that it holds on its device while it does nothing, and after how many epochs.
+        saved: the trial, and after how many epochs, of its last checkpoint.
+        first_bytes, bytes: its memory after its first epoch and now.
+    """
 
     worker: Worker
     ready: Ready | None = None
     step: Step | None = None
     held: tuple[int, int] | None = None
+    saved: tuple[int, int] | None = None
     first_bytes: int = 0
     bytes: int = 0
 
     @property
     def free(self) -> bool:
         return self.ready is not None and self.step is None
+
+    def sit(self, ready: Ready) -> str:
+        """The worker is ready, the first of its seat or a later one, on the machine that there is now.
+
+        Returns:
+            What has changed since the last one, in one line; empty where nothing has.
+
+        Raises:
+            DeviceError: the GPU is gone.
+        """
+        was = self.ready.machine if self.ready is not None else None
+        self.ready = ready
+        if was is None or was.fingerprint == ready.machine.fingerprint:
+            return ""
+        if was.kind == "gpu" != ready.machine.kind:
+            raise errors.DeviceError(
+                f"the GPU {was.device} is gone; everything finished is kept. Bring it back, or use --device cpu."
+            )
+        return f"the machine has changed: {was.cores} cores before, {ready.machine.cores} now"
+
+    def replace(self) -> None:
+        """Put a new worker in the place of this one; it does not choose its engine again."""
+        assert self.ready is not None
+        self.worker.kill()
+        self.worker = Worker(dataclasses.replace(self.worker.setup, engine=self.ready.engine))
+        self.step = self.held = self.saved = None
+        self.first_bytes = self.bytes = 0
+
+    def has_company(self, seats: Sequence[Seat]) -> bool:
+        """Whether another worker uses the same device; the cores of one processor share its memory and clock."""
+        mine = self.worker.setup.device
+        cpu = self.ready is None or self.ready.machine.kind == "cpu"
+        return any(cpu or other.worker.setup.device == mine for other in seats if other is not self)
 
 
 def as_error(failed: Failed) -> errors.BatchoptError:

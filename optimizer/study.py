@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,19 +13,23 @@ from optimizer.capacity import Capacity
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound
 from optimizer.loop import Loop
 from optimizer.options import AUTO_SEARCH, DEFAULT_SEED, Budget, Configuration, Options
-from optimizer.report.events import Listener, Opened, Starting, ignore
+from optimizer.report.events import Listener, Noted, Opened, Starting, ignore
 from optimizer.report.reading import read_report
 from optimizer.report.recommendation import Report
-from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
+from optimizer.search.space import SearchSpace
 from optimizer.seat import Seat
 from optimizer.seating import first_setup, further_seats, measured, new_capacity, seated
+from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
-from optimizer.store.database import Database, check_storage, open_database, shown, storage_url
+from optimizer.store.database import check_storage, open_database, shown, storage_url
 from optimizer.store.ledger import ENGINES, Ledger
+from optimizer.store.making import found_or_made, stamp_if_unmade, unmade
 from optimizer.store.measurements import Measurements, measured_on
 from optimizer.store.stamp import Stamp, check_program, check_question, check_seed
+from optimizer.store.transactions import Transactions
 from optimizer.training.messages import EngineName, Ready
 from optimizer.training.task import Goal, Task
+from optimizer.tries import check_held, check_tries
 
 Space = SearchSpace | Callable[[int], SearchSpace]
 """A search space, or one made from the number of training examples, for `full`."""
@@ -117,8 +120,7 @@ class Study:
         with Interruption() as interruption:
             seat, plan, capacity = self._prepare(budget, tries, listener, interruption, probing=True)
             try:
-                database = open_database(self.storage, create=True)
-                ledger = Ledger(database, self._open_or_create(database, plan.stamp))
+                ledger, stamp = self._open(plan.stamp, listener, interruption)
                 seats = [seat, *further_seats(seat, self.options)]
             except BaseException:
                 seat.worker.kill()
@@ -126,17 +128,25 @@ class Study:
             assert seat.ready is not None
             ledger.add_machine(seat.ready.machine, seat.ready.engine)
             ledger.measured(seat.ready, self.options.memory_limit, capacity.step_rows, capacity.rows)
-            for configuration in tries:
-                ledger.study.enqueue_trial(_params(configuration), skip_if_exists=True)
             listener(plan.opened)
-            search, unfinished = make_search(ledger, plan.stamp, self.options, budget, capacity)
+            search = make_search(ledger, stamp, self.options, budget, capacity)
+            shared = SharedStudy(
+                ledger,
+                search,
+                capacity,
+                max_epochs=self.goal.epochs,
+                dimensions=stamp.space.distributions(),
+            )
+            with ledger.turn():
+                for configuration in tries:
+                    ledger.study.enqueue_trial(configuration.params, skip_if_exists=True)
             Loop(
                 ledger,
                 search,
+                shared,
                 seats,
                 capacity=capacity,
-                unfinished=unfinished,
-                seed=plan.stamp.seed,
+                seed=stamp.seed,
                 max_epochs=self.goal.epochs,
                 until=None if budget.seconds is None else time.monotonic() + budget.seconds - ledger.elapsed(),
                 interruption=interruption,
@@ -178,7 +188,7 @@ class Study:
         early = self._space_for(PROVISIONAL_EXAMPLES)
         if early == self._space_for(PROVISIONAL_EXAMPLES + 1):
             # It does not depend on the data, so what is wrong can be said before anything is started.
-            _check_tries(tries, early)
+            check_tries(tries, early)
         found = self._find()
         listener(Starting(self.options.workers or 1))
         setup = first_setup(
@@ -199,7 +209,7 @@ class Study:
                     f"batch size {space.largest} is above the training set of {ready.program.train_examples} examples. "
                     "Write 'full' for all of them at once."
                 )
-            _check_tries(tries, space)
+            check_tries(tries, space)
             if found:
                 check_program(self.name, self._shown_storage, found.stamp, ready.program)
             stamp = (found and found.stamp) or Stamp(
@@ -216,7 +226,11 @@ class Study:
         if probing and self.options.probe:
             seat, capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
             ready = seat.ready or ready
-            _check_held(tries, capacity, seat)
+            try:
+                check_held(tries, capacity.max_batch_size)
+            except InvalidInput:
+                seat.worker.kill()
+                raise
         opened = Opened(
             study=self.name,
             storage=self._shown_storage,
@@ -264,6 +278,8 @@ class Study:
             if self.name not in optuna.get_all_study_names(database.storage):
                 return None
             study = optuna.load_study(study_name=self.name, storage=database.storage)
+            if unmade(study):
+                return None
             stamp = self._checked_stamp(study)
             trials = study.get_trials(deepcopy=False)
         finally:
@@ -294,49 +310,16 @@ class Study:
     def _space_for(self, train_examples: int) -> SearchSpace:
         return self._space if isinstance(self._space, SearchSpace) else self._space(train_examples)
 
-    def _open_or_create(self, database: Database, stamp: Stamp) -> optuna.Study:
-        try:
-            study = optuna.create_study(study_name=self.name, storage=database.storage, direction="maximize")
-        except optuna.exceptions.DuplicatedStudyError:
-            study = optuna.load_study(study_name=self.name, storage=database.storage)
-            # Another process may have made it since it was looked for.
-            check_program(self.name, self._shown_storage, self._checked_stamp(study), stamp.program)
-            return study
-        stamp.write(study)
-        with warnings.catch_warnings():
-            # optuna-dashboard reads the names; their interface may change, as the warning says.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(["validation_accuracy"])
-        return study
-
-
-def _params(configuration: Configuration) -> dict[str, object]:
-    return {
-        BATCH_SIZE: configuration.batch_size,
-        LEARNING_RATE: configuration.learning_rate,
-        **configuration.extra,
-    }
-
-
-def _check_held(tries: Sequence[Configuration], capacity: Capacity, seat: Seat) -> None:
-    largest = capacity.max_batch_size
-    for size in (configuration.batch_size for configuration in tries):
-        if largest is not None and size > largest:
-            seat.worker.kill()
-            raise InvalidInput(
-                f"--try {size}: batch size {size} does not fit in the memory of this machine; {largest} does."
-            )
-
-
-def _check_tries(tries: Sequence[Configuration], space: SearchSpace) -> None:
-    low, high = space.learning_rate
-    for size, rate in ((configuration.batch_size, configuration.learning_rate) for configuration in tries):
-        if size < 1 or space.nearest_batch_size(size) != size:
-            nearest = space.nearest_batch_size(max(size, 1))
-            raise InvalidInput(
-                f"--try {size}:{rate:g}: batch size {size} is not in the search space; the nearest is {nearest}."
-            )
-        if not low <= rate <= high:
-            raise InvalidInput(
-                f"--try {size}:{rate:g}: learning rate {rate:g} is outside the search space, {low:g} to {high:g}."
-            )
+    def _open(self, stamp: Stamp, listener: Listener, interruption: Interruption) -> tuple[Ledger, Stamp]:
+        """The study, open for writing, and its question; made where it is new, which exactly one process does."""
+        database = open_database(self.storage, create=True)
+        if database.warning:
+            listener(Noted(database.warning))
+        study = found_or_made(database, self.name)
+        transactions = Transactions(database.url, say=lambda line: listener(Noted(line)), check=interruption.check)
+        ledger = Ledger(database, study, lease_seconds=self.options.lease, transactions=transactions)
+        stamp_if_unmade(ledger, stamp)
+        # Another process may have made it since it was looked for, and for another question.
+        made = self._checked_stamp(study)
+        check_program(self.name, self._shown_storage, made, stamp.program)
+        return ledger, made

@@ -6,8 +6,12 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
+from servers import own_database
 
 from optimizer import Dataset
 from studies.data import load_mnist
@@ -35,3 +39,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(params=["postgresql", "mysql"])
+def server_storage(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a fresh database on a server, PostgreSQL and then MySQL or MariaDB."""
+    with own_database(request.param) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
+def any_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a fresh database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/studies.db"
+    else:
+        with own_database(request.param) as url:
+            yield url

@@ -19,8 +19,10 @@ from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, T
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optimizer.search.asking import finish_asking
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from optimizer.search.steps import Infeasibility, Step
+from optimizer.search.trials import Trial
 
 GRID_LEARNING_RATES = 7
 """Two a decade over the default range of three."""
@@ -137,10 +139,19 @@ class OptunaSearch:
         self._given_up: list[int] = []
         study.pruner = self._pruner()
 
-    def adopt(self, trial: FrozenTrial, from_epoch: int) -> None:
-        """Take up a trial that an earlier process left, from its last checkpoint."""
-        self._open[trial.number] = self._step(trial, from_epoch, "taken up again")
-        self._idle.append(trial.number)
+    def learn(self, trial: Trial) -> None:
+        self._open.pop(trial.trial, None)
+        if trial.trial in self._idle:
+            self._idle.remove(trial.trial)
+        if trial.state == "paused":
+            params = (trial.batch_size, trial.learning_rate, trial.extra)
+            self._open[trial.trial] = self._step(trial.trial, *params, trial.epochs, "taken up again")
+            self._idle.append(trial.trial)
+
+    def finish_asking(self, trial: int) -> None:
+        # As it would have been asked for.
+        self._study.sampler = self._sampler(trial)
+        finish_asking(self._study, trial, self._space)
 
     def next(self) -> Step | None:
         if self._idle:
@@ -160,7 +171,7 @@ class OptunaSearch:
             self._study.sampler = self._sampler(len(trials))
         trial = self._study.ask(self._space.distributions())
         frozen = self._study.get_trials(deepcopy=False)[trial.number]
-        step = self._step(frozen, 0, "queued" if waiting else "new")
+        step = self._step(trial.number, *self._params(frozen), 0, "queued" if waiting else "new")
         self._open[trial.number] = step
         return step
 
@@ -174,7 +185,7 @@ class OptunaSearch:
                 del self._open[trial]
                 self._given_up.append(trial)
             else:
-                self._open[trial] = self._step(frozen, epoch, "continues")
+                self._open[trial] = self._step(trial, *self._params(frozen), epoch, "continues")
                 self._idle.append(trial)
 
     def infeasible(self, trial: int, reason: Infeasibility) -> None:
@@ -184,17 +195,23 @@ class OptunaSearch:
         given_up, self._given_up = self._given_up, []
         return given_up
 
-    def _step(self, trial: FrozenTrial, from_epoch: int, reason: str) -> Step:
-        params = trial.params
+    def _step(
+        self, trial: int, batch_size: int, learning_rate: float, extra: Mapping[str, Any], from_epoch: int, reason: str
+    ) -> Step:
         return Step(
-            trial=trial.number,
-            batch_size=params[BATCH_SIZE],
-            learning_rate=params[LEARNING_RATE],
+            trial=trial,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
             from_epoch=from_epoch,
             until_epoch=from_epoch + 1 if self._prune else self._max_epochs,
-            extra={name: value for name, value in params.items() if name in self._space.extra},
+            extra=dict(extra),
             reason=reason,
         )
+
+    def _params(self, trial: FrozenTrial) -> tuple[int, float, dict[str, Any]]:
+        params = trial.params
+        extra = {name: value for name, value in params.items() if name in self._space.extra}
+        return params[BATCH_SIZE], params[LEARNING_RATE], extra
 
     def _pruner(self) -> BasePruner:
         if not self._prune:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from optuna.samplers import RandomSampler
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
-from optimizer.search.optuna_search import FixedSampler, LadderSampler
+from optimizer.search.asking import finish_asking
+from optimizer.search.optuna_search import LadderSampler
 from optimizer.search.scheduler import Scheduler
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from optimizer.search.steps import Infeasibility, Step
@@ -25,17 +26,14 @@ class ScheduledSearch:
         past: what the study holds already. A `paused` trial that is not at a rung was interrupted, and goes on first.
     """
 
-    def __init__(self, study: Study, space: SearchSpace, scheduler: Scheduler, past: Iterable[Trial]) -> None:
+    def __init__(self, study: Study, space: SearchSpace, scheduler: Scheduler, past: Iterable[Trial] = ()) -> None:
         self.stop_reason = ""
         self._study = study
         self._space = space
         self._scheduler = scheduler
         self._known: set[int] = set()
         for trial in past:
-            self._known.add(trial.trial)
-            scheduler.add(trial)
-        # For whatever a queued configuration leaves open.
-        study.sampler = LadderSampler(RandomSampler(seed=len(self._known)), space)
+            self.learn(trial)
 
     def next(self) -> Step | None:
         if self._scheduler.may_start and self._waiting():
@@ -50,17 +48,30 @@ class ScheduledSearch:
     def tell(self, trial: int, epoch: int, value: float, seconds: float) -> None:
         self._scheduler.tell(trial, epoch, value, seconds)
 
+    def learn(self, trial: Trial) -> None:
+        self._known.add(trial.trial)
+        self._scheduler.add(trial)
+
+    def finish_asking(self, trial: int) -> None:
+        self._study.sampler = self._filling(trial)
+        finish_asking(self._study, trial, self._space)
+
     def infeasible(self, trial: int, reason: Infeasibility) -> None:
         self._scheduler.infeasible(trial, reason)
 
     def given_up(self) -> list[int]:
         return self._scheduler.given_up()
 
+    def _filling(self, number: int) -> LadderSampler:
+        return LadderSampler(RandomSampler(seed=number), self._space)
+
     def _waiting(self) -> bool:
         return bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _take_from_queue(self) -> None:
         """Make what a user, or another program, has put in the study's queue the scheduler's next step."""
+        # For whatever it leaves open.
+        self._study.sampler = self._filling(len(self._known))
         trial = self._study.ask(self._space.distributions())
         params = dict(trial.params)
         size, rate = params.pop(BATCH_SIZE), params.pop(LEARNING_RATE)
@@ -68,9 +79,22 @@ class ScheduledSearch:
         self._scheduler.add(Trial(trial.number, size, rate, params))
 
     def _numbered(self, step: Step) -> Step:
-        """A new configuration as a trial of the study, under the number that Optuna gives it."""
+        """A new configuration as a trial of the study, under the number that Optuna gives it.
+
+        It is there with all its parameters or not at all; where nobody can tell whether it is, it is found again as
+        a trial that nobody trains.
+        """
         params = {BATCH_SIZE: step.batch_size, LEARNING_RATE: step.learning_rate, **step.extra}
-        self._study.sampler = FixedSampler(params)
-        number = self._study.ask(self._space.distributions()).number
+        asked = create_trial(state=TrialState.RUNNING, params=params, distributions=self._space.distributions())
+        try:
+            self._study.add_trial(asked)
+            number = self._newest()
+        except BaseException:
+            self._scheduler.forget(step.trial)
+            raise
         self._known.add(number)
         return self._scheduler.assign(step, number)
+
+    def _newest(self) -> int:
+        """The number of the trial that was added last; one process asks at a time."""
+        return self._study.get_trials(deepcopy=False)[-1].number

@@ -245,6 +245,10 @@ class Scheduler:
         if kept.state == "infeasible" and kept.reason == "memory":
             self.infeasible(kept.trial, "memory")
 
+    def forget(self, trial: int) -> None:
+        """A step that could not be begun: its trial does not exist."""
+        self._trials.pop(trial, None)
+
     def assign(self, step: Step, number: int) -> Step:
         """The same step, its trial under the number that it really received.
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from optimizer.search.trials import Trial
 
 Infeasibility = Literal["memory", "diverged", "failed"]
 
@@ -47,6 +50,16 @@ class Search(Protocol):
 
     def tell(self, trial: int, epoch: int, value: float, seconds: float) -> None:
         """One epoch of a trial was trained: its value, and its training seconds."""
+
+    def learn(self, trial: Trial) -> None:
+        """What the study holds of a trial that this process does not train now.
+
+        A `paused` one is nobody's and may be handed out; a `running` one is another process's, even where it was
+        handed out here before.
+        """
+
+    def finish_asking(self, trial: int) -> None:
+        """Give a trial that is in the study already the parameters that it lacks: its process ended while it asked."""
 
     def infeasible(self, trial: int, reason: Infeasibility) -> None:
         """A trial cannot be trained: out of memory, its loss is not finite, or its worker died again and again."""

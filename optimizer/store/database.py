@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import sqlite3
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +18,27 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, Engine, make_url
 
 from optimizer.errors import SchemaMismatch, StorageError, StorageNotFound
-from optimizer.store.tables import SCHEMA_VERSION, metadata, schema_table
+from optimizer.store.filesystem import network_filesystem
+from optimizer.store.tables import SCHEMA_VERSION, checkpoints_table, metadata, schema_table
 
 BUSY_TIMEOUT_S = 60
 """How long a writer waits for another on SQLite: Optuna's default of 5 s fails under eight processes."""
 
+POOL_RECYCLE_S = 1800
+"""Connections older than this are made anew: servers and firewalls drop those that were idle for hours."""
+
+CONNECT_TIMEOUT_S = 10
+SILENCE_S = 30
+"""A server that does not answer for so long is taken for gone, so that a pulled cable is not waited for for ever."""
+
+MAKING_ATTEMPTS = 20
+"""Processes that make the tables of one database in the same instant get in each other's way, for a moment."""
+
 OPTUNA_TABLES = {"version_info", "studies", "trials"}
 """Their presence tells an Optuna database from any other."""
+
+OPTUNA_PREFIXES = ("study_", "trial_", "alembic_version")
+"""Its other tables: a database that holds some of them, the first one included, is being made by another process."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +49,13 @@ class Database:
         url: as SQLAlchemy writes it, without the password; what a user may pass again as `--storage`.
         engine: for our own tables; shared with Optuna's storage, so that there is one pool of connections.
         storage: Optuna's view of the same database.
+        warning: what its user should know, in one line; empty where there is nothing.
     """
 
     url: str
     engine: Engine
     storage: RDBStorage
+    warning: str = ""
 
 
 def storage_url(storage: str) -> URL:
@@ -101,28 +120,85 @@ def open_database(storage: str, *, create: bool, plain: bool = False) -> Databas
     """
     url = check_storage(storage, create=create, plain=plain)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    is_sqlite = url.get_backend_name() == "sqlite"
+    warning = ""
+    if url.get_backend_name() == "sqlite" and (kind := network_filesystem(Path(str(url.database)))):
+        warning = (
+            f"database {shown(url)} is on a network file system ({kind}): SQLite is slow there, and safe for one "
+            "machine at a time. For several machines use PostgreSQL or MySQL."
+        )
+    for attempt in range(MAKING_ATTEMPTS):
+        try:
+            optuna_storage = _made(url, create=create, wal=not warning)
+            break
+        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            if attempt + 1 == MAKING_ATTEMPTS or not _in_the_way(error):
+                raise StorageError(f"database {shown(url)}: {_first_line(error)}.") from None
+            time.sleep(random.uniform(0.05, 0.2))
+        except RuntimeError as error:
+            # Optuna's own check of its tables' version.
+            raise SchemaMismatch(f"database {shown(url)}: {error}") from None
+    return Database(shown(url), optuna_storage.engine, optuna_storage, warning)
+
+
+def _made(url: URL, *, create: bool, wal: bool) -> RDBStorage:
+    """Optuna's storage, with the tables that are missing where `create` says so."""
     # Optuna formats its URL; a password must stay in it, and braces must be doubled.
     text = url.render_as_string(hide_password=False)
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if is_sqlite else {"pool_pre_ping": True}
-    try:
-        optuna_storage = RDBStorage(text, engine_kwargs=options)
-        engine = optuna_storage.engine
-        if create:
-            if is_sqlite:
-                # Connections made so far lack the pragmas.
-                sa.event.listen(engine, "connect", _set_pragmas)
-                engine.dispose()
-            metadata.create_all(engine)
-            with engine.begin() as connection:
-                if connection.execute(sa.select(schema_table.c.version)).first() is None:
-                    connection.execute(schema_table.insert().values(version=SCHEMA_VERSION))
-    except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise StorageError(f"database {shown(url)}: {_first_line(error)}.") from None
-    except RuntimeError as error:
-        # Optuna's own check of its tables' version.
-        raise SchemaMismatch(f"database {shown(url)}: {error}") from None
-    return Database(shown(url), engine, optuna_storage)
+    storage = RDBStorage(text, engine_kwargs=_engine_options(url))
+    engine = storage.engine
+    if create:
+        if url.get_backend_name() == "sqlite":
+            # Connections made so far lack the pragmas.
+            sa.event.listen(engine, "connect", _pragmas("WAL" if wal else "DELETE"))
+            engine.dispose()
+        _migrate(engine)
+        metadata.create_all(engine)
+        with engine.begin() as connection:
+            if connection.execute(sa.select(schema_table.c.version)).first() is None:
+                connection.execute(schema_table.insert().values(version=SCHEMA_VERSION))
+    return storage
+
+
+def _engine_options(url: URL) -> dict[str, Any]:
+    """Waits long for other writers, notices dead connections, and does not wait for dead servers for ever."""
+    driver = url.get_dialect().driver
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
+    patience: dict[str, dict[str, int]] = {
+        "psycopg": {
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "keepalives_idle": SILENCE_S // 3,
+            "keepalives_interval": SILENCE_S // 6,
+            "keepalives_count": 4,
+            "tcp_user_timeout": 1000 * SILENCE_S,
+        },
+        "pymysql": {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": 2 * SILENCE_S, "write_timeout": SILENCE_S},
+    }
+    # What the user's URL says stands.
+    arguments = {name: value for name, value in patience.get(driver, {}).items() if name not in url.query}
+    return {"pool_pre_ping": True, "pool_recycle": POOL_RECYCLE_S, "connect_args": arguments}
+
+
+def _migrate(engine: Engine) -> None:
+    """Bring tables of version 1 to version 2; the change and its record are kept together, or neither is."""
+    tables = sa.inspect(engine).get_table_names()
+    if schema_table.name not in tables:
+        return
+    with engine.begin() as connection:
+        if connection.execute(sa.select(schema_table.c.version)).scalar() != 1:
+            return
+        columns = {column["name"] for column in sa.inspect(connection).get_columns(checkpoints_table.name)}
+        if "location" not in columns:
+            connection.execute(sa.text(f"ALTER TABLE {checkpoints_table.name} ADD COLUMN location VARCHAR(1024)"))
+        connection.execute(schema_table.update().values(version=SCHEMA_VERSION))
+
+
+def _in_the_way(error: Exception) -> bool:
+    """Whether another process was making the same tables, so that they are there the next time."""
+    text = str(error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error).lower()
+    return any(
+        word in text for word in ("already exists", "duplicate", "unique", "locked", "deadlock", "no such table")
+    )
 
 
 def shown(url: URL) -> str:
@@ -164,14 +240,17 @@ def _check_tables(connection: sa.Connection, url: URL, *, create: bool, plain: b
     if not tables >= OPTUNA_TABLES:
         if not create:
             raise StorageNotFound(f"database {shown(url)} holds no study. Check --storage.")
-        if tables and url.get_backend_name() == "sqlite":
+        others = sorted(name for name in tables - OPTUNA_TABLES if not name.startswith(OPTUNA_PREFIXES))
+        if "studies" not in tables:
+            others = sorted(tables)
+        if others and url.get_backend_name() == "sqlite":
             raise StorageError(
-                f"database {shown(url)} holds other tables ({', '.join(sorted(tables)[:3])}) and no study. "
+                f"database {shown(url)} holds other tables ({', '.join(others[:3])}) and no study. "
                 "Choose another --storage."
             )
     if schema_table.name in tables:
         version = connection.execute(sa.select(schema_table.c.version)).scalar()
-        if version != SCHEMA_VERSION:
+        if version is not None and not 1 <= version <= SCHEMA_VERSION:
             raise SchemaMismatch(
                 f"database {shown(url)} has batchopt tables of version {version}; this batchopt reads version "
                 f"{SCHEMA_VERSION}. Use the batchopt that wrote it, or another --storage."
@@ -180,12 +259,16 @@ def _check_tables(connection: sa.Connection, url: URL, *, create: bool, plain: b
         raise StorageError(f"database {shown(url)} is an Optuna database without a batchopt study.")
 
 
-def _set_pragmas(connection: sqlite3.Connection, record: Any) -> None:
-    cursor = connection.cursor()
-    # WAL lets readers, the dashboard first of all, read while the study writes.
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.close()
+def _pragmas(journal_mode: str) -> Callable[[sqlite3.Connection, Any], None]:
+    def set_pragmas(connection: sqlite3.Connection, record: Any) -> None:
+        cursor = connection.cursor()
+        # WAL lets readers, the dashboard first of all, read while the study writes; it needs memory that is shared,
+        # which no network file system has.
+        cursor.execute(f"PRAGMA journal_mode = {journal_mode}")
+        cursor.execute(f"PRAGMA synchronous = {'NORMAL' if journal_mode == 'WAL' else 'FULL'}")
+        cursor.close()
+
+    return set_pragmas
 
 
 def _first_line(error: Exception) -> str:

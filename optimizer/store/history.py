@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,12 @@ class TrialRecord:
     value: float | None
     epochs: list[dict[str, Any]]
     note: str
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters that it has been given, by name."""
+        given = {BATCH_SIZE: self.batch_size, LEARNING_RATE: self.learning_rate}
+        return {name: value for name, value in given.items() if value is not None} | self.extra
 
     @property
     def machine(self) -> str:
@@ -104,9 +111,11 @@ def open_study(database: Database, name: str) -> Study:
         raise StudyNotFound(f"no study {name!r} in {database.url}; {there}. Check --study.") from None
 
 
-def read_trials(study: Study, records: Records) -> list[TrialRecord]:
-    """All trials of a study, by number."""
-    trials = study.get_trials(deepcopy=False)
+def read_trials(
+    study: Study, records: Records, wanted: Callable[[FrozenTrial], bool] = lambda trial: True
+) -> list[TrialRecord]:
+    """The trials of a study that are wanted, by number; all of them by default."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if wanted(trial)]
     epochs = records.epochs(trial._trial_id for trial in trials)
     return [_record(trial, epochs[trial._trial_id]) for trial in trials]
 

@@ -1,22 +1,32 @@
 """The ledger of one study: everything that is written while it goes on passes through here.
 
 Optuna's tables are the truth for trials: parameters, values per epoch, states. Our own hold what Optuna has no place
-for. A trial is written to only while its lease is this process's.
+for. A trial is written to only while its lease is this process's, and each write looks at that itself (`sharing.py`);
+what fails for a reason that passes is done again (`transactions.py`).
 """
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
+import sqlalchemy as sa
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from optimizer.options import LEASE_SECONDS
 from optimizer.store.database import Database
 from optimizer.store.history import DIVERGED, FAILURE, MEMORY
 from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
 from optimizer.store.owner import new_owner
-from optimizer.store.records import Records
+from optimizer.store.records import Records, forget, put_checkpoint, put_epoch
+from optimizer.store.sharing import Fence, LeaseLost, Turns, hold_lease
+from optimizer.store.transactions import Transactions
 from optimizer.training.machine import Machine
 from optimizer.training.messages import Epoch, Ready, StepTime
 
@@ -26,17 +36,43 @@ ELAPSED = "elapsed_seconds"
 ENGINES = "engines"
 """User attribute of a study: the engine chosen on each machine, by the machine's fingerprint."""
 
+TURN_PAUSE_S = 0.01
+"""Between two looks at whose turn it is; a turn takes some hundredths of a second."""
+
+T = TypeVar("T")
+
 
 class Ledger:
-    """Writes one study; `owner` is this process's name on its leases."""
+    """Writes one study.
 
-    def __init__(self, database: Database, study: Study) -> None:
+    Args:
+        database: of the study.
+        study: in it.
+        lease_seconds: how long a trial stays this process's without a word from it.
+        transactions: how writes are done again; by default in silence.
+
+    Attributes:
+        owner: this process's name on its leases.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        study: Study,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        transactions: Transactions | None = None,
+    ) -> None:
         self.study = study
-        self.records = Records(database.engine)
+        self.records = Records(database.engine, lease_seconds=lease_seconds)
         self.owner = new_owner()
-        self._trials: dict[int, Trial] = {}
+        self.transactions = transactions or Transactions(database.url)
+        self._turns = Turns(database.engine, study._study_id, self.owner)
+        self._trials: dict[int, int] = {}
         self._engine = ""
         self._database = database.engine
+        self._storage = database.storage
+        self._fence = Fence(database.storage)
         self._measured: tuple[MeasuredOn, int | None] | None = None
 
     def count_started(self) -> int:
@@ -47,60 +83,92 @@ class Ledger:
         """How many trials have ended, however they did."""
         return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
 
-    def begin(self, number: int) -> None:
-        """Own a trial that this process has just asked Optuna for."""
-        frozen = self.frozen(number)
-        self.records.take_lease(frozen._trial_id, self.owner)
-        self._trials[number] = Trial(self.study, frozen._trial_id)
+    @contextmanager
+    def turn(self, patience: float = math.inf) -> Iterator[bool]:
+        """This process's turn at asking; false where it did not come within so many seconds."""
+        until, mine = time.monotonic() + patience, self._again(self._turns.take)
+        while not mine and time.monotonic() < until:
+            self.transactions.check()
+            time.sleep(TURN_PAUSE_S)
+            mine = self._again(self._turns.take)
+        try:
+            yield mine
+        finally:
+            if mine:
+                self._again(self._turns.end)
 
-    def adopt(self) -> list[tuple[int, int]]:
-        """Own the running trials that nobody owns: the number of each, and from which epoch it can go on."""
-        self.records.forget_dead_owners()
-        adopted = []
-        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if frozen.number in self._trials or not self.records.take_lease(frozen._trial_id, self.owner):
-                continue
-            self._trials[frozen.number] = Trial(self.study, frozen._trial_id)
-            checkpoint = self.records.checkpoint(frozen._trial_id)
-            adopted.append((frozen.number, 0 if checkpoint is None else checkpoint[0]))
-        return adopted
+    def begin(self, number: int) -> bool:
+        """Own a running trial: one that was just asked for, or one that nobody owns.
+
+        Returns:
+            Whether it is this process's now; not where another one was faster, or where it has ended.
+        """
+        return self._again(lambda: self._begin(number))
 
     def frozen(self, number: int) -> FrozenTrial:
         """A trial as Optuna has it now."""
-        return self.study.get_trials(deepcopy=False)[number]
+        return self._again(lambda: self.study.get_trials(deepcopy=False)[number])
 
     def owned(self) -> list[int]:
         """The numbers of the unfinished trials of this process."""
         return list(self._trials)
 
-    def renew(self) -> None:
-        """Keep this process's trials its own."""
-        self.records.renew_leases([trial._trial_id for trial in self._trials.values()], self.owner)
+    def renew(self) -> list[int]:
+        """Keep this process's trials its own.
+
+        Returns:
+            The numbers of those that are not any more; they are forgotten here.
+        """
+        lost = self._again(lambda: self.records.renew_leases(self._trials.values(), self.owner))
+        numbers = [number for number, trial_id in self._trials.items() if trial_id in lost]
+        for number in numbers:
+            del self._trials[number]
+        return numbers
+
+    def let_go(self, number: int) -> None:
+        """Let a trial go as it is; it stays RUNNING, for anyone to take up."""
+        trial_id = self._trials.pop(number)
+        self._again(lambda: self.records.release_lease(trial_id, self.owner))
 
     def release(self) -> None:
-        """Let all trials go as they are; they stay RUNNING, for anyone to take up."""
-        for trial in self._trials.values():
-            self.records.release_lease(trial._trial_id, self.owner)
-        self._trials.clear()
+        """Let all trials go."""
+        for number in self.owned():
+            self.let_go(number)
 
-    def add_epoch(self, number: int, machine: Machine, figures: Epoch, compile_seconds: float) -> None:
-        """Keep one epoch; Optuna sees its validation accuracy."""
-        trial = self._trials[number]
-        self.records.add_epoch(trial._trial_id, machine.fingerprint, figures, compile_seconds)
-        known = self.frozen(number).intermediate_values
-        if not figures.diverged and figures.epoch not in known:
-            trial.report(figures.validation_accuracy, figures.epoch)
+    def add_epoch(
+        self, number: int, machine: Machine, figures: Epoch, compile_seconds: float, checkpoint: bytes | None = None
+    ) -> None:
+        """Keep one epoch, and the state after it, in one transaction; Optuna sees its validation accuracy.
+
+        Raises:
+            LeaseLost: the trial is another's now; nothing was written.
+        """
+
+        def put(connection: sa.Connection, trial_id: int) -> None:
+            put_epoch(connection, trial_id, machine.fingerprint, figures, compile_seconds)
+            if checkpoint is not None:
+                put_checkpoint(connection, trial_id, figures.epoch, checkpoint)
+
+        if figures.diverged:
+            self._write(number, put)
+        else:
+            trial_id, epoch, value = self._id(number), figures.epoch, figures.validation_accuracy
+            self._write(number, put, lambda: self._storage.set_trial_intermediate_value(trial_id, epoch, value))
 
     def add_checkpoint(self, number: int, epoch: int, content: bytes) -> None:
-        """Keep the state of an unfinished trial."""
-        self.records.add_checkpoint(self._trials[number]._trial_id, epoch, content)
+        """Keep the state of an unfinished trial; raises as `add_epoch`."""
+        self._write(number, lambda connection, trial_id: put_checkpoint(connection, trial_id, epoch, content))
 
     def checkpoint(self, number: int) -> tuple[int, bytes] | None:
-        """The epoch and state that an unfinished trial can go on from."""
-        return self.records.checkpoint(self._trials[number]._trial_id)
+        """The epoch and state that an unfinished trial can go on from.
+
+        Raises:
+            DamagedCheckpoint: its bytes are not those that were written.
+        """
+        return self._again(lambda: self.records.checkpoint(self._trials[number]))
 
     def complete(self, number: int, value: float) -> None:
-        """All epochs are trained."""
+        """All epochs are trained; raises as `add_epoch`, as do all the ends of a trial."""
         self._end(number, TrialState.COMPLETE, value)
 
     def prune(self, number: int) -> None:
@@ -109,22 +177,23 @@ class Ledger:
 
     def diverge(self, number: int) -> None:
         """The loss is not finite: evidence against that corner, not an error."""
-        self._trials[number].set_user_attr(DIVERGED, True)
+        self._set(number, DIVERGED, True)
         self._end(number, TrialState.PRUNED)
 
     def exceed_memory(self, number: int, bytes_over: float) -> None:
         """It does not fit; written once and last, as Optuna ignores a second constraint."""
-        self._trials[number].set_constraint(MEMORY, bytes_over)
+        trial = Trial(self.study, self._id(number))
+        self._write(number, None, lambda: trial.set_constraint(MEMORY, bytes_over))
         self._end(number, TrialState.PRUNED)
 
     def fail(self, number: int, why: str) -> None:
         """It cannot be trained, for a reason that is not the search's."""
-        self._trials[number].set_user_attr(FAILURE, why)
+        self._set(number, FAILURE, why)
         self._end(number, TrialState.FAIL)
 
     def set_elapsed(self, seconds: float) -> None:
-        """Keep the wall seconds of all sessions."""
-        self.study.set_user_attr(ELAPSED, round(seconds, 3))
+        """Keep the wall seconds of all sessions; of those that go on at the same time, the longest counts."""
+        self._again(lambda: self.study.set_user_attr(ELAPSED, round(max(seconds, self.elapsed()), 3)))
 
     def elapsed(self) -> float:
         """The wall seconds of all sessions so far."""
@@ -133,32 +202,103 @@ class Ledger:
     def add_machine(self, machine: Machine, engine: str) -> None:
         """Remember a machine, and the engine that this study's program uses on it."""
         self._engine = engine
-        self.records.add_machine(machine)
-        self.study.set_user_attr(ENGINES, self.study.user_attrs.get(ENGINES, {}) | {machine.fingerprint: engine})
+        self._again(lambda: self.records.add_machine(machine))
+        known = self._again(lambda: self.study.user_attrs.get(ENGINES, {}))
+        if known.get(machine.fingerprint) != engine:
+            self._again(lambda: self.study.set_user_attr(ENGINES, known | {machine.fingerprint: engine}))
 
     def measured(
         self, ready: Ready, memory_limit: int | None, step_times: Sequence[StepTime], memory: Sequence[MemoryRow]
     ) -> None:
         """Keep what a probe has found with this program on this machine."""
-        self._measured = (measured_on(ready.machine, ready.program, ready.engine), memory_limit)
+        key = measured_on(ready.machine, ready.program, ready.engine)
+        self._measured = (key, memory_limit)
         measurements = Measurements(self._database)
-        measurements.add_step_times(self._measured[0], step_times)
-        measurements.add_memory(*self._measured, memory)
+        self._again(lambda: measurements.add_step_times(key, step_times))
+        self._again(lambda: measurements.add_memory(key, memory_limit, memory))
 
     def add_memory(self, rows: Sequence[MemoryRow]) -> None:
         """Keep what a trial has found out about memory, on the machine that was measured."""
         if self._measured is not None:
-            Measurements(self._database).add_memory(*self._measured, rows)
+            key, limit = self._measured
+            self._again(lambda: Measurements(self._database).add_memory(key, limit, rows))
+
+    def _begin(self, number: int) -> bool:
+        trial = self.study.get_trials(deepcopy=False)[number]
+        if trial.state != TrialState.RUNNING or not self.records.take_lease(trial._trial_id, self.owner):
+            return False
+        # It may have ended, and its lease gone with it, between the look and the taking.
+        if self._storage.get_trial(trial._trial_id).state != TrialState.RUNNING:
+            self.records.release_lease(trial._trial_id, self.owner)
+            return False
+        self._trials[number] = trial._trial_id
+        return True
 
     def _end(self, number: int, state: TrialState, value: float | None = None) -> None:
-        trial = self._trials[number]
+        trial_id = self._id(number)
         # A finished trial is immutable, so what summarises it is written first.
-        for name, summary in self._summary(trial._trial_id).items():
-            trial.set_user_attr(name, summary)
-        self.study.tell(number, value, state=state)
-        self.records.remove_checkpoint(trial._trial_id)
-        self.records.release_lease(trial._trial_id, self.owner)
-        del self._trials[number]
+        for name, summary in self._again(lambda: self._summary(trial_id)).items():
+            self._set(number, name, summary)
+        values = None if value is None else [value]
+        tried = 0
+
+        def tell() -> None:
+            nonlocal tried
+            tried += 1
+            self._storage.set_trial_state_values(trial_id, state, values)
+
+        try:
+            self._write(number, forget, tell)
+        except LeaseLost:
+            # A connection that breaks in its last moment does not say whether the end was kept.
+            if tried < 2 or self.frozen(number).state != state:
+                raise
+        self._trials.pop(number, None)
+
+    def _set(self, number: int, name: str, value: object) -> None:
+        trial_id = self._id(number)
+        self._write(number, None, lambda: self._storage.set_trial_user_attr(trial_id, name, value))
+
+    def _write(
+        self,
+        number: int,
+        ours: Callable[[sa.Connection, int], None] | None,
+        optunas: Callable[[], None] | None = None,
+    ) -> None:
+        """One write of a trial: the look at its lease, our statements and Optuna's, in one transaction."""
+        trial_id = self._id(number)
+
+        def first(connection: sa.Connection) -> None:
+            if not hold_lease(connection, trial_id, self.owner, self.records.lease_seconds):
+                raise LeaseLost(number)
+            if ours is not None:
+                ours(connection, trial_id)
+
+        def write() -> None:
+            if optunas is None:
+                with self._database.begin() as connection:
+                    first(connection)
+            else:
+                with self._fence.joined(first):
+                    optunas()
+
+        try:
+            self._again(write)
+        except UpdateFinishedTrialError:
+            # Another program, the dashboard for one, has ended it.
+            self._trials.pop(number)
+            raise LeaseLost(number) from None
+        except LeaseLost:
+            self._trials.pop(number)
+            raise
+
+    def _id(self, number: int) -> int:
+        if number not in self._trials:
+            raise LeaseLost(number)
+        return self._trials[number]
+
+    def _again(self, operation: Callable[[], T]) -> T:
+        return self.transactions.again(operation)
 
     def _summary(self, trial_id: int) -> dict[str, float | int | str | None]:
         """A trial in the words of its epochs: sums of seconds and steps, the last of the rest."""

@@ -1,4 +1,4 @@
-"""Machines, epochs, leases and checkpoints: short statements, each one transaction of its own."""
+"""Machines, epochs, leases and checkpoints: short statements, each one transaction of its own, or part of another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
+from optimizer.options import LEASE_SECONDS
 from optimizer.store.owner import is_dead
+from optimizer.store.sharing import hold_lease
 from optimizer.store.tables import (
     checkpoints_table,
     database_clock,
@@ -22,19 +24,28 @@ from optimizer.store.tables import (
 from optimizer.training.machine import Machine
 from optimizer.training.messages import Epoch
 
-LEASE_SECONDS = 30.0
-"""How long a trial belongs to its owner without a word from it. Renewed at a third of this."""
+
+class DamagedCheckpoint(Exception):
+    """What was read is not what was written."""
 
 
 class Records:
-    """Our own tables of one database."""
+    """Our own tables of one database.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: of the database.
+        lease_seconds: how long leases last that are taken here.
+    """
+
+    def __init__(self, engine: Engine, *, lease_seconds: float = LEASE_SECONDS) -> None:
         self._engine = engine
+        self.lease_seconds = lease_seconds
 
     def add_machine(self, machine: Machine) -> None:
         """Remember a machine, under its fingerprint."""
-        self._replace(machines_table, {"fingerprint": machine.fingerprint}, {"description": machine.describe()})
+        with self._engine.begin() as connection:
+            key = {"fingerprint": machine.fingerprint}
+            _replace(connection, machines_table, key, {"description": machine.describe()})
 
     def machines(self) -> dict[str, dict[str, Any]]:
         """Descriptions of all machines, by fingerprint."""
@@ -43,13 +54,8 @@ class Records:
 
     def add_epoch(self, trial_id: int, machine: str, epoch: Epoch, compile_seconds: float) -> None:
         """Keep an epoch; one that is trained again takes the place of the first."""
-        key = {"trial_id": trial_id, "epoch": epoch.epoch}
-        self._replace(
-            epochs_table,
-            key,
-            {"machine": machine, "compile_seconds": compile_seconds}
-            | {name: _storable(value) for name, value in asdict(epoch).items() if name not in key},
-        )
+        with self._engine.begin() as connection:
+            put_epoch(connection, trial_id, machine, epoch, compile_seconds)
 
     def epochs(self, trial_ids: Iterable[int]) -> dict[int, list[dict[str, Any]]]:
         """The epochs of each trial, in order, by trial id."""
@@ -71,7 +77,7 @@ class Records:
             Whether the trial is the owner's now.
         """
         table = leases_table
-        values = {"owner": owner, "expires_at": database_clock() + LEASE_SECONDS}
+        values = {"owner": owner, "expires_at": database_clock() + self.lease_seconds}
         free = sa.or_(table.c.expires_at < database_clock(), table.c.owner == owner)
         with self._engine.begin() as connection:
             taken = connection.execute(table.update().where(table.c.trial_id == trial_id, free).values(values))
@@ -84,15 +90,15 @@ class Records:
             return False
         return True
 
-    def renew_leases(self, trial_ids: Iterable[int], owner: str) -> None:
-        """Keep the owner's trials its own for another `LEASE_SECONDS`."""
-        table = leases_table
+    def renew_leases(self, trial_ids: Iterable[int], owner: str) -> list[int]:
+        """Keep the owner's trials its own for another `lease_seconds`.
+
+        Returns:
+            Those that are its own no longer.
+        """
         with self._engine.begin() as connection:
-            connection.execute(
-                table.update()
-                .where(table.c.trial_id.in_(list(trial_ids)), table.c.owner == owner)
-                .values(expires_at=database_clock() + LEASE_SECONDS)
-            )
+            # In one order everywhere, so that two transactions cannot wait for each other.
+            return [id_ for id_ in sorted(trial_ids) if not hold_lease(connection, id_, owner, self.lease_seconds)]
 
     def release_lease(self, trial_id: int, owner: str) -> None:
         """Let a trial go; anyone may take it up."""
@@ -116,16 +122,22 @@ class Records:
 
     def add_checkpoint(self, trial_id: int, epoch: int, content: bytes) -> None:
         """Keep a trial's state after `epoch` epochs, in the place of an earlier one."""
-        digest = hashlib.sha256(content).hexdigest()
-        self._replace(checkpoints_table, {"trial_id": trial_id}, {"epoch": epoch, "sha256": digest, "content": content})
+        with self._engine.begin() as connection:
+            put_checkpoint(connection, trial_id, epoch, content)
 
     def checkpoint(self, trial_id: int) -> tuple[int, bytes] | None:
-        """The epoch and the state of a trial's checkpoint; None where there is none, or it is corrupt."""
+        """The epoch and the state of a trial's checkpoint; None where there is none.
+
+        Raises:
+            DamagedCheckpoint: its bytes are not those that were written.
+        """
         query = sa.select(checkpoints_table).where(checkpoints_table.c.trial_id == trial_id)
         with self._engine.connect() as connection:
             row = connection.execute(query).first()
-        if row is None or hashlib.sha256(row.content).hexdigest() != row.sha256:
+        if row is None:
             return None
+        if hashlib.sha256(row.content).hexdigest() != row.sha256:
+            raise DamagedCheckpoint("its SHA-256 is not the one that was written with it")
         return row.epoch, row.content
 
     def remove_checkpoint(self, trial_id: int) -> None:
@@ -133,13 +145,32 @@ class Records:
         with self._engine.begin() as connection:
             connection.execute(checkpoints_table.delete().where(checkpoints_table.c.trial_id == trial_id))
 
-    def _replace(self, table: sa.Table, key: dict[str, Any], values: dict[str, Any]) -> None:
-        """Update the row of that key, or insert it, in one transaction."""
-        match = [table.c[name] == value for name, value in key.items()]
-        with self._engine.begin() as connection:
-            # MariaDB counts changed rows, not matched ones, so an update that changes nothing would look like none.
-            connection.execute(table.delete().where(*match))
-            connection.execute(table.insert().values(**key, **values))
+
+def put_epoch(connection: sa.Connection, trial_id: int, machine: str, epoch: Epoch, compile_seconds: float) -> None:
+    """Keep an epoch, inside a transaction."""
+    key = {"trial_id": trial_id, "epoch": epoch.epoch}
+    figures = {name: _storable(value) for name, value in asdict(epoch).items() if name not in key}
+    _replace(connection, epochs_table, key, {"machine": machine, "compile_seconds": compile_seconds} | figures)
+
+
+def put_checkpoint(connection: sa.Connection, trial_id: int, epoch: int, content: bytes) -> None:
+    """Keep a trial's state after `epoch` epochs, inside a transaction."""
+    digest = hashlib.sha256(content).hexdigest()
+    values = {"epoch": epoch, "sha256": digest, "content": content, "location": None}
+    _replace(connection, checkpoints_table, {"trial_id": trial_id}, values)
+
+
+def forget(connection: sa.Connection, trial_id: int) -> None:
+    """Remove the lease and the checkpoint of a trial that ends, inside the transaction that ends it."""
+    connection.execute(checkpoints_table.delete().where(checkpoints_table.c.trial_id == trial_id))
+    connection.execute(leases_table.delete().where(leases_table.c.trial_id == trial_id))
+
+
+def _replace(connection: sa.Connection, table: sa.Table, key: dict[str, Any], values: dict[str, Any]) -> None:
+    """Put a row in the place of the one of that key."""
+    # MariaDB counts changed rows, not matched ones, so an update that changes nothing would look like none.
+    connection.execute(table.delete().where(*(table.c[name] == value for name, value in key.items())))
+    connection.execute(table.insert().values(**key, **values))
 
 
 def _storable(value: float | None) -> float | None:

@@ -10,7 +10,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: checkpoints may lie outside the database; turns."""
 
 metadata = MetaData()
 
@@ -81,6 +82,14 @@ leases_table = Table(
     Column("expires_at", Float(53), nullable=False),
 )
 
+turns_table = Table(
+    "batchopt_turns",
+    metadata,
+    Column("study_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("owner", String(128), nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+)
+
 checkpoints_table = Table(
     "batchopt_checkpoints",
     metadata,
@@ -88,6 +97,8 @@ checkpoints_table = Table(
     Column("epoch", Integer, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("content", LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb"), nullable=False),
+    # The file that holds the content where it is too large for the database; content is empty then.
+    Column("location", String(1024)),
 )
 
 

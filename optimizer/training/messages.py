@@ -92,6 +92,8 @@ class Train:
 
     Attributes:
         checkpoint: the trial's state after `from_epoch` epochs; None where the worker holds it, or from_epoch is 0.
+        last_epoch: of a whole trial, after which no checkpoint is of use.
+        save_seconds: what keeping a checkpoint takes, beside packing it.
     """
 
     trial: int
@@ -102,6 +104,8 @@ class Train:
     from_epoch: int
     until_epoch: int
     checkpoint: bytes | None = None
+    last_epoch: int = 0
+    save_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -254,12 +258,14 @@ class EpochDone:
     Attributes:
         compile_seconds: what had to be compiled before it, off the training clock.
         worker_bytes: the worker's resident memory.
+        checkpoint: the trial's state after this epoch, where it is worth its cost.
     """
 
     trial: int
     figures: Epoch
     compile_seconds: float
     worker_bytes: int
+    checkpoint: bytes | None = None
 
 
 @dataclass(frozen=True)

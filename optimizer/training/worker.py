@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 
 from optimizer.errors import BatchoptError
-from optimizer.training.checkpoint import pack, unpack
+from optimizer.training.checkpoint import Pace, pack, unpack
 from optimizer.training.gpu import Meter, has_card, hold, why_no_gpu
 from optimizer.training.limits import limit_process
 from optimizer.training.machine import gpu_indices, use_device
@@ -105,6 +105,7 @@ class Trainer:
         self._programs = {key: first}
         self._current: program.Program = first
         self._position: tuple[int, int] | None = None
+        self._pace = Pace()
         # While a trial begins, its own fresh model lies beside the compiled one.
         model_bytes = sum(array.nbytes for array in program.state_of(first.model))
         self._memory = DeviceMemory(capacity, self._gauge.in_use(), evaluation_bytes=model_bytes)
@@ -167,6 +168,7 @@ class Trainer:
 
         compile_seconds = 0.0
         if self._position != (request.trial, request.from_epoch):
+            self._pace.restart()
             compile_seconds = self._load(request)
             yield from self._said()
         process = psutil.Process()
@@ -179,10 +181,18 @@ class Trainer:
             drawn = None if before is None or after is None else after - before
             figures = dataclasses.replace(figures, peak_bytes=self._gauge.peak(), joules=drawn)
             self._position = (request.trial, number)
-            yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss)
+            checkpoint = None if figures.diverged else self._checkpoint(request, number, figures.train_seconds)
+            yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss, checkpoint)
             compile_seconds = 0.0
             if figures.diverged:
                 return
+
+    def _checkpoint(self, request: Train, epoch: int, train_seconds: float) -> bytes | None:
+        """The state after an epoch, where that is worth its cost."""
+        if epoch >= request.last_epoch or not self._pace.due(train_seconds, request.save_seconds):
+            return None
+        started = time.perf_counter()
+        return self._pace.packed(self._current.state(), started)
 
     def _said(self) -> Iterator[Remark]:
         """What there is to say, once."""

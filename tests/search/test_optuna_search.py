@@ -22,6 +22,7 @@ from optimizer.search.optuna_search import (
     grid_axes,
 )
 from optimizer.search.steps import Step
+from optimizer.search.trials import Trial
 
 INSTALLED = [name for name in SEARCHES if name != "gp" or find_spec("torch")]
 """One needs PyTorch, which is no dependency of ours."""
@@ -207,12 +208,18 @@ def test_a_trial_is_never_given_up_where_pruning_is_off() -> None:
     assert study.trials[-1].state == TrialState.COMPLETE
 
 
+def left_by_another(study: optuna.Study, number: int, *, epochs: int) -> Trial:
+    params = study.trials[number].params
+    curve = dict.fromkeys(range(1, epochs + 1), (0.5, 1.0))
+    return Trial(number, params["batch_size"], params["learning_rate"], curve=curve)
+
+
 def test_an_adopted_trial_comes_before_a_new_one_and_goes_on_from_its_epoch() -> None:
     study = new_study()
     left = search_of(study, prune=True).next()
     assert left is not None
     search = search_of(study, prune=True)
-    search.adopt(study.trials[0], from_epoch=2)
+    search.learn(left_by_another(study, 0, epochs=2))
     step = search.next()
     assert step is not None
     assert (step.trial, step.batch_size, step.learning_rate) == (0, left.batch_size, left.learning_rate)
@@ -234,7 +241,7 @@ def test_a_search_that_adopts_a_half_trained_trial_goes_on_as_if_nothing_had_hap
     assert half is not None
     train(first, parts, half)
     second = search_of(parts, kind, trials=9, prune=True)
-    second.adopt(parts.trials[half.trial], from_epoch=half.until_epoch)
+    second.learn(left_by_another(parts, half.trial, epochs=half.until_epoch))
     run(second, parts)
     for trial, expected in zip(parts.trials, whole.trials, strict=True):
         assert (trial.params, trial.state) == (expected.params, expected.state)
@@ -245,7 +252,7 @@ def test_an_adopted_trial_is_trained_even_where_no_new_one_may_start() -> None:
     study = new_study()
     search_of(study, trials=1).next()
     search = search_of(study, trials=1)
-    search.adopt(study.trials[0], from_epoch=0)
+    search.learn(left_by_another(study, 0, epochs=0))
     assert [step.trial for step in run(search, study)] == [0]
     assert search.stop_reason == "the trials of this study are used up"
 

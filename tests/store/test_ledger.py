@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -14,13 +15,15 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 from written_study import MACHINE, begin, epoch, new_study
 
+from optimizer.options import LEASE_SECONDS
 from optimizer.store.database import Database, open_database
 from optimizer.store.ledger import Ledger
-from optimizer.store.records import LEASE_SECONDS
-from optimizer.store.tables import checkpoints_table, epochs_table, leases_table
+from optimizer.store.sharing import TURN_SECONDS, LeaseLost
+from optimizer.store.tables import checkpoints_table, epochs_table, leases_table, turns_table
 
 KILLED_SESSION = """
 import os, sys
+from optimizer.options import LEASE_SECONDS
 from optimizer.store.database import open_database
 from optimizer.store.ledger import Ledger
 from written_study import MACHINE, begin, epoch, new_study
@@ -150,18 +153,18 @@ def test_a_trial_that_ended_leaves_neither_lease_nor_checkpoint(database: Databa
     ends.get(end, lambda: getattr(ledger, end)(number))()
     assert (count(database, leases_table), count(database, checkpoints_table)) == (0, 0)
     assert ledger.owned() == []
-    assert ledger.adopt() == []
+    assert not ledger.begin(number)
 
 
-def test_an_epoch_that_is_trained_again_does_not_change_what_optuna_was_told(
+def test_an_epoch_that_is_trained_again_takes_the_place_of_the_first_in_optunas_tables_too(
     database: Database, ledger: Ledger, recwarn: pytest.WarningsRecorder
 ) -> None:
     number = begin(ledger, 64)
     add_epochs(ledger, number, 0.75)
-    add_epochs(ledger, number, 0.75, 0.875)
+    add_epochs(ledger, number, 0.78125, 0.875)
     ledger.complete(number, 0.875)
     (trial,) = plain(database).trials
-    assert trial.intermediate_values == {1: 0.75, 2: 0.875}
+    assert trial.intermediate_values == {1: 0.78125, 2: 0.875}
     assert trial.user_attrs["train_seconds"] == 4.0
     assert not recwarn.list
 
@@ -182,24 +185,25 @@ def test_a_released_trial_stays_running_with_its_curve_and_its_checkpoint(databa
     assert ledger.owned() == []
 
 
-def test_a_released_trial_is_adopted_with_the_epoch_of_its_checkpoint(database: Database, ledger: Ledger) -> None:
+def test_a_released_trial_is_begun_by_another_and_goes_on_from_its_checkpoint(
+    database: Database, ledger: Ledger
+) -> None:
     for batch_size in (16, 64):
         begin(ledger, batch_size)
     ledger.add_checkpoint(1, 3, b"state")
     ledger.release()
     heir = Ledger(database, plain(database))
-    assert heir.adopt() == [(0, 0), (1, 3)]
+    assert heir.begin(0) and heir.begin(1)
     assert heir.owned() == [0, 1]
+    assert heir.checkpoint(0) is None
     assert heir.checkpoint(1) == (3, b"state")
     heir.complete(1, 0.5)
     assert plain(database).trials[1].state == TrialState.COMPLETE
 
 
-def test_the_trials_of_a_process_that_lives_are_not_adopted(database: Database, ledger: Ledger) -> None:
+def test_the_trials_of_a_process_that_lives_are_its_own(database: Database, ledger: Ledger) -> None:
     begin(ledger, 64)
-    other = Ledger(database, plain(database))
-    assert other.adopt() == []
-    assert ledger.adopt() == []
+    assert not Ledger(database, plain(database)).begin(0)
     assert ledger.owned() == [0]
 
 
@@ -207,13 +211,89 @@ def test_a_silent_owner_loses_its_trials_and_one_that_renews_does_not(database: 
     begin(ledger, 64)
     earlier = leases_table.update().values(expires_at=leases_table.c.expires_at - 0.9 * LEASE_SECONDS)
     other = Ledger(database, plain(database))
-    for renews, adopted in [(True, []), (False, [0])]:
+    for renews, taken in [(True, False), (False, True)]:
         for _ in range(2):
             with database.engine.begin() as connection:
                 connection.execute(earlier)
             if renews:
-                ledger.renew()
-        assert [number for number, _ in other.adopt()] == adopted
+                assert ledger.renew() == []
+        assert other.begin(0) == taken
+    assert ledger.renew() == [0]
+    assert ledger.owned() == []
+
+
+LATE = {
+    "epoch": lambda ledger: ledger.add_epoch(0, MACHINE, epoch(1, 0.75), 0.0, checkpoint=b"late"),
+    "diverged epoch": lambda ledger: ledger.add_epoch(0, MACHINE, epoch(1, train_loss=math.nan), 0.0),
+    "checkpoint": lambda ledger: ledger.add_checkpoint(0, 1, b"late"),
+    "complete": lambda ledger: ledger.complete(0, 0.75),
+    "prune": lambda ledger: ledger.prune(0),
+    "diverge": lambda ledger: ledger.diverge(0),
+    "exceed_memory": lambda ledger: ledger.exceed_memory(0, 1.0),
+    "fail": lambda ledger: ledger.fail(0, "why"),
+}
+
+
+@pytest.mark.parametrize("write", LATE.values(), ids=LATE.keys())
+def test_a_late_write_of_a_trial_that_was_taken_over_is_refused_whole(
+    database: Database, ledger: Ledger, write: Callable[[Ledger], None]
+) -> None:
+    """The writer does not know it yet: only the look inside its own transaction can tell."""
+    begin(ledger, 64)
+    with database.engine.begin() as connection:
+        connection.execute(leases_table.update().values(expires_at=0.0))
+    heir = Ledger(database, plain(database))
+    assert heir.begin(0)
+    heir.add_checkpoint(0, 1, b"the heir's")
+    with pytest.raises(LeaseLost, match="trial 0"):
+        write(ledger)
+    (trial,) = plain(database).trials
+    assert (trial.state, trial.intermediate_values, trial.user_attrs) == (TrialState.RUNNING, {}, {})
+    assert not trial.constraints
+    assert count(database, epochs_table) == 0
+    assert heir.checkpoint(0) == (1, b"the heir's")
+    assert ledger.owned() == []
+    with pytest.raises(LeaseLost):
+        write(ledger)
+
+
+def test_a_lease_that_expired_and_that_nobody_took_is_its_owners_still(database: Database, ledger: Ledger) -> None:
+    """A database that was away for longer than a lease costs nobody the epochs trained meanwhile."""
+    begin(ledger, 64)
+    with database.engine.begin() as connection:
+        connection.execute(leases_table.update().values(expires_at=0.0))
+    add_epochs(ledger, 0, 0.75)
+    assert not Ledger(database, plain(database)).begin(0)
+    ledger.complete(0, 0.75)
+    assert plain(database).trials[0].value == 0.75
+
+
+def test_a_trial_that_the_dashboard_has_ended_is_no_longer_written_to(database: Database, ledger: Ledger) -> None:
+    begin(ledger, 64)
+    plain(database).tell(0, state=TrialState.FAIL)
+    with pytest.raises(LeaseLost):
+        ledger.complete(0, 0.75)
+    assert ledger.owned() == []
+    assert plain(database).trials[0].state == TrialState.FAIL
+
+
+def test_one_process_at_a_time_has_its_turn_at_asking(database: Database, ledger: Ledger) -> None:
+    other = Ledger(database, plain(database))
+    with ledger.turn() as mine, other.turn(patience=0.05) as others:
+        assert mine and not others
+    with other.turn(patience=0.0) as others:
+        assert others
+
+
+def test_the_turn_of_a_process_that_fell_silent_passes(database: Database, ledger: Ledger) -> None:
+    other = Ledger(database, plain(database))
+    with ledger.turn():
+        with database.engine.begin() as connection:
+            connection.execute(turns_table.update().values(expires_at=turns_table.c.expires_at - 2 * TURN_SECONDS))
+        with other.turn(patience=0.0) as others:
+            assert others
+            with ledger.turn(patience=0.0) as mine:
+                assert not mine
 
 
 def test_a_session_that_was_killed_is_taken_up_at_once(tmp_path: Path, empty_database: Path) -> None:
@@ -223,8 +303,10 @@ def test_a_session_that_was_killed_is_taken_up_at_once(tmp_path: Path, empty_dat
     assert done.returncode == -9
     opened = open_database(str(path), create=False)
     heir = Ledger(opened, plain(opened))
-    assert heir.adopt() == [(0, 1), (1, 0)]
+    heir.records.forget_dead_owners()
+    assert heir.begin(0) and heir.begin(1)
     assert heir.checkpoint(0) == (1, b"state after one epoch")
+    assert heir.checkpoint(1) is None
     assert plain(opened).trials[0].intermediate_values == {1: 0.75}
     opened.engine.dispose()
 

@@ -14,9 +14,10 @@ import pytest
 import sqlalchemy as sa
 from written_study import MACHINE, epoch
 
+from optimizer.options import LEASE_SECONDS
 from optimizer.store.database import Database
 from optimizer.store.owner import is_dead, new_owner, place
-from optimizer.store.records import LEASE_SECONDS, Records
+from optimizer.store.records import DamagedCheckpoint, Records
 from optimizer.store.tables import checkpoints_table, database_clock, epochs_table, leases_table
 
 NEW_OWNER = "from optimizer.store.owner import new_owner; print(new_owner(), flush=True); input()"
@@ -161,7 +162,7 @@ def test_an_owner_renews_its_own_leases_and_no_others(database: Database, record
     records.take_lease(1, "one")
     records.take_lease(2, "other")
     pass_time(database, LEASE_SECONDS / 2)
-    records.renew_leases([1, 2], "one")
+    assert records.renew_leases([1, 2], "one") == [2]
     assert expiry(database, 1) > LEASE_SECONDS - 5
     assert expiry(database, 2) < LEASE_SECONDS / 2 + 1
 
@@ -238,12 +239,13 @@ def test_only_the_latest_checkpoint_of_a_trial_is_kept(database: Database, recor
         assert connection.execute(sa.select(sa.func.count()).select_from(checkpoints_table)).scalar() == 1
 
 
-def test_a_checkpoint_with_a_flipped_byte_is_none(database: Database, records: Records) -> None:
+def test_a_checkpoint_with_a_flipped_byte_is_recognised(database: Database, records: Records) -> None:
     content = b"weights and optimizer"
     records.add_checkpoint(1, 1, content)
     with database.engine.begin() as connection:
         connection.execute(checkpoints_table.update().values(content=bytes([content[0] ^ 1]) + content[1:]))
-    assert records.checkpoint(1) is None
+    with pytest.raises(DamagedCheckpoint, match="SHA-256"):
+        records.checkpoint(1)
 
 
 def test_a_removed_checkpoint_is_none(records: Records) -> None:

@@ -1,0 +1,180 @@
+"""A study among several processes: what the others have done is told to the search before each decision.
+
+A trial is this process's while it is on one of its workers, in training or just held there. Put aside, it is nobody's,
+and whoever's search wants it next takes it up, on whatever machine. So is one whose process has died.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+from optuna.trial import FrozenTrial
+
+from optimizer.capacity import Capacity
+from optimizer.search.steps import Search, Step
+from optimizer.search.trials import Trial, TrialState
+from optimizer.seat import Progress
+from optimizer.store.history import DIVERGED, OUT_OF_MEMORY, TrialRecord, read_trials
+from optimizer.store.ledger import Ledger
+
+LOOK_SECONDS = 1.0
+"""How often a process that has nothing to do looks at what the others do."""
+
+
+class SharedStudy:
+    """The study as this process sees it, and its part in it.
+
+    Args:
+        ledger: of the study.
+        search: what decides; it is fed here with what the study holds.
+        capacity: told of the epochs that were trained on this machine in earlier sessions.
+        max_epochs: epochs of a whole trial.
+        dimensions: the names of all its parameters.
+
+    Attributes:
+        progress: how far each unfinished trial is, by number.
+        others: the numbers of the trials that other processes hold.
+    """
+
+    def __init__(
+        self, ledger: Ledger, search: Search, capacity: Capacity, *, max_epochs: int, dimensions: Collection[str]
+    ) -> None:
+        self.progress: dict[int, Progress] = {}
+        self.others: set[int] = set()
+        self._ledger = ledger
+        self._search = search
+        self._capacity = capacity
+        self._max_epochs = max_epochs
+        self._dimensions = set(dimensions)
+        self._seen: dict[int, tuple[TrialState, int]] = {}
+        self._over: set[int] = set()
+        self._looked: float | None = None
+
+    def next(self) -> Step | None:
+        """Ask the search, which knows by then what the others have done, and own the trial of its step.
+
+        To be called in this process's turn.
+
+        Returns:
+            None where there is no step now.
+        """
+        while True:
+            step = self._ledger.transactions.again(self._ask)
+            if step is None or step.trial in self._ledger.owned() or self._ledger.begin(step.trial):
+                return step
+            # Ended by another program in the meantime.
+            self.forget(step.trial)
+
+    def may_look(self) -> bool:
+        """Whether the last look at what the others do is `LOOK_SECONDS` ago."""
+        return self._looked is None or time.monotonic() - self._looked >= LOOK_SECONDS
+
+    def unheld(self) -> list[int]:
+        """The numbers of the unfinished trials that no other process holds; to be asked in this process's turn."""
+        self._ledger.transactions.again(self._look)
+        return [number for number in self.progress if number not in self.others]
+
+    def ended(self, trial: int) -> Progress:
+        """A trial of this process has ended; the search knows. Returns what it came to."""
+        self._over.add(trial)
+        return self.progress.pop(trial)
+
+    def forget(self, trial: int) -> None:
+        """A trial that was lost, or let go, is looked at afresh."""
+        self._seen.pop(trial, None)
+
+    def _ask(self) -> Step | None:
+        # What a search had begun when its connection broke is found here too, as a trial that nobody trains.
+        self._look()
+        return self._search.next()
+
+    def _look(self) -> None:
+        """Tell the search what has changed since the last look."""
+        self._ledger.records.forget_dead_owners()
+        # Leases first: a trial that is let go after this look is found at the next one.
+        leased, mine = self._ledger.records.leased(), set(self._ledger.owned())
+
+        def news(trial: FrozenTrial) -> bool:
+            return trial.number not in mine and trial.number not in self._over
+
+        self.others = set()
+        found = read_trials(self._ledger.study, self._ledger.records, news)
+        if self._finish_asking([record for record in found if record.trial_id not in leased]):
+            found = read_trials(self._ledger.study, self._ledger.records, news)
+        for record in found:
+            if self._looked is None:
+                self._remember_costs(record)
+            if record.state != "waiting" and self._whole(record):
+                self._tell(record, held=record.trial_id in leased)
+        self._looked = time.monotonic()
+
+    def _whole(self, record: TrialRecord) -> bool:
+        return self._dimensions <= record.params.keys()
+
+    def _finish_asking(self, free: Sequence[TrialRecord]) -> bool:
+        """Whoever asked for these died before they had all their parameters; returns whether there are such."""
+        halves = [record.number for record in free if record.state == "running" and not self._whole(record)]
+        for number in halves:
+            self._search.finish_asking(number)
+        return bool(halves)
+
+    def _tell(self, record: TrialRecord, *, held: bool) -> None:
+        trial = _as_trial(record, held=held, max_epochs=self._max_epochs)
+        if trial.state == "running":
+            self.others.add(trial.trial)
+        if record.state == "running":
+            self.progress[trial.trial] = _progress(record)
+        else:
+            self._over.add(trial.trial)
+            self.progress.pop(trial.trial, None)
+        if self._seen.get(trial.trial) != (trial.state, trial.epochs):
+            self._seen[trial.trial] = (trial.state, trial.epochs)
+            self._search.learn(trial)
+
+    def _remember_costs(self, record: TrialRecord) -> None:
+        for row in record.epochs:
+            if row["machine"] == self._capacity.machine and record.batch_size is not None:
+                self._capacity.trained(record.batch_size, row["train_seconds"], side_by_side=row["side_by_side"])
+
+
+def _as_trial(record: TrialRecord, *, held: bool, max_epochs: int) -> Trial:
+    """A stored trial as a search knows it; `held` by another process or not."""
+    assert record.batch_size is not None
+    assert record.learning_rate is not None
+    curve = {
+        row["epoch"]: (row["validation_accuracy"], row["train_seconds"])
+        for row in record.epochs
+        if row["validation_accuracy"] is not None
+    }
+    if record.state == "running":
+        # All its epochs and no end: it died between the two, and its last epoch is trained once more.
+        curve.pop(max_epochs, None)
+    state, reason = _state(record, held=held)
+    return Trial(
+        record.number, record.batch_size, record.learning_rate, record.extra, curve, state=state, reason=reason
+    )
+
+
+def _state(record: TrialRecord, *, held: bool) -> tuple[TrialState, str]:
+    if record.state == "complete":
+        return "complete", ""
+    if record.state == "running":
+        return ("running" if held else "paused"), ""
+    if record.state == "fail":
+        return "infeasible", "failed"
+    # What ran out of memory did so on its machine, maybe another one; what this one holds, its capacity says.
+    infeasible = {DIVERGED: "diverged", OUT_OF_MEMORY: "failed"}
+    return ("infeasible", infeasible[record.note]) if record.note in infeasible else ("stopped", "")
+
+
+def _progress(record: TrialRecord) -> Progress:
+    assert record.batch_size is not None
+    assert record.learning_rate is not None
+    return Progress(
+        record.batch_size,
+        record.learning_rate,
+        epochs=len(record.epochs),
+        accuracy=record.last.get("validation_accuracy"),
+        train_seconds=record.train_seconds,
+    )

@@ -1,0 +1,118 @@
+"""What keeps several processes on one study apart: a fence around each write of a trial, and turns at asking.
+
+A lease says whose a trial is (`records.py`). The fence looks at it inside the very transaction that writes, and holds
+its row until that transaction ends, so that a process that was stopped, or cut off, for longer than its lease and then
+goes on cannot mix its late results into what another one has taken over since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import Engine
+
+from optimizer.store.owner import is_dead
+from optimizer.store.tables import database_clock, leases_table, turns_table
+
+TURN_SECONDS = 10.0
+"""How long a turn at asking lasts at most: longer than any decision, shorter than a lease."""
+
+
+class LeaseLost(Exception):
+    """A trial is no longer this process's: another one has taken it over, or it has ended.
+
+    Attributes:
+        trial: its number.
+    """
+
+    def __init__(self, trial: int) -> None:
+        super().__init__(f"trial {trial} was taken over by another process")
+        self.trial = trial
+
+
+class Fence:
+    """Joins statements of ours to transactions of Optuna's, as their first ones.
+
+    While `joined` is entered, every transaction that Optuna's storage begins on this thread starts with them; what
+    they raise rolls it back. A write of a trial and the look at its lease are then one transaction, and so are an
+    epoch's row, its value in Optuna's tables, and the checkpoint after it.
+    """
+
+    def __init__(self, storage: RDBStorage) -> None:
+        self._first: Callable[[sa.Connection], None] | None = None
+        sa.event.listen(storage.scoped_session, "after_begin", self._begun)
+
+    @contextmanager
+    def joined(self, first: Callable[[sa.Connection], None]) -> Iterator[None]:
+        """Begin each of Optuna's transactions with `first`."""
+        self._first = first
+        try:
+            yield
+        finally:
+            self._first = None
+
+    def _begun(self, session: Any, transaction: Any, connection: sa.Connection) -> None:
+        if self._first is not None:
+            self._first(connection)
+
+
+def hold_lease(connection: sa.Connection, trial_id: int, owner: str, seconds: float) -> bool:
+    """Renew a lease inside a transaction, which keeps it from being taken over until the transaction ends.
+
+    The owner's name is the fence: whoever takes a lease over puts its own there in one atomic statement. A lease that
+    expired and that nobody has taken is its owner's still, so that nothing trained is thrown away for no one's sake.
+
+    Returns:
+        Whether the trial is the owner's.
+    """
+    table = leases_table
+    mine = sa.and_(table.c.trial_id == trial_id, table.c.owner == owner)
+    held = connection.execute(table.update().where(mine).values(expires_at=database_clock() + seconds))
+    return held.rowcount == 1
+
+
+class Turns:
+    """Turns at asking: of all processes of a study, one at a time reads what there is, decides, and begins a trial.
+
+    So `--trials` is a total, no two processes ask for the same, and what looks as if nobody had it is really nobody's.
+    """
+
+    def __init__(self, engine: Engine, study_id: int, owner: str) -> None:
+        self._engine = engine
+        self._study_id = study_id
+        self._owner = owner
+
+    def take(self) -> bool:
+        """Take the turn where it is free; one atomic statement decides.
+
+        Returns:
+            Whether it is this process's now.
+        """
+        table, mine = turns_table, {"owner": self._owner, "expires_at": database_clock() + TURN_SECONDS}
+        free = sa.or_(table.c.expires_at < database_clock(), table.c.owner == self._owner)
+        with self._engine.connect() as connection:
+            holder = connection.execute(sa.select(table.c.owner).where(table.c.study_id == self._study_id)).scalar()
+        if holder is not None and holder != self._owner and is_dead(holder):
+            with self._engine.begin() as connection:
+                connection.execute(table.delete().where(table.c.study_id == self._study_id, table.c.owner == holder))
+            holder = None
+        if holder is None:
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(table.insert().values(study_id=self._study_id, **mine))
+            except sa.exc.IntegrityError:
+                return False
+            return True
+        with self._engine.begin() as connection:
+            taken = connection.execute(table.update().where(table.c.study_id == self._study_id, free).values(mine))
+            return taken.rowcount == 1
+
+    def end(self) -> None:
+        """Let the next one ask."""
+        table = turns_table
+        with self._engine.begin() as connection:
+            connection.execute(table.delete().where(table.c.study_id == self._study_id, table.c.owner == self._owner))

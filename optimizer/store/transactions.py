@@ -1,0 +1,170 @@
+"""How a write survives its database: what is passing is tried again with growing pauses, what is not is said in a line.
+
+Every operation that is handed to `Transactions.again` may be done twice without harm, because nobody can know whether a
+transaction whose connection broke in its last moment was kept or not.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+import sqlalchemy as sa
+from optuna.exceptions import StorageInternalError
+
+from optimizer.errors import StorageError
+
+Passing = Literal["contention", "connection"]
+"""Another writer was in the way; or the server cannot be reached now."""
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 5.0
+
+PATIENCE_S = 900.0
+"""How long a database may be away: a server's restart, a switch that is replaced, a short night's backup."""
+
+QUIET_S = 1.0
+"""An interruption shorter than this is no news."""
+
+POSTGRESQL_CONTENTION = ("40001", "40P01", "55P03")
+"""Serialization failure, deadlock, lock not available."""
+
+POSTGRESQL_CONNECTION = ("08", "57P01", "57P02", "57P03", "53300")
+"""Connection exceptions, shutdown by an administrator, after a crash, still starting up, too many connections."""
+
+MYSQL_CONTENTION = (1020, 1205, 1213)
+"""A row changed since it was read, lock wait timeout, deadlock."""
+
+MYSQL_CONNECTION = (1040, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2006, 2013, 2055)
+"""Too many connections, shutdown, aborted and killed connections, and the client's own words for a lost one."""
+
+T = TypeVar("T")
+
+
+class Transactions:
+    """Does database operations, again where that helps.
+
+    Args:
+        shown: the database's name for the screen.
+        say: told in one line that the database is away, and that it is back.
+        check: called between two attempts; may raise, to end the waiting.
+        patience: seconds of failing after which the last error stands.
+    """
+
+    def __init__(
+        self,
+        shown: str,
+        *,
+        say: Callable[[str], None] = lambda line: None,
+        check: Callable[[], None] = lambda: None,
+        patience: float = PATIENCE_S,
+    ) -> None:
+        self._shown = shown
+        self._say = say
+        self.check = check
+        self._patience = patience
+
+    def again(self, operation: Callable[[], T]) -> T:
+        """Do an operation until it succeeds.
+
+        Args:
+            operation: may be done twice without harm.
+
+        Raises:
+            StorageError: the database refuses for a reason that does not pass, or is away for too long.
+        """
+        started, pause, said = time.monotonic(), FIRST_PAUSE_S, False
+        while True:
+            try:
+                result = operation()
+            except (sa.exc.SQLAlchemyError, StorageInternalError) as error:
+                kind, away = passing(error), time.monotonic() - started
+                if kind is None or away > self._patience:
+                    # What could not be reached for so long is not waited for once more.
+                    self._patience = 0.0
+                    raise self._refusal(error, away if kind else None) from error
+                if not said and (kind == "connection" and away + pause > QUIET_S):
+                    self._say(f"database {self._shown} cannot be reached ({reason(error)}); trying again")
+                    said = True
+            else:
+                if said:
+                    self._say(f"database {self._shown} is back after {time.monotonic() - started:.0f} s")
+                return result
+            self.check()
+            # Several who were thrown out at once do not come back at once.
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _refusal(self, error: Exception, away: float | None) -> StorageError:
+        if away is not None:
+            return StorageError(
+                f"database {self._shown} could not be used for {away:.0f} s: {reason(error)}. Everything finished is "
+                "kept; the same command goes on."
+            )
+        what = _remedy(error) or "The same command goes on from what was kept."
+        return StorageError(f"database {self._shown}: {reason(error)}. {what}")
+
+
+def passing(error: Exception) -> Passing | None:
+    """Whether an error of a database passes by itself, and why; None where trying again is of no use."""
+    if isinstance(error, StorageInternalError):
+        return passing(error.__cause__) if isinstance(error.__cause__, Exception) else None
+    if isinstance(error, sa.exc.TimeoutError):
+        return "connection"
+    if not isinstance(error, sa.exc.DBAPIError):
+        return None
+    cause = error.orig
+    if isinstance(cause, sqlite3.Error):
+        locked = cause.sqlite_errorcode & 0xFF if hasattr(cause, "sqlite_errorcode") else None
+        return "contention" if locked in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else None
+    if error.connection_invalidated:
+        return "connection"
+    code = _code(cause)
+    if isinstance(code, int):
+        return "contention" if code in MYSQL_CONTENTION else "connection" if code in MYSQL_CONNECTION else None
+    if code:
+        return (
+            "contention"
+            if code in POSTGRESQL_CONTENTION
+            else "connection"
+            if code.startswith(POSTGRESQL_CONNECTION)
+            else None
+        )
+    # A server that was not reached at all has no code to give.
+    return "connection" if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) else None
+
+
+def reason(error: Exception) -> str:
+    """What a database says, in one line."""
+    if isinstance(error, StorageInternalError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    cause = getattr(error, "orig", None) or error
+    if _code(cause) and isinstance(_code(cause), int) and len(cause.args) > 1:
+        cause = cause.args[1]
+    lines = str(cause).strip().splitlines()
+    return lines[0].strip().rstrip(".") if lines else type(cause).__name__
+
+
+def _code(cause: object) -> str | int | None:
+    """PostgreSQL's SQLSTATE, or MySQL's number; 0 is the word of its client for a connection that is closed."""
+    state = getattr(cause, "sqlstate", None)
+    if isinstance(state, str):
+        return state
+    args = getattr(cause, "args", ())
+    if type(cause).__module__.startswith("pymysql") and args and isinstance(args[0], int):
+        return args[0] or 2006
+    return None
+
+
+def _remedy(error: Exception) -> str | None:
+    text = reason(error).lower()
+    if "full" in text or "no space" in text:
+        return "Everything finished is kept: free some space, then the same command goes on."
+    if "readonly" in text or "read-only" in text:
+        return "Everything finished is kept: allow writing to it, then the same command goes on."
+    if "malformed" in text or "not a database" in text:
+        return "The file is damaged: restore a copy of it, or choose another --storage."
+    return None
