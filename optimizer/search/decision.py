@@ -1,9 +1,10 @@
 """What a step is worth: the gain that it promises over the seconds that it still needs.
 
-Two kinds of steps compete. A new configuration is worth what it may add to the best that is in sight: the best
-complete trial, or a paused one that is expected to end above it. A paused trial is worth what it may add to the same;
-the favourite among them, what it may add to the best complete trial. While some new configuration has a fair chance to
-end clearly above the favourite, the favourite waits: a quarter of a trial may save three quarters.
+Two kinds of steps compete. A new configuration is worth what a run of it may add to the best that is in sight, by what
+it teaches of both: the best complete trial, or a paused one that is expected to end above it. A paused trial is worth
+what it may add to the same; the favourite among them, what it may add to the best complete trial. While some new
+configuration has a fair chance to end clearly above the favourite, the favourite waits: a quarter of a trial may save
+three quarters.
 
 Three guards against a surrogate that is surer than it should be: one trial in a few is finished whatever it says, one
 of these is the oddest instead of the best, and one new configuration in a few goes where nothing was tried.
@@ -21,16 +22,17 @@ import numpy.typing as npt
 from optimizer.search.candidates import apart, candidates
 from optimizer.search.costs import EpochCost
 from optimizer.search.cube import Cube
+from optimizer.search.curves import Curves
 from optimizer.search.space import BATCH_SIZE, SearchSpace
-from optimizer.search.surrogate import Curves, Surrogate
+from optimizer.search.surrogate import Surrogate
 from optimizer.search.trials import Trial
 
 FloatArray = npt.NDArray[np.float64]
 
-COST_POWER = 0.6
+COST_POWER = 0.4
 """Gain is divided by seconds to this power: at 1 the search creeps along the cheap side of the space."""
 
-FINISHED_SHARE = 0.5
+FINISHED_SHARE = 0.25
 """The part of a new trial's epochs beyond its first rung that is counted as its cost: most never get there."""
 
 EXPLORE_EVERY = 8
@@ -133,20 +135,22 @@ class Outlook:
         self._cost = cost
         self._surrogate = Surrogate(curves, rotation=rotation)
         self.complete = [trial for trial in trials if trial.state == "complete"]
-        self.incumbent = self._incumbent()
+        self._best_row, self.incumbent = self._incumbent()
         self.in_sight = self.incumbent
         self._clearly = CLEARLY * self._surrogate.spread
         self._matters = MATTERS * self._surrogate.spread
         self.paused = self._continuing()
 
-    def _incumbent(self) -> float:
-        """What the best complete configuration is worth; before there is one, what the best reaches almost surely."""
+    def _incumbent(self) -> tuple[int, float]:
+        """The best complete configuration's row and worth; before there is one, what the best reaches almost surely."""
         rows = [row for row, trial in enumerate(self._trials) if trial.state == "complete"]
         if rows:
             # The configuration and not its run: a lucky run must not end the search.
-            return float(self._expected(self._curves.x[rows]).max())
-        seen = sorted({int(row) for row in self._curves.trial})
-        return float(self._surrogate.quantiles(*self._surrogate.of_trials(seen), [0.05]).max())
+            values = self._expected(self._curves.x[rows])
+        else:
+            rows = sorted({int(row) for row in self._curves.trial})
+            values = self._surrogate.quantiles(*self._surrogate.of_trials(rows), [0.05])[0]
+        return rows[int(values.argmax())], float(values.max())
 
     def _continuing(self) -> list[Option]:
         rows = [row for row, trial in enumerate(self._trials) if trial.state == "paused"]
@@ -157,7 +161,7 @@ class Outlook:
         middle = self._surrogate.quantiles(mean, sd, [0.5])[0]
         favourite = int(middle.argmax())
         if middle[favourite] > self.incumbent:
-            self.in_sight = float(middle[favourite])
+            self._best_row, self.in_sight = rows[favourite], float(middle[favourite])
             own = gains[favourite]
             gains = self._surrogate.expected_improvement(mean, sd, self.in_sight)
             gains[favourite] = own
@@ -185,7 +189,7 @@ class Outlook:
         if not len(new):
             return []
         mean, sd = self._surrogate.at_end(points[new])
-        gains = self._surrogate.expected_improvement(mean, sd, self.in_sight)
+        gains = self._surrogate.gain_of_run(points[new], self._best_row)
         chances = self._surrogate.chance_above(mean, sd, self.in_sight + self._clearly)
         hopes = self._surrogate.chance_above(mean, sd, self.in_sight + self._matters)
         epochs = self._first_rung + FINISHED_SHARE * (self._max_epochs - self._first_rung)

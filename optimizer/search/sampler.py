@@ -25,7 +25,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.search.candidates import apart, candidates
 from optimizer.search.cube import Cube
-from optimizer.search.surrogate import Curves, Surrogate
+from optimizer.search.curves import Curves
+from optimizer.search.surrogate import Surrogate
 from optimizer.search.threads import on_one_thread
 
 FloatArray = npt.NDArray[np.float64]

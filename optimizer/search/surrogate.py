@@ -32,13 +32,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg.lapack import dtrtrs
 from scipy.special import log_ndtr, logsumexp, ndtr, ndtri
 
+from optimizer.search.curves import Curves, ordered, thinned
 from optimizer.search.hyperparameters import ROUNDS, Draws, HyperparameterSets
 from optimizer.search.warp import log_slope, unwarp, warp
 
@@ -64,31 +65,6 @@ BROAD_WEIGHT = 0.1
 
 MAX_KEPT_SETS = 16
 """Those that predict: the likeliest; the others' weights are nearly nothing."""
-
-MAX_POINTS = 420
-"""More are thinned: a decision's time goes with their third power."""
-
-
-@dataclass(frozen=True)
-class Curves:
-    """What was observed.
-
-    Attributes:
-        x: configurations in the unit cube, shape (trials, dims).
-        trial: the trial of each point, shape (points,).
-        fidelity: epochs trained over epochs of a whole trial, in (0, 1], shape (points,).
-        value: larger is better, finite, shape (points,).
-        pending_trial, pending_fidelity: the same for steps under way, shape (pending,) each.
-        censored: points of which is only known that the truth is at most this value, shape (points,).
-    """
-
-    x: FloatArray
-    trial: IntArray
-    fidelity: FloatArray
-    value: FloatArray
-    pending_trial: IntArray
-    pending_fidelity: FloatArray
-    censored: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -125,7 +101,7 @@ class Surrogate:
         if curves.censored.all() or not np.isfinite(curves.value).all():
             raise ValueError("a surrogate needs at least one exact point, and finite values only.")
         self._rotation = rotation
-        curves = _ordered(_thinned(curves))
+        curves = ordered(thinned(curves))
         self._exact = int((~curves.censored).sum())
         self._all_x = curves.x
         self._trial = np.concatenate([curves.trial, curves.pending_trial])
@@ -244,6 +220,34 @@ class Surrogate:
         prior = np.repeat(1.0 + MEAN_VARIANCE + self._kept.run[:, None], len(rows), axis=1)
         return self._condition(cross, prior)
 
+    def gain_of_run(self, x: FloatArray, row: int) -> FloatArray:
+        """What one whole run at each configuration may add, by what it teaches of it and of the best one's.
+
+        The knowledge gradient of the pair: how far the run would move the difference of the two posterior means, and
+        what the better of them gains by that. A neighbour of the best moves both alike, and is worth little, though
+        its expected improvement is not; and a noisy run moves less than its doubt.
+
+        Args:
+            x: in the unit cube, shape (configurations, dims).
+            row: the best trial, a row number of `Curves.x`.
+
+        Returns:
+            In the units of the values, shape (configurations,).
+
+        Source: Frazier, Powell and Dayanik 2009, The knowledge-gradient policy for correlated normal beliefs.
+        """
+        kept = self._kept
+        best = self._all_x[[row]]
+        cross = self._matern(kept, self._x, np.concatenate([x, best]))[:, self._row, :] + MEAN_VARIANCE
+        mean, sd = self._condition(cross, np.full((len(kept), len(x) + 1), 1.0 + MEAN_VARIANCE))
+        apart = 2.0 - 2.0 * self._matern(kept, x, best)[:, :, 0]
+        ahead, ahead_sd = self._condition(cross[:, :, :-1] - cross[:, :, -1:], apart)
+        own, other = sd[:, :-1] ** 2, sd[:, -1:] ** 2
+        luck = (self._sigma**2 * (kept.run + kept.noise))[:, None]
+        moved = np.abs(own - 0.5 * (own + other - ahead_sd**2)) / np.sqrt(own + luck)
+        slope = self._scale + np.maximum(self.best - self._unwarped(mean[:, -1:]), 0.0)
+        return np.asarray(self._weight @ (_gain(ahead, np.maximum(moved, 1e-9)) * self._spread * slope))
+
     def _condition(self, cross: FloatArray, prior: FloatArray) -> tuple[FloatArray, FloatArray]:
         mean, variance = np.empty_like(prior), np.empty_like(prior)
         for s in range(len(cross)):
@@ -263,10 +267,12 @@ class Surrogate:
             In the units of the values, shape (configurations,). The warp's slope at the threshold is taken for all.
         """
         goal = (warp(np.array([threshold]), self.best, self._scale) - self._center) / self._spread
-        better = (mean - goal) / sd
-        gain = sd * (better * ndtr(better) + np.exp(-0.5 * better**2) / math.sqrt(2.0 * math.pi))
-        slope = self._scale * (1.0 + np.maximum(self.best - threshold, 0.0) / self._scale)
-        return np.asarray(self._weight @ (gain * self._spread * slope))
+        slope = self._scale + np.maximum(self.best - threshold, 0.0)
+        return np.asarray(self._weight @ (_gain(mean - goal, sd) * self._spread * slope))
+
+    def _unwarped(self, z: FloatArray) -> FloatArray:
+        """Warped units back to the units of the values; shape (sets, configurations)."""
+        return unwarp(z * self._spread + self._center, self.best, self._scale)
 
     def chance_above(self, mean: FloatArray, sd: FloatArray, threshold: float) -> FloatArray:
         """Probability of a final value above a threshold, shape (configurations,)."""
@@ -276,8 +282,7 @@ class Surrogate:
     def quantiles(self, mean: FloatArray, sd: FloatArray, levels: Sequence[float]) -> FloatArray:
         """Quantiles of the mixture over the sets, in the units of the values, shape (levels, configurations)."""
         grid = np.asarray(ndtri(np.linspace(0.0125, 0.9875, 40)))
-        warped = (mean[:, None] + sd[:, None] * grid[:, None]) * self._spread[:, None] + self._center[:, None]
-        values = unwarp(warped, self.best, self._scale[:, None])
+        values = np.stack([self._unwarped(mean + sd * point) for point in grid], axis=1)
         flat = values.reshape(-1, mean.shape[1])
         weight = np.repeat(self._weight / len(grid), len(grid))
         order = flat.argsort(axis=0)
@@ -285,6 +290,12 @@ class Surrogate:
         ranked = np.take_along_axis(flat, order, axis=0)
         rows = [(below < level).sum(axis=0).clip(max=len(flat) - 1) for level in levels]
         return np.stack([ranked[row, np.arange(mean.shape[1])] for row in rows])
+
+
+def _gain(mean: FloatArray, sd: FloatArray) -> FloatArray:
+    """Expected positive part of a normal variable."""
+    standard = mean / sd
+    return np.asarray(sd * (standard * ndtr(standard) + np.exp(-0.5 * standard**2) / math.sqrt(2.0 * math.pi)))
 
 
 def _spread(values: FloatArray) -> float:
@@ -304,33 +315,3 @@ def _weigh(log_weight: FloatArray, count: int) -> tuple[IntArray, FloatArray]:
     kept = np.argsort(-log_weight, kind="stable")[:count]
     weight = np.exp(log_weight[kept] - logsumexp(log_weight[kept]))
     return kept.astype(np.int64), (1.0 - BROAD_WEIGHT) * weight + BROAD_WEIGHT / len(kept)
-
-
-def _thinned(curves: Curves) -> Curves:
-    """At most `MAX_POINTS`: the last point of every trial first, then the rest from the best values down."""
-    excess = len(curves.value) - MAX_POINTS
-    if excess <= 0:
-        return curves
-    last: dict[int, int] = {}
-    for point in np.lexsort((curves.fidelity, curves.trial)):
-        last[int(curves.trial[point])] = int(point)
-    is_last = np.zeros(len(curves.value), dtype=bool)
-    is_last[list(last.values())] = True
-    order = np.lexsort((-curves.value, ~is_last))
-    kept = np.sort(order[:MAX_POINTS])
-    return _chosen(curves, kept)
-
-
-def _ordered(curves: Curves) -> Curves:
-    """The exact points first, then the censored ones."""
-    return _chosen(curves, np.argsort(curves.censored, kind="stable")) if curves.censored.any() else curves
-
-
-def _chosen(curves: Curves, points: IntArray) -> Curves:
-    return replace(
-        curves,
-        trial=curves.trial[points],
-        fidelity=curves.fidelity[points],
-        value=curves.value[points],
-        censored=curves.censored[points],
-    )

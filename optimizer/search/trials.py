@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from optimizer.search.cube import Cube
+from optimizer.search.curves import Curves
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE
-from optimizer.search.surrogate import Curves
 
 TrialState = Literal["running", "paused", "complete", "stopped", "infeasible"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optimizer.search.surrogate import Curves, Surrogate, maturity
+from optimizer.search.curves import Curves
+from optimizer.search.surrogate import Surrogate, maturity
 from optimizer.search.warp import log_slope, unwarp, warp
 
 ROTATION = (0, 1, 0.5)
@@ -173,3 +174,23 @@ def test_two_thousand_curve_points_are_thinned_and_not_refused():
 def test_nothing_and_infinite_values_are_refused(value):
     with pytest.raises(ValueError, match="at least one exact point, and finite"):
         Surrogate(curves(spread_points(max(len(value), 1)), value))
+
+
+def test_a_run_next_to_the_best_teaches_less_than_its_expected_improvement_says():
+    x = np.array([[0.5, 0.5], [0.2, 0.8], [0.8, 0.3], [0.5, 0.52], [0.5, 0.75]])
+    value = 0.9 - ((x[:3] - 0.5) ** 2).sum(axis=1)
+    curves = Curves(
+        x=x,
+        trial=np.arange(3),
+        fidelity=np.ones(3),
+        value=value,
+        censored=np.zeros(3, dtype=bool),
+        pending_trial=np.empty(0, dtype=np.int64),
+        pending_fidelity=np.empty(0),
+    )
+    surrogate = Surrogate(curves)
+    mean, sd = surrogate.at_end(x[3:])
+    beside, away = surrogate.gain_of_run(x[3:], 0)
+    beside_improves, away_improves = surrogate.expected_improvement(mean, sd, float(value[0]))
+    assert 0.0 <= beside < away
+    assert beside / away < 0.5 * beside_improves / away_improves

@@ -1,0 +1,66 @@
+"""What the surrogate is given: points of learning curves, and which of them are kept when there are too many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+MAX_POINTS = 420
+"""More are thinned: a decision's time goes with their third power."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What was observed.
+
+    Attributes:
+        x: configurations in the unit cube, shape (trials, dims).
+        trial: the trial of each point, shape (points,).
+        fidelity: epochs trained over epochs of a whole trial, in (0, 1], shape (points,).
+        value: larger is better, finite, shape (points,).
+        pending_trial, pending_fidelity: the same for steps under way, shape (pending,) each.
+        censored: points of which is only known that the truth is at most this value, shape (points,).
+    """
+
+    x: FloatArray
+    trial: IntArray
+    fidelity: FloatArray
+    value: FloatArray
+    pending_trial: IntArray
+    pending_fidelity: FloatArray
+    censored: npt.NDArray[np.bool_]
+
+
+def thinned(curves: Curves) -> Curves:
+    """At most `MAX_POINTS` of them: the last point of every trial first, then the rest from the best values down."""
+    excess = len(curves.value) - MAX_POINTS
+    if excess <= 0:
+        return curves
+    last: dict[int, int] = {}
+    for point in np.lexsort((curves.fidelity, curves.trial)):
+        last[int(curves.trial[point])] = int(point)
+    is_last = np.zeros(len(curves.value), dtype=bool)
+    is_last[list(last.values())] = True
+    order = np.lexsort((-curves.value, ~is_last))
+    kept = np.sort(order[:MAX_POINTS])
+    return _chosen(curves, kept)
+
+
+def ordered(curves: Curves) -> Curves:
+    """The exact points first, then the censored ones."""
+    return _chosen(curves, np.argsort(curves.censored, kind="stable")) if curves.censored.any() else curves
+
+
+def _chosen(curves: Curves, points: IntArray) -> Curves:
+    return replace(
+        curves,
+        trial=curves.trial[points],
+        fidelity=curves.fidelity[points],
+        value=curves.value[points],
+        censored=curves.censored[points],
+    )
