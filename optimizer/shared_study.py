@@ -75,10 +75,10 @@ class SharedStudy:
         self._ledger.transactions.again(self._look)
         return [number for number in self.progress if number not in self.others]
 
-    def ended(self, trial: int) -> Progress:
-        """A trial of this process has ended; the search knows. Returns what it came to."""
+    def ended(self, trial: int) -> Progress | None:
+        """A trial of this process has ended; the search knows. Returns what it came to, where that was followed."""
         self._over.add(trial)
-        return self.progress.pop(trial)
+        return self.progress.pop(trial, None)
 
     def forget(self, trial: int) -> None:
         """A trial that was lost, or let go, is looked at afresh."""
