@@ -1,9 +1,8 @@
-"""Flags to calls: a study script's command line, and the `batchopt` command. The only file that prints."""
+"""Flags to calls: a study script's command line, and the `batchopt` command. Only this file and `commands.py` print."""
 
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from rich.console import Console
 
+from optimizer.commands import export_command, merge_command, print_json, storage_option, study_option
 from optimizer.errors import BatchoptError, TaskFailed
 from optimizer.options import (
     AUTO_SEARCH,
@@ -39,7 +39,6 @@ from optimizer.training.task import Goal, Task
 if TYPE_CHECKING:
     from optimizer.study import Plan
 
-DEFAULT_STORAGE = "sqlite:///studies.db"
 USAGE_ERROR = 2
 PIPE_WIDTH = 160
 """Columns of a table that goes to a file or another program."""
@@ -67,24 +66,18 @@ def batchopt() -> None:
     """Look at studies of batch size and learning rate."""
 
 
-def _storage_option(command: Callable[..., None]) -> Callable[..., None]:
-    return click.option(
-        "--storage", default=DEFAULT_STORAGE, show_default=True, help="Database: a path or an SQLAlchemy URL."
-    )(command)
-
-
-def _study_option(command: Callable[..., None]) -> Callable[..., None]:
-    return click.option("--study", help="Name of the study; may be left out where there is only one.")(command)
+batchopt.add_command(export_command)
+batchopt.add_command(merge_command)
 
 
 @batchopt.command("list")
-@_storage_option
+@storage_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def list_command(storage: str, as_json: bool) -> None:
     """List the studies of a database."""
     studies = list_studies(storage)
     if as_json:
-        _print_json(studies)
+        print_json(studies)
         return
     for study in studies:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(study["trials"].items())) or "no trials"
@@ -92,21 +85,21 @@ def list_command(storage: str, as_json: bool) -> None:
 
 
 @batchopt.command("report")
-@_storage_option
-@_study_option
+@storage_option
+@study_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def report_command(storage: str, study: str | None, as_json: bool) -> None:
     """Say what a study recommends, from its database alone."""
     report = read_report(storage, study)
     if as_json:
-        _print_json(report.describe())
+        print_json(report.describe())
     else:
         _console().print(report_view(report))
 
 
 @batchopt.command("trials")
-@_storage_option
-@_study_option
+@storage_option
+@study_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, every epoch included.")
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values, a row for each epoch.")
 def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool) -> None:
@@ -115,7 +108,7 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
         raise click.UsageError("--json and --csv exclude each other.")
     trials = read_study(storage, study)
     if as_json:
-        _print_json([trial.describe() for trial in trials])
+        print_json([trial.describe() for trial in trials])
     elif as_csv:
         rows = [row for trial in trials for row in trial.rows()]
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -147,7 +140,7 @@ def probe_command(
     with _view(quiet=False, to_stderr=True) as listener:
         found = inspect_machine(question, space, Options(memory_limit=limit, **options), listener).describe()
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         _console().print(inspection_view(found))
 
@@ -161,7 +154,7 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     @click.option("--study", default=script, show_default=True, help="Name of the study in its database.")
-    @_storage_option
+    @storage_option
     @click.option("--trials", type=int, help=f"Trials of the study, a total.  [default: {DEFAULT_TRIALS}]")
     @click.option("--time-budget", metavar="10m", help="Wall time of the study, a total: 90s, 10m, 1h30m.")
     @click.option("--epochs", type=int, default=goal.epochs, show_default=True, help="Epochs of a whole trial.")
@@ -248,7 +241,7 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         with view as listener:
             report = asked.run(budget, tries=configurations, listener=listener)
         if as_json:
-            _print_json(report.describe())
+            print_json(report.describe())
         else:
             console = _console()
             console.print()
@@ -281,7 +274,7 @@ def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
     opened, stamp = plan.opened, plan.stamp
     left = None if budget.trials is None else max(0, budget.trials - opened.finished)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "study": opened.study,
                 "storage": opened.storage,
@@ -310,10 +303,6 @@ def _console() -> Console:
     """Standard output; where it is not a terminal, wide enough that no table is cut."""
     console = Console()
     return console if console.is_terminal else Console(width=PIPE_WIDTH)
-
-
-def _print_json(document: Any) -> None:
-    click.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
 def _finish(command: click.Command) -> NoReturn:

@@ -31,6 +31,7 @@ FLOORS = {
     "tries": 5,
     "study": 6,
     "inspection": 6,
+    "commands": 6,
     "cli": 7,
 }
 """A module imports only from its own floor and lower ones; `search` and `training` share one and do not meet."""

@@ -97,7 +97,7 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
         url.get_dialect()
         if url.get_backend_name() == "sqlite" and not _check_file(url, create=create):
             return url
-        engine = sa.create_engine(url)
+        engine = sa.create_engine(url if create else untouched(url))
     except sa.exc.NoSuchModuleError:
         raise StorageError(f"--storage {shown(url)}: no kind of database is called {url.drivername!r}.") from None
     except ModuleNotFoundError as error:
@@ -199,6 +199,22 @@ def _in_the_way(error: Exception) -> bool:
     return any(
         word in text for word in ("already exists", "duplicate", "unique", "locked", "deadlock", "no such table")
     )
+
+
+def untouched(url: URL) -> URL:
+    """The URL to read a database by that leaves an SQLite file, and the folder around it, as they are."""
+    if url.get_backend_name() != "sqlite":
+        return url
+    path = Path(str(url.database))
+    if Path(f"{path}-wal").exists():
+        # Somebody writes, or was killed while writing: who opened it for writing would tidy up after them.
+        mode = {"mode": "ro"}
+    elif os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        # Read-only, SQLite could not remove the files again that it makes to read a WAL database.
+        mode = {"mode": "rw"}
+    else:
+        mode = {"immutable": "1"}
+    return URL.create("sqlite", database=path.resolve().as_uri(), query={"uri": "true", **mode})
 
 
 def shown(url: URL) -> str:

@@ -21,6 +21,9 @@ DIVERGED = "diverged"
 FAILURE = "failure"
 """User attribute of a trial that failed: why."""
 
+GUID = "guid"
+"""User attribute of a trial: its name in all databases that it is copied to."""
+
 OUT_OF_MEMORY = "out of memory"
 """The note of a trial that did not fit."""
 

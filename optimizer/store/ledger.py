@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -21,7 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optimizer.options import LEASE_SECONDS
 from optimizer.store.database import Database
-from optimizer.store.history import DIVERGED, FAILURE, MEMORY
+from optimizer.store.history import DIVERGED, FAILURE, GUID, MEMORY
 from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
 from optimizer.store.owner import new_owner
 from optimizer.store.records import Records, forget, put_checkpoint, put_epoch
@@ -232,6 +233,11 @@ class Ledger:
             self.records.release_lease(trial._trial_id, self.owner)
             return False
         self._trials[number] = trial._trial_id
+        if GUID not in trial.user_attrs:
+            try:
+                self._set(number, GUID, uuid.uuid4().hex)
+            except LeaseLost:
+                return False
         return True
 
     def _end(self, number: int, state: TrialState, value: float | None = None) -> None:

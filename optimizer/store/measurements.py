@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 import sqlalchemy as sa
@@ -46,8 +46,12 @@ class MemoryRow:
 
 def measured_on(machine: Machine, program: ProgramStamp, engine: EngineName) -> MeasuredOn:
     """The key of what is measured with this program on this machine."""
-    text = json.dumps(asdict(program), sort_keys=True)
-    return MeasuredOn(machine.fingerprint, hashlib.sha256(text.encode()).hexdigest(), engine)
+    return MeasuredOn(machine.fingerprint, program_fingerprint(asdict(program)), engine)
+
+
+def program_fingerprint(program: Mapping[str, object]) -> str:
+    """The name of a program, described as a study's stamp does."""
+    return hashlib.sha256(json.dumps(dict(program), sort_keys=True).encode()).hexdigest()
 
 
 class Measurements:

@@ -17,6 +17,7 @@ from written_study import MACHINE, begin, epoch, new_study
 
 from optimizer.options import LEASE_SECONDS
 from optimizer.store.database import Database, open_database
+from optimizer.store.history import GUID
 from optimizer.store.ledger import Ledger
 from optimizer.store.sharing import TURN_SECONDS, LeaseLost
 from optimizer.store.tables import checkpoints_table, epochs_table, leases_table, turns_table
@@ -25,6 +26,7 @@ KILLED_SESSION = """
 import os, sys
 from optimizer.options import LEASE_SECONDS
 from optimizer.store.database import open_database
+from optimizer.store.history import GUID
 from optimizer.store.ledger import Ledger
 from written_study import MACHINE, begin, epoch, new_study
 
@@ -78,6 +80,7 @@ def test_the_summary_of_a_trial_uses_the_names_of_its_epochs(database: Database,
         ledger.add_epoch(number, MACHINE, figures, compile_seconds=0.5)
     ledger.complete(number, 0.875)
     summary = plain(database).trials[0].user_attrs
+    assert len(summary.pop(GUID)) == 32
     assert summary == {
         "train_loss": 0.5,
         "train_accuracy": 0.8,
@@ -248,7 +251,7 @@ def test_a_late_write_of_a_trial_that_was_taken_over_is_refused_whole(
     with pytest.raises(LeaseLost, match="trial 0"):
         write(ledger)
     (trial,) = plain(database).trials
-    assert (trial.state, trial.intermediate_values, trial.user_attrs) == (TrialState.RUNNING, {}, {})
+    assert (trial.state, trial.intermediate_values, set(trial.user_attrs)) == (TrialState.RUNNING, {}, {GUID})
     assert not trial.constraints
     assert count(database, epochs_table) == 0
     assert heir.checkpoint(0) == (1, b"the heir's")

@@ -1,0 +1,82 @@
+"""Commands of `batchopt` that move databases, and what all its commands share. Only this file and `cli.py` print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+
+from optimizer.store.transfer import Transferred, export, merge
+
+DEFAULT_STORAGE = "sqlite:///studies.db"
+
+
+def storage_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Where the studies are."""
+    return click.option(
+        "--storage", default=DEFAULT_STORAGE, show_default=True, help="Database: a path or an SQLAlchemy URL."
+    )(command)
+
+
+def study_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Which of them."""
+    return click.option("--study", help="Name of the study; may be left out where there is only one.")(command)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+@click.command("export")
+@storage_option
+@click.option("--study", help="Name of the study.  [default: all]")
+@click.option("--to", required=True, metavar="FILE|URL", help="A new SQLite file, or another database.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def export_command(storage: str, study: str | None, to: str, as_json: bool) -> None:
+    """Copy a study, or all, to a new file or another database; unfinished trials and their checkpoints included."""
+    with _progress() as progress:
+        done = export(storage, to, study, progress=progress)
+    _print_transferred(done, as_json=as_json)
+
+
+@click.command("merge")
+@click.argument("databases", nargs=-1, required=True, metavar="FILE|URL...")
+@click.option("--study", help="Name of the study.  [default: all]")
+@click.option("--to", required=True, metavar="FILE|URL", help="A new database, or one that they are to be joined to.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def merge_command(databases: tuple[str, ...], study: str | None, to: str, as_json: bool) -> None:
+    """Join studies that went on separately; DATABASES stay as they are.
+
+    A trial that several of them have is there once: the copy that is further trained. Doing it again changes nothing.
+    """
+    with _progress() as progress:
+        done = merge(databases, to, study, progress=progress)
+    _print_transferred(done, as_json=as_json)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Says how far it is, on a terminal."""
+    console = Console(stderr=True)
+    with console.status("looking at the databases") as status:
+        yield status.update
+
+
+def _print_transferred(done: Transferred, *, as_json: bool) -> None:
+    if as_json:
+        print_json(done.describe())
+        return
+    for study in done.studies:
+        new = [f"{study[name]} {name}" for name in ("added", "continued") if study[name]] or ["nothing new"]
+        click.echo(
+            f"study {study['name']}: {study['trials']} trials, {study['epochs']} epochs, {study['checkpoints']} "
+            f"checkpoints ({', '.join(new)}), all as they should be"
+        )
+        for conflict in study["conflicts"]:
+            click.echo(f"conflict: {conflict}")
+    click.echo(f"in       {done.to}")

@@ -1,0 +1,254 @@
+"""Studies from database to database: exported whole, or joined with what another database has of them.
+
+Inputs are read in one transaction and not changed. What is written is read again and compared before it is kept, and a
+new file appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from optimizer.errors import InvalidInput, StorageError, StorageNotFound, StudyNotFound
+from optimizer.store.access import is_file, path_of, reading, same_place, writing
+from optimizer.store.database import check_storage, open_database, shown, storage_url
+from optimizer.store.joining import Joined, Progress, join
+from optimizer.store.ledger import ENGINES
+from optimizer.store.measurements import program_fingerprint
+from optimizer.store.rows import CHECKPOINTS, EPOCHS, NOT_COPIED, Rows, StudyRows, digest
+from optimizer.store.stamp import ATTRIBUTE
+from optimizer.store.tables import machines_table, memory_table, step_times_table
+
+PAGES = 1000
+"""Of one step of SQLite's backup, between two words of how far it is."""
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """What an export or a merge has done, verified.
+
+    Attributes:
+        to: where the studies are now.
+        studies: each one's `name`; how many `trials`, `epochs` and `checkpoints` it has now; how many trials were
+            `added`, further trained (`continued`) or `known`; `conflicts`, a sentence each; `sha256` of all its trials.
+    """
+
+    to: str
+    studies: list[dict[str, Any]]
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def silent(text: str) -> None:
+    """Say nothing of how far it is."""
+
+
+def export(storage: str, to: str, study: str | None = None, *, progress: Progress = silent) -> Transferred:
+    """Copy one study, or all, to a new SQLite file or another database.
+
+    Args:
+        storage: where they are: a path or an SQLAlchemy URL.
+        to: where to, the same.
+        study: the one to copy; all where None.
+        progress: told how far it is.
+
+    Raises:
+        StorageError: there is nothing to copy, or something in the way; nothing was written then.
+    """
+    _check_apart([storage], to)
+    with reading(storage) as connection:
+        names = _chosen(Rows(connection), study)
+        if not names:
+            missing = "no study" if study is None else f"no study {study!r}"
+            raise StudyNotFound(f"database {_shown(storage)} holds {missing}. Check --storage and --study.")
+        if is_file(to) and path_of(to).exists():
+            raise StorageError(
+                f"{path_of(to)} exists already. Choose another --to, or use batchopt merge to join them."
+            )
+        if taken := sorted(set(names) & set(_names_at(to))):
+            raise StorageError(
+                f"database {_shown(to)} holds a study {taken[0]!r} already. Choose another --to, or use batchopt merge "
+                "to join them."
+            )
+        if is_file(to) and is_file(storage) and study is None:
+            return _made_new(to, lambda file: _back_up(connection, file, progress))
+    return merge([storage], to, study, progress=progress)
+
+
+def merge(storages: Sequence[str], to: str, study: str | None = None, *, progress: Progress = silent) -> Transferred:
+    """Join the studies of several databases by name, and their trials by GUID.
+
+    Args:
+        storages: the databases. A trial keeps its number in the first of them that has it.
+        to: where to: a new file or database, or one that holds some of the studies, and then comes first.
+        study: the one to join; all where None.
+        progress: told how far it is.
+
+    Raises:
+        StorageError: a database cannot be read or written.
+        StudyMismatch: two studies of one name ask different questions. Nothing was written in either case.
+    """
+    _check_apart(storages, to)
+    # Every input is looked at before anything is made.
+    found = [_names_at(storage, needed=True) for storage in storages]
+    if not any(names if study is None else study in names for names in found):
+        missing = "a study" if study is None else f"a study {study!r}"
+        raise StudyNotFound(f"none of the databases holds {missing}. Check --study.")
+    if is_file(to) and not path_of(to).exists():
+        return _made_new(to, lambda file: _join_all(storages, file, study, progress))
+    return _join_all(storages, to, study, progress)
+
+
+def _check_apart(storages: Sequence[str], to: str) -> None:
+    for storage in storages:
+        if same_place(storage, to):
+            raise InvalidInput(
+                f"--to {_shown(to)} is one of the databases to read; name another, or leave it out of them."
+            )
+
+
+def _names_at(storage: str, *, needed: bool = False) -> list[str]:
+    """The names of a database's studies; none where it is not there and not `needed`."""
+    try:
+        with reading(storage) as connection:
+            return Rows(connection).names()
+    except StorageNotFound:
+        if needed:
+            raise
+        return []
+
+
+def _chosen(rows: Rows, study: str | None) -> list[str]:
+    return [name for name in rows.names() if study in (None, name)]
+
+
+def _made_new(to: str, make: Callable[[str], Transferred]) -> Transferred:
+    """Make a file beside its place, and move it there when it is whole."""
+    check_storage(to, create=True)
+    target = path_of(to)
+    with tempfile.TemporaryDirectory(prefix=".batchopt-", dir=target.parent) as folder:
+        file = Path(folder, "studies.db")
+        done = make(str(file))
+        with closing(sqlite3.connect(file)) as connection:
+            _check_whole(connection, to)
+        if target.exists():
+            raise StorageError(f"{target} has appeared in the meantime; it is left as it is. Choose another --to.")
+        file.rename(target)
+    return Transferred(_shown(to), done.studies)
+
+
+def _check_whole(connection: sqlite3.Connection, to: str) -> None:
+    found = connection.execute("PRAGMA integrity_check").fetchone()[0]
+    if found != "ok":
+        raise StorageError(f"{_shown(to)} would not be whole: {found}. Nothing was written.")
+
+
+def _back_up(source: sa.Connection, file: str, progress: Progress) -> Transferred:
+    """A whole SQLite file through SQLite's own backup, other programs' tables included."""
+    raw = source.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+
+    def say(status: int, remaining: int, total: int) -> None:
+        progress(f"{total - remaining} of {total} pages")
+
+    with closing(sqlite3.connect(file)) as copy:
+        raw.backup(copy, pages=PAGES, progress=say)
+    # Brings tables of an earlier version to this one.
+    open_database(file, create=True).engine.dispose()
+    expected = Rows(source)
+    with writing(file) as connection:
+        copied = Rows(connection)
+        for table in NOT_COPIED:
+            copied.clear(table)
+        joined = {name: _all_written(expected.read(name)) for name in expected.names()}
+        return _verified(copied, joined, file)
+
+
+def _all_written(study: StudyRows) -> Joined:
+    written = {trial.guid: digest(trial) for trial in study.trials}
+    return Joined(study.name, added=len(written), written=written)
+
+
+def _join_all(storages: Sequence[str], to: str, study: str | None, progress: Progress) -> Transferred:
+    open_database(to, create=True).engine.dispose()
+    joined: dict[str, Joined] = {}
+    with writing(to) as connection:
+        target = Rows(connection)
+        for storage in storages:
+            with reading(storage) as source_connection:
+                source = Rows(source_connection)
+                for name in _chosen(source, study):
+                    rows = source.read(name)
+                    join(rows, target, _shown(storage), joined.setdefault(name, Joined(name)), progress)
+                    _join_measurements(rows, source, target)
+        return _verified(target, joined, to)
+
+
+def _join_measurements(study: StudyRows, source: Rows, target: Rows) -> None:
+    """What is known of the machines of a study, and of its program on them; what the target knows already stays."""
+    stamp = study.attribute(ATTRIBUTE)
+    if stamp is None:
+        return
+    machines = {row["machine"] for trial in study.trials for row in trial.rows[EPOCHS]}
+    machines |= set(study.attribute(ENGINES) or {})
+    program = program_fingerprint(stamp["program"])
+    for table in (machines_table, step_times_table, memory_table):
+        key = [column.name for column in table.primary_key]
+        known = {tuple(row[name] for name in key) for row in target.all_of(table)}
+        rows = [
+            row
+            for row in source.all_of(table)
+            if (row["fingerprint"] in machines if table is machines_table else row["program"] == program)
+            and tuple(row[name] for name in key) not in known
+        ]
+        target.add_rows(table.name, rows)
+
+
+def _verified(target: Rows, joined: dict[str, Joined], to: str) -> Transferred:
+    """Read again what was written, and compare.
+
+    Raises:
+        StorageError: something is missing, twice, or not what was written.
+    """
+    studies = []
+    for name, done in sorted(joined.items()):
+        study = target.read(name)
+        digests = {trial.guid: digest(trial) for trial in study.trials}
+        wrong = [guid for guid, expected in done.written.items() if digests.get(guid) != expected]
+        numbered = [trial.number for trial in study.trials] == list(range(len(study.trials)))
+        if wrong or not numbered or len(digests) != len(study.trials):
+            what = (
+                f"trial {wrong[0]} is not what was written"
+                if wrong
+                else "its trials are not numbered as they should be"
+            )
+            raise StorageError(f"study {name!r} did not arrive whole in {_shown(to)}: {what}. Nothing was kept.")
+        content = "\n".join(sorted(f"{guid} {found}" for guid, found in digests.items()))
+        studies.append(
+            {
+                "name": name,
+                "trials": len(study.trials),
+                "epochs": sum(len(trial.rows[EPOCHS]) for trial in study.trials),
+                "checkpoints": sum(len(trial.rows[CHECKPOINTS]) for trial in study.trials),
+                "added": done.added,
+                "continued": done.continued,
+                "known": done.known,
+                "conflicts": done.conflicts,
+                "sha256": hashlib.sha256(content.encode()).hexdigest(),
+            }
+        )
+    return Transferred(_shown(to), studies)
+
+
+def _shown(storage: str) -> str:
+    return shown(storage_url(storage))
