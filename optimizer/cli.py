@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from rich.console import Console
 
-from optimizer.commands import export_command, merge_command, print_json, storage_option, study_option
+from optimizer.commands import doctor_command, export_command, merge_command, print_json, storage_option, study_option
 from optimizer.errors import BatchoptError, TaskFailed
 from optimizer.options import (
     AUTO_SEARCH,
@@ -68,6 +68,7 @@ def batchopt() -> None:
 
 batchopt.add_command(export_command)
 batchopt.add_command(merge_command)
+batchopt.add_command(doctor_command)
 
 
 @batchopt.command("list")

@@ -10,7 +10,11 @@ from typing import Any
 import click
 from rich.console import Console
 
+from optimizer.store.doctor import examine, repair
 from optimizer.store.transfer import Transferred, export, merge
+
+FINDINGS = 1
+"""Exit code where a database is not as it should be."""
 
 DEFAULT_STORAGE = "sqlite:///studies.db"
 
@@ -57,6 +61,32 @@ def merge_command(databases: tuple[str, ...], study: str | None, to: str, as_jso
     with _progress() as progress:
         done = merge(databases, to, study, progress=progress)
     _print_transferred(done, as_json=as_json)
+
+
+@click.command("doctor")
+@storage_option
+@click.option("--fix", is_flag=True, help="Repair what can be repaired, after a backup.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def doctor_command(storage: str, fix: bool, as_json: bool) -> None:
+    """Look for what is wrong with a database; exit code 1 where something is."""
+    with _progress():
+        examined = repair(storage) if fix else examine(storage)
+    if as_json:
+        print_json(examined.describe())
+    else:
+        for finding in examined.repaired:
+            click.echo(f"repaired: {finding.what}")
+        for finding in examined.findings:
+            click.echo(
+                f"{finding.kind}: {finding.what}\n    {'with --fix: ' if finding.repair else ''}{finding.remedy}"
+            )
+        if examined.backup:
+            click.echo(f"backup   {examined.backup}")
+        looked = f"{examined.studies} studies and {examined.trials} trials in {examined.storage}"
+        verdict = "nothing is wrong" if not examined.findings else f"findings: {len(examined.findings)}"
+        click.echo(f"{looked}: {verdict}")
+    if examined.findings:
+        raise SystemExit(FINDINGS)
 
 
 @contextmanager

@@ -34,6 +34,9 @@ SILENCE_S = 30
 MAKING_ATTEMPTS = 20
 """Processes that make the tables of one database in the same instant get in each other's way, for a moment."""
 
+SQLITE_HEAD = b"SQLite format 3\x00"
+"""How every SQLite file begins."""
+
 OPTUNA_TABLES = {"version_info", "studies", "trials"}
 """Their presence tells an Optuna database from any other."""
 
@@ -244,7 +247,7 @@ def _check_file(url: URL, *, create: bool) -> bool:
             head = file.read(16)
     except OSError as error:
         raise StorageError(f"database {path}: {error.strerror}.") from None
-    if head and head != b"SQLite format 3\x00":
+    if head and head != SQLITE_HEAD:
         raise StorageError(f"{path} is not an SQLite database. Choose another --storage.")
     if not head and not create:
         raise StorageNotFound(f"database {path} is empty. Check --storage; a study script fills one.")

@@ -25,7 +25,7 @@ from optimizer.store.database import Database
 from optimizer.store.history import DIVERGED, FAILURE, GUID, MEMORY
 from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
 from optimizer.store.owner import new_owner
-from optimizer.store.records import Records, forget, put_checkpoint, put_epoch
+from optimizer.store.records import Records, forget, forget_training, put_checkpoint, put_epoch
 from optimizer.store.sharing import Fence, LeaseLost, Turns, hold_lease
 from optimizer.store.transactions import Transactions
 from optimizer.training.machine import Machine
@@ -235,10 +235,17 @@ class Ledger:
         self._trials[number] = trial._trial_id
         if GUID not in trial.user_attrs:
             try:
-                self._set(number, GUID, uuid.uuid4().hex)
+                self._name(number, newborn=not trial.intermediate_values)
             except LeaseLost:
                 return False
         return True
+
+    def _name(self, number: int, *, newborn: bool) -> None:
+        """Give a trial its GUID; a newborn one has no epochs yet."""
+        trial_id, guid = self._id(number), uuid.uuid4().hex
+        # SQLite gives a trial the id of one that was deleted with its study by a program that left our rows behind.
+        clear = forget_training if newborn else None
+        self._write(number, clear, lambda: self._storage.set_trial_user_attr(trial_id, GUID, guid))
 
     def _end(self, number: int, state: TrialState, value: float | None = None) -> None:
         trial_id = self._id(number)

@@ -166,6 +166,12 @@ def forget(connection: sa.Connection, trial_id: int) -> None:
     connection.execute(leases_table.delete().where(leases_table.c.trial_id == trial_id))
 
 
+def forget_training(connection: sa.Connection, trial_id: int) -> None:
+    """Remove the epochs and the checkpoint of a trial, inside a transaction."""
+    connection.execute(epochs_table.delete().where(epochs_table.c.trial_id == trial_id))
+    connection.execute(checkpoints_table.delete().where(checkpoints_table.c.trial_id == trial_id))
+
+
 def _replace(connection: sa.Connection, table: sa.Table, key: dict[str, Any], values: dict[str, Any]) -> None:
     """Put a row in the place of the one of that key."""
     # MariaDB counts changed rows, not matched ones, so an update that changes nothing would look like none.

@@ -31,7 +31,9 @@ OF_STUDY = ("study_directions", STUDY_USER_ATTRIBUTES, STUDY_SYSTEM_ATTRIBUTES)
 
 OF_TRIAL = (USER_ATTRIBUTES, SYSTEM_ATTRIBUTES, PARAMS, VALUES, CURVE, EPOCHS, CHECKPOINTS)
 
-NOT_COPIED = ("trial_heartbeats", "batchopt_leases", "batchopt_turns")
+HEARTBEATS = "trial_heartbeats"
+
+NOT_COPIED = (HEARTBEATS, "batchopt_leases", "batchopt_turns")
 """Who works on a trial now does so in the database that was copied, not in the copy."""
 
 CHUNK = 500
@@ -51,16 +53,23 @@ class TrialRows:
         number: Optuna's.
         row: of the table of trials.
         rows: of the tables of `OF_TRIAL`.
+        guid_written: whether its GUID was in the database, and not derived.
     """
 
     trial_id: int
     number: int
     row: Row
     rows: Mapping[str, list[Row]]
+    guid_written: bool
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Its user attributes."""
+        return _attributes(self.rows[USER_ATTRIBUTES])
 
     @property
     def guid(self) -> str:
-        return str(_attributes(self.rows[USER_ATTRIBUTES])[GUID])
+        return str(self.attributes[GUID])
 
     @property
     def state(self) -> str:
@@ -106,12 +115,13 @@ class Rows:
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
-        there = set(sa.inspect(connection).get_table_names())
+        self._there = there = set(sa.inspect(connection).get_table_names())
         # What an older version has not made yet is empty.
         self._tables = {name: table for name, table in metadata.tables.items() if name in there}
         reflected = sa.MetaData()
         sa.event.listen(reflected, "column_reflect", _as_float)
-        reflected.reflect(connection, only=[name for name in (STUDIES, TRIALS, *OF_STUDY, *OF_TRIAL) if name in there])
+        wanted = (STUDIES, TRIALS, HEARTBEATS, *OF_STUDY, *OF_TRIAL)
+        reflected.reflect(connection, only=[name for name in wanted if name in there])
         self._columns = {name: set(table.c.keys()) for name, table in reflected.tables.items()}
         # Ours know their types better than a database can say.
         self._tables = dict(reflected.tables) | self._tables
@@ -139,6 +149,7 @@ class Rows:
                     number=head["number"],
                     row={column: head[column] for column in head if column not in ("trial_id", "study_id", "number")},
                     rows={table: by_table[table][head["trial_id"]] for table in OF_TRIAL},
+                    guid_written=GUID in _attributes(by_table[USER_ATTRIBUTES][head["trial_id"]]),
                 )
                 for head in heads
             ],
@@ -195,9 +206,26 @@ class Rows:
             return []
         return [dict(row) for row in self._connection.execute(sa.select(table)).mappings()]
 
+    def has(self, table: str) -> bool:
+        """Whether there is such a table."""
+        return table in self._there
+
+    def heartbeats(self) -> dict[int, datetime.datetime]:
+        """When the programs that beat have last done so, in UTC, by trial id."""
+        table = self._tables[HEARTBEATS]
+        return {row.trial_id: row.heartbeat for row in self._connection.execute(sa.select(table))}
+
+    def end(self, trial_id: int, state: str) -> None:
+        """End a trial that is not this program's."""
+        table = self._tables[TRIALS]
+        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+        row = self._fitting({"state": state, "datetime_complete": now})
+        running = sa.and_(table.c.trial_id == trial_id, table.c.state == "RUNNING")
+        self._connection.execute(table.update().where(running).values(row))
+
     def clear(self, table: str) -> None:
         """Remove all rows of a table, where there is such a table."""
-        if table in sa.inspect(self._connection).get_table_names():
+        if self.has(table):
             self._connection.execute(sa.delete(sa.table(table)))
 
     def _add_children(self, trial_id: int, trial: TrialRows) -> None:
@@ -260,7 +288,7 @@ def _name_all(study: StudyRows) -> None:
     """Give a GUID to the trials without one: the same for every copy of such a trial."""
     alike: Counter[str] = Counter()
     for trial in study.trials:
-        if GUID in _attributes(trial.rows[USER_ATTRIBUTES]):
+        if trial.guid_written:
             continue
         began = [study.name, trial.row["datetime_start"], trial.rows[PARAMS], trial.asked]
         name = hashlib.sha256(as_text(began).encode()).hexdigest()[:32]

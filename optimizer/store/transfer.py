@@ -81,7 +81,7 @@ def export(storage: str, to: str, study: str | None = None, *, progress: Progres
                 "to join them."
             )
         if is_file(to) and is_file(storage) and study is None:
-            return _made_new(to, lambda file: _back_up(connection, file, progress))
+            return _made_new(to, lambda file: _copy_file(connection, file, progress))
     return merge([storage], to, study, progress=progress)
 
 
@@ -107,6 +107,22 @@ def merge(storages: Sequence[str], to: str, study: str | None = None, *, progres
     if is_file(to) and not path_of(to).exists():
         return _made_new(to, lambda file: _join_all(storages, file, study, progress))
     return _join_all(storages, to, study, progress)
+
+
+def back_up(storage: str, to: str) -> None:
+    """Keep a database as it is in a new SQLite file: an SQLite file page by page, leases and all; else its studies.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    if not is_file(storage):
+        export(storage, to)
+        return
+    check_storage(to, create=True)
+    with reading(storage) as connection:
+        # So that the read transaction has begun.
+        connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+        _copy_pages(connection, to)
 
 
 def _check_apart(storages: Sequence[str], to: str) -> None:
@@ -153,16 +169,9 @@ def _check_whole(connection: sqlite3.Connection, to: str) -> None:
         raise StorageError(f"{_shown(to)} would not be whole: {found}. Nothing was written.")
 
 
-def _back_up(source: sa.Connection, file: str, progress: Progress) -> Transferred:
+def _copy_file(source: sa.Connection, file: str, progress: Progress) -> Transferred:
     """A whole SQLite file through SQLite's own backup, other programs' tables included."""
-    raw = source.connection.driver_connection
-    assert isinstance(raw, sqlite3.Connection)
-
-    def say(status: int, remaining: int, total: int) -> None:
-        progress(f"{total - remaining} of {total} pages")
-
-    with closing(sqlite3.connect(file)) as copy:
-        raw.backup(copy, pages=PAGES, progress=say)
+    _copy_pages(source, file, progress)
     # Brings tables of an earlier version to this one.
     open_database(file, create=True).engine.dispose()
     expected = Rows(source)
@@ -172,6 +181,17 @@ def _back_up(source: sa.Connection, file: str, progress: Progress) -> Transferre
             copied.clear(table)
         joined = {name: _all_written(expected.read(name)) for name in expected.names()}
         return _verified(copied, joined, file)
+
+
+def _copy_pages(source: sa.Connection, file: str, progress: Progress = silent) -> None:
+    raw = source.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+
+    def say(status: int, remaining: int, total: int) -> None:
+        progress(f"{total - remaining} of {total} pages")
+
+    with closing(sqlite3.connect(file)) as copy:
+        raw.backup(copy, pages=PAGES, progress=say)
 
 
 def _all_written(study: StudyRows) -> Joined:

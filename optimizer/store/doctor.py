@@ -1,0 +1,319 @@
+"""What is wrong with a database, said so that its user can judge it; and repaired, after a backup.
+
+What any session mends by itself is no finding: an unfinished trial without a lease is one that waits to be taken up.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+
+from optimizer.store.access import is_file, path_of, reading, writing
+from optimizer.store.database import SQLITE_HEAD, open_database, shown, storage_url, untouched
+from optimizer.store.owner import is_dead
+from optimizer.store.rows import CHECKPOINTS, CURVE, EPOCHS, Rows, StudyRows, TrialRows
+from optimizer.store.tables import (
+    SCHEMA_VERSION,
+    checkpoints_table,
+    database_clock,
+    epochs_table,
+    leases_table,
+    schema_table,
+)
+from optimizer.store.transfer import back_up
+
+LONG_SECONDS = 3600.0
+"""A lease that expired so long ago, or a trial of another program that has been silent for so long, is abandoned."""
+
+Repair = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be.
+
+    Attributes:
+        kind: in a word or two, for programs.
+        what: what it is, and what it means.
+        remedy: what `--fix` does, or what the user can do where it can do nothing.
+        repair: does it; None where only the user can.
+    """
+
+    kind: str
+    what: str
+    remedy: str
+    repair: Repair | None = field(default=None, repr=False, compare=False)
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"kind": self.kind, "what": self.what, "remedy": self.remedy, "fixable": self.repair is not None}
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found.
+
+    Attributes:
+        storage: the database.
+        studies, trials: how many were looked at.
+        findings: what is not as it should be; after a repair, what is left.
+        repaired: what was, and is no longer.
+        backup: the database as it was before the repair; empty where nothing was to be repaired.
+    """
+
+    storage: str
+    studies: int
+    trials: int
+    findings: list[Finding]
+    repaired: list[Finding] = field(default_factory=list)
+    backup: str = ""
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON values."""
+        told = {name: [finding.describe() for finding in getattr(self, name)] for name in ("findings", "repaired")}
+        return {"storage": self.storage, "studies": self.studies, "trials": self.trials, "backup": self.backup} | told
+
+
+def examine(storage: str) -> Examined:
+    """Look at everything, and change nothing.
+
+    Args:
+        storage: a path or an SQLAlchemy URL.
+
+    Raises:
+        StorageError: there is no such database, it is something else, or a newer batchopt has written it.
+    """
+    damage = list(_damage(path_of(storage))) if is_file(storage) else []
+    if damage:
+        # Whatever else is read from it would be hearsay.
+        return Examined(_shown(storage), 0, 0, damage)
+    with reading(storage) as connection:
+        rows = Rows(connection)
+        studies = [rows.read(name) for name in rows.names()]
+        findings = [*_versions(connection, rows, storage), *_strays(connection, rows, studies, storage)]
+        for study in studies:
+            findings += _of_study(study)
+            findings += [finding for trial in study.trials for finding in _of_trial(study, trial, storage)]
+        findings += _zombies(connection, rows, studies, storage)
+    return Examined(_shown(storage), len(studies), sum(len(study.trials) for study in studies), findings)
+
+
+def repair(storage: str) -> Examined:
+    """Mend what can be mended, after a backup; look again.
+
+    Raises:
+        StorageError: as `examine`; or the backup, or a repair, could not be written.
+    """
+    before = examine(storage)
+    todo = [finding for finding in before.findings if finding.repair is not None]
+    if not todo:
+        return before
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    at = (
+        path_of(storage).with_suffix(f".{moment}.backup.db")
+        if is_file(storage)
+        else Path(f"batchopt-{moment}.backup.db")
+    )
+    back_up(storage, str(at))
+    for finding in todo:
+        assert finding.repair is not None
+        finding.repair()
+    after = examine(storage)
+    left = {finding.what for finding in after.findings}
+    repaired = [finding for finding in todo if finding.what not in left]
+    return Examined(after.storage, after.studies, after.trials, after.findings, repaired, str(at))
+
+
+def _damage(file: Path) -> Iterator[Finding]:
+    """What is wrong with the pages of an SQLite file."""
+    try:
+        with file.open("rb") as opened:
+            if opened.read(len(SQLITE_HEAD)) != SQLITE_HEAD:
+                return
+    except OSError:
+        # Said when it is opened as a database.
+        return
+    try:
+        url = untouched(storage_url(str(file)))
+        with closing(sqlite3.connect(f"{url.database}?{urlencode(dict(url.query))}", uri=True)) as connection:
+            lines = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
+    except sqlite3.DatabaseError as error:
+        lines = [str(error)]
+    if lines != ["ok"]:
+        yield Finding(
+            "damaged file",
+            f"the file is damaged: {'; '.join(line.splitlines()[-1] for line in lines)}. What it says is not reliable.",
+            "Restore a copy. Without one, `sqlite3 FILE .recover` saves what can be read.",
+        )
+
+
+def _versions(connection: sa.Connection, rows: Rows, storage: str) -> Iterator[Finding]:
+    # Optuna's first: nothing of ours can be opened while it refuses its own.
+    if rows.has("alembic_version"):
+        optunas = connection.execute(
+            sa.select(sa.text("version_num")).select_from(sa.table("alembic_version"))
+        ).scalar()
+        memory = RDBStorage("sqlite://")
+        known, newest = memory.get_all_versions(), memory.get_head_version()
+        memory.engine.dispose()
+        if optunas != newest:
+            older = optunas in known
+            yield Finding(
+                "older Optuna" if older else "newer Optuna",
+                f"Optuna's tables are of version {optunas}; the Optuna installed here uses {newest}.",
+                "They are upgraded by Optuna." if older else "Install the Optuna that wrote them, or a newer one.",
+                (lambda: _upgrade_optuna(storage)) if older else None,
+            )
+    ours = connection.execute(sa.select(schema_table.c.version)).scalar() if rows.has(schema_table.name) else None
+    if ours is not None and ours < SCHEMA_VERSION:
+        yield Finding(
+            "older tables",
+            f"batchopt's tables are of version {ours}; this batchopt writes version {SCHEMA_VERSION}.",
+            "They are brought to it, as by any study that goes on; an older batchopt cannot use them any more.",
+            lambda: open_database(storage, create=True).engine.dispose(),
+        )
+
+
+def _upgrade_optuna(storage: str) -> None:
+    url = storage_url(storage).render_as_string(hide_password=False)
+    optunas = RDBStorage(url, skip_compatibility_check=True)
+    optunas.upgrade()
+    optunas.engine.dispose()
+
+
+def _strays(connection: sa.Connection, rows: Rows, studies: list[StudyRows], storage: str) -> Iterator[Finding]:
+    """Rows of ours whose trial is over, or is no more; leases of processes that are."""
+    states = {trial.trial_id: (trial, study) for study in studies for trial in study.trials}
+    now = float(connection.execute(sa.select(database_clock())).scalar_one())
+    for table, word in ((epochs_table, "epochs"), (checkpoints_table, "checkpoints"), (leases_table, "leases")):
+        if not rows.has(table.name):
+            continue
+        ids = set(connection.execute(sa.select(table.c.trial_id)).scalars())
+        gone = sorted(ids - states.keys())
+        if gone:
+            yield Finding(
+                f"orphaned {word}",
+                f"there are {word} of {_counted(len(gone), 'trial')} that no study has any more: deleted by another "
+                "program, which does not know of them. A new trial may be given the number that ties them to it.",
+                "They are removed.",
+                _deletion(storage, table, gone),
+            )
+        over = sorted(id_ for id_ in ids & states.keys() if table is not epochs_table and states[id_][0].finished)
+        if over:
+            yield Finding(
+                f"useless {word}",
+                f"there are {word} of {_counted(len(over), 'trial')} that have ended; nothing will use them.",
+                "They are removed.",
+                _deletion(storage, table, over),
+            )
+    if rows.has(leases_table.name):
+        for lease in connection.execute(sa.select(leases_table)):
+            if lease.trial_id not in states or states[lease.trial_id][0].finished:
+                continue
+            trial, study = states[lease.trial_id]
+            silent = now - lease.expires_at
+            if silent > LONG_SECONDS or is_dead(lease.owner):
+                why = f"it expired {silent / 3600:.1f} h ago" if silent > LONG_SECONDS else "its process has ended"
+                yield Finding(
+                    "abandoned lease",
+                    f"trial {trial.number} of study {study.name!r} is still {lease.owner}'s, though {why}.",
+                    "It is released; the trial can be taken up again, which a study that goes on does by itself.",
+                    _deletion(storage, leases_table, [lease.trial_id]),
+                )
+
+
+def _of_study(study: StudyRows) -> Iterator[Finding]:
+    numbers = [trial.number for trial in study.trials]
+    if numbers != list(range(len(numbers))):
+        yield Finding(
+            "trial numbers",
+            f"the trials of study {study.name!r} are not numbered from 0 on, each number once.",
+            "batchopt merge to a new database gives it whole trials; numbers that are missing stay missing.",
+        )
+    twice = [guid for guid, count in Counter(trial.guid for trial in study.trials).items() if count > 1]
+    if twice:
+        yield Finding(
+            "trial twice",
+            f"study {study.name!r} has {_counted(len(twice), 'trial')} more than once ({twice[0]}).",
+            "batchopt merge to a new database leaves one of each.",
+        )
+
+
+def _of_trial(study: StudyRows, trial: TrialRows, storage: str) -> Iterator[Finding]:
+    where = f"trial {trial.number} of study {study.name!r}"
+    summed = trial.attributes.get("epochs")
+    if trial.finished and isinstance(summed, int) and summed > len(trial.rows[EPOCHS]):
+        yield Finding(
+            "epochs missing",
+            f"{where} was trained {_counted(summed, 'epoch')}, and {len(trial.rows[EPOCHS])} of them are there.",
+            "Restore them with batchopt merge from a copy that has them; without them the trial still counts.",
+        )
+    for row in trial.rows[CHECKPOINTS]:
+        if not row.get("location") and hashlib.sha256(row["content"]).hexdigest() != row["sha256"]:
+            yield Finding(
+                "damaged checkpoint",
+                f"the checkpoint of {where} is not what was written; the trial would start over.",
+                "It is removed, and the trial starts over when it is taken up.",
+                _deletion(storage, checkpoints_table, [trial.trial_id]),
+            )
+
+
+def _zombies(connection: sa.Connection, rows: Rows, studies: list[StudyRows], storage: str) -> Iterator[Finding]:
+    """Trials that another program has begun, and that it says nothing of any more."""
+    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    leased = (
+        set(connection.execute(sa.select(leases_table.c.trial_id)).scalars()) if rows.has(leases_table.name) else ()
+    )
+    beats = rows.heartbeats()
+    for study in studies:
+        for trial in study.trials:
+            if trial.state != "RUNNING" or trial.trial_id in leased or trial.guid_written or trial.rows[EPOCHS]:
+                continue
+            last = beats.get(trial.trial_id) or trial.row["datetime_start"]
+            silent = LONG_SECONDS + 1 if last is None else (now - last).total_seconds()
+            if silent > LONG_SECONDS:
+                yield Finding(
+                    "zombie",
+                    f"trial {trial.number} of study {study.name!r} is RUNNING, begun by another program that has said "
+                    f"nothing for {silent / 3600:.1f} h and that no lease tells of: most likely it is dead.",
+                    f"It is ended as FAIL; its {_counted(len(trial.rows[CURVE]), 'reported value')} stay. Do not, if "
+                    "that program still runs.",
+                    _ending(storage, trial.trial_id),
+                )
+
+
+def _deletion(storage: str, table: sa.Table, trial_ids: list[int]) -> Repair:
+    def delete() -> None:
+        with writing(storage) as connection:
+            for trial_id in trial_ids:
+                connection.execute(table.delete().where(table.c.trial_id == trial_id))
+
+    return delete
+
+
+def _ending(storage: str, trial_id: int) -> Repair:
+    def end() -> None:
+        with writing(storage) as connection:
+            Rows(connection).end(trial_id, "FAIL")
+
+    return end
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _shown(storage: str) -> str:
+    return shown(storage_url(storage))
