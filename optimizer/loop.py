@@ -16,7 +16,7 @@ from optimizer import errors
 from optimizer.capacity import Capacity
 from optimizer.report.events import Ended, Listener, Noted, Stepped, Trained
 from optimizer.search.steps import Search, Step
-from optimizer.seat import Progress, Seat, as_error
+from optimizer.seat import Seat, as_error
 from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
 from optimizer.store.ledger import Ledger
@@ -150,7 +150,6 @@ class Loop:
         free = [seat for seat in self._seats if seat.free]
         held = (step.trial, step.from_epoch)
         seat = next((seat for seat in free if seat.held == held), free[0])
-        self._progress.setdefault(step.trial, Progress(step.batch_size, step.learning_rate))
         largest = self._capacity.max_batch_size
         if largest is not None and step.batch_size > largest:
             # Queued, or begun on a larger machine.

@@ -61,7 +61,10 @@ class SharedStudy:
         """
         while True:
             step = self._ledger.transactions.again(self._ask)
-            if step is None or step.trial in self._ledger.owned() or self._ledger.begin(step.trial):
+            if step is None:
+                return None
+            if step.trial in self._ledger.owned() or self._ledger.begin(step.trial):
+                self.progress.setdefault(step.trial, Progress(step.batch_size, step.learning_rate))
                 return step
             # Ended by another program in the meantime.
             self.forget(step.trial)
@@ -75,10 +78,10 @@ class SharedStudy:
         self._ledger.transactions.again(self._look)
         return [number for number in self.progress if number not in self.others]
 
-    def ended(self, trial: int) -> Progress | None:
-        """A trial of this process has ended; the search knows. Returns what it came to, where that was followed."""
+    def ended(self, trial: int) -> Progress:
+        """A trial of this process has ended; the search knows. Returns what it came to."""
         self._over.add(trial)
-        return self.progress.pop(trial, None)
+        return self.progress.pop(trial)
 
     def forget(self, trial: int) -> None:
         """A trial that was lost, or let go, is looked at afresh."""
