@@ -88,10 +88,14 @@ def list_command(storage: str, as_json: bool) -> None:
 @batchopt.command("report")
 @storage_option
 @study_option
+@click.option("--on", metavar="MACHINE", help="For this machine of the study: its code, or a part of its name.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def report_command(storage: str, study: str | None, as_json: bool) -> None:
-    """Say what a study recommends, from its database alone."""
-    report = read_report(storage, study)
+def report_command(storage: str, study: str | None, on: str | None, as_json: bool) -> None:
+    """Say what a study recommends, from its database alone.
+
+    Where several machines have trained, all trials count, at the seconds that they would have taken on this one.
+    """
+    report = read_report(storage, study, on)
     if as_json:
         print_json(report.describe())
     else:

@@ -2,47 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import optuna
 
 from optimizer.errors import StorageError, StudyNotFound
-from optimizer.report.recommendation import Report, by_batch_size, count_states, recommend
+from optimizer.report.machines import Place, chosen, machines_of, names_of, place_of
+from optimizer.report.recommendation import MachineAdvice, Report, by_batch_size, count_states, recommend
 from optimizer.store.database import Database, open_database
 from optimizer.store.history import TrialRecord, open_study, read_trials
-from optimizer.store.ledger import ELAPSED
+from optimizer.store.ledger import ELAPSED, ENGINES
 from optimizer.store.records import Records
 from optimizer.store.stamp import ATTRIBUTE, Stamp
 
 
-def read_report(storage: str, name: str | None = None) -> Report:
-    """What a study has found.
+def read_report(storage: str, name: str | None = None, on: str | None = None) -> Report:
+    """What a study has found, for one of its machines.
 
     Args:
         storage: a path or an SQLAlchemy URL.
         name: of the study; may be None where the database holds only one.
+        on: the machine: the beginning of its fingerprint, or a part of its name. This one where None, if it is in the
+            study, or else the study's first.
 
     Raises:
         StorageError: there is no such database or study.
+        InvalidInput: there is no such machine in the study, or more than one.
     """
     with _reading(storage) as database:
         study, stamp = _stamped(database, name or _only_study(database))
         records = Records(database.engine)
         trials = read_trials(study, records)
-        machines = records.machines()
-        last = next((trial.machine for trial in reversed(trials) if trial.machine), "")
+        engines, described = study.user_attrs.get(ENGINES, {}), records.machines()
+        machines = {key: described.get(key, {}) for key in machines_of(trials, engines)}
+        names = names_of(machines)
+        here = chosen(on, machines, names) if machines else ""
+        there, advice = trials, []
+        if len(machines) > 1:
+            places = {
+                key: place_of(key, engine=database.engine, stamp=stamp, trials=trials, engines=engines, names=names)
+                for key in machines
+            }
+            there = places[here].trials(trials)
+            advice = [_advice(place, trials) for place in places.values()]
         return Report(
             study=study.study_name,
             goal=stamp.goal.describe(),
             storage=database.url,
-            machine=machines.get(last, {}),
+            machine=machines.get(here, {}),
+            machines=advice,
             trials=count_states(trials),
-            recommendation=recommend(trials),
-            by_batch_size=by_batch_size(trials),
+            recommendation=recommend(there),
+            by_batch_size=by_batch_size(there),
             elapsed_seconds=float(study.user_attrs.get(ELAPSED, 0.0)),
         )
+
+
+def _advice(place: Place, trials: Sequence[TrialRecord]) -> MachineAdvice:
+    best = recommend(place.trials(trials))
+    return MachineAdvice(
+        fingerprint=place.fingerprint,
+        name=place.name,
+        batch_size=best.batch_size if best else None,
+        learning_rate=best.learning_rate if best else None,
+        train_seconds=best.train_seconds if best and place.seconds_per_epoch else None,
+        max_batch_size=place.max_batch_size,
+    )
 
 
 def read_study(storage: str, name: str | None = None) -> list[TrialRecord]:

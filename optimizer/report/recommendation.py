@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from optimizer.store.history import TrialRecord
@@ -56,14 +56,35 @@ class BatchSizeRow:
 
 
 @dataclass(frozen=True)
+class MachineAdvice:
+    """What is best on one of several machines of a study, from the trials of all of them.
+
+    Attributes:
+        fingerprint: the machine's.
+        name: for people.
+        batch_size, learning_rate: as recommended there; None before the first complete trial that fits there.
+        train_seconds: of the whole trial there; None where nothing was measured there.
+        max_batch_size: the largest that fits there, in examples; None where all do.
+    """
+
+    fingerprint: str
+    name: str
+    batch_size: int | None
+    learning_rate: float | None
+    train_seconds: float | None
+    max_batch_size: int | None
+
+
+@dataclass(frozen=True)
 class Report:
     """All that is said of a study; `describe` is its JSON.
 
     Attributes:
-        machine: the machine of the last trial, as it describes itself; empty before the first.
+        machine: the machine that it is for, as it describes itself; empty before the first trial.
         trials: how many trials, by state.
         recommendation: None before the first complete trial.
         elapsed_seconds: wall time of all sessions of the study.
+        machines: what is best on each, where there are several.
     """
 
     study: str
@@ -74,6 +95,7 @@ class Report:
     recommendation: Recommendation | None
     by_batch_size: list[BatchSizeRow]
     elapsed_seconds: float
+    machines: list[MachineAdvice] = field(default_factory=list)
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""

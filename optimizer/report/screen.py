@@ -27,9 +27,27 @@ def report_view(report: Report) -> RenderableType:
     lines: list[RenderableType] = [Text(headline(report), style="bold")]
     if report.by_batch_size:
         lines += ["", batch_size_table(report)]
+    if report.machines:
+        lines += ["", Text("\n".join(machine_lines(report)))]
     counts = ", ".join(f"{count} {state}" for state, count in sorted(report.trials.items())) or "none"
     lines += ["", Text(f"study {report.study} in {report.storage}; trials: {counts}", style="dim")]
     return Group(*lines)
+
+
+def machine_lines(report: Report) -> list[str]:
+    """What is best on each machine of a study, the one that the report is for marked."""
+    lines = []
+    for machine in report.machines:
+        here = "*" if machine.fingerprint == report.machine.get("fingerprint") else " "
+        best = (
+            f"{machine.batch_size} x {machine.learning_rate:.2g}"
+            if machine.learning_rate is not None
+            else "nothing yet"
+        )
+        cost = "" if machine.train_seconds is None else f", {seconds(machine.train_seconds)} of training"
+        fits = "" if machine.max_batch_size is None else f"; holds batch sizes up to {machine.max_batch_size}"
+        lines.append(f"{here} best on {machine.name} ({machine.fingerprint}): {best}{cost}{fits}")
+    return lines
 
 
 def headline(report: Report) -> str:

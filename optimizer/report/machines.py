@@ -1,0 +1,163 @@
+"""A study as one of its machines has it: every trial is evidence there, at what it would have cost there.
+
+Epochs belong to the model and the data, seconds to the machine. So the trials of all machines are handed to the
+recommendation with the seconds that this machine's step times foretell, and those that do not fit here are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.engine import Engine
+
+from optimizer.errors import InvalidInput
+from optimizer.store.history import TrialRecord
+from optimizer.store.measurements import MeasuredOn, Measurements, program_fingerprint
+from optimizer.store.stamp import Stamp
+from optimizer.training.gpu import has_card
+from optimizer.training.machine import available_cores, processor
+from optimizer.training.messages import StepTime
+
+
+@dataclass(frozen=True)
+class Place:
+    """A machine of a study.
+
+    Attributes:
+        fingerprint: its name in the database.
+        name: for people, unlike those of the study's other machines.
+        seconds_per_epoch: batch size -> seconds; None where it has neither been probed nor trained anything.
+        max_batch_size: the largest batch size that fits; None where nothing says that any is too large.
+    """
+
+    fingerprint: str
+    name: str
+    seconds_per_epoch: Callable[[int], float] | None
+    max_batch_size: int | None
+
+    def trials(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """The trials that fit here, with the seconds that they would have taken here."""
+        return [self._here(trial) for trial in trials if self._fits(trial)]
+
+    def _fits(self, trial: TrialRecord) -> bool:
+        return self.max_batch_size is None or trial.batch_size is None or trial.batch_size <= self.max_batch_size
+
+    def _here(self, trial: TrialRecord) -> TrialRecord:
+        return dataclasses.replace(trial, epochs=[self._epoch_here(trial, epoch) for epoch in trial.epochs])
+
+    def _epoch_here(self, trial: TrialRecord, epoch: dict[str, Any]) -> dict[str, Any]:
+        if self.seconds_per_epoch is None or epoch["machine"] == self.fingerprint or trial.batch_size is None:
+            return epoch
+        seconds = self.seconds_per_epoch(trial.batch_size)
+        speed = epoch["examples_per_second"] * epoch["train_seconds"] / seconds
+        return epoch | {"train_seconds": seconds, "examples_per_second": speed, "machine": self.fingerprint}
+
+
+def machines_of(trials: Sequence[TrialRecord], engines: Mapping[str, str]) -> list[str]:
+    """The fingerprints of a study's machines, in the order in which they first trained, then those that only joined."""
+    return list(dict.fromkeys([*(epoch["machine"] for trial in trials for epoch in trial.epochs), *engines]))
+
+
+def place_of(
+    fingerprint: str,
+    *,
+    engine: Engine,
+    stamp: Stamp,
+    trials: Sequence[TrialRecord],
+    engines: Mapping[str, Any],
+    names: Mapping[str, str],
+) -> Place:
+    """What is known of a machine of a study.
+
+    Args:
+        fingerprint: the machine's.
+        engine: of the database.
+        stamp: the study's.
+        trials: all of them.
+        engines: how epochs are run on each machine, by fingerprint.
+        names: of the study's machines, by fingerprint.
+    """
+    # The numerics take a second to import, and most studies have one machine.
+    from optimizer.capacity import Capacity
+    from optimizer.training.timing import StepTimeLaw
+
+    measurements = Measurements(engine)
+    program = program_fingerprint(dataclasses.asdict(stamp.program))
+    key = MeasuredOn(fingerprint, program, engines.get(fingerprint, "fused"))
+    trained = _trained_on(fingerprint, trials)
+    rows = measurements.step_times(key) or [_as_step_time(size, epochs) for size, epochs in sorted(trained.items())]
+    law = StepTimeLaw(rows, stamp.program.train_examples) if rows else None
+    if law is not None:
+        for size, epochs in trained.items():
+            for epoch in epochs:
+                law.tell(size, epoch["train_seconds"])
+    sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
+    capacity = Capacity(sizes, None, measurements.memory(key, None))
+    return Place(fingerprint, names[fingerprint], law, capacity.max_batch_size)
+
+
+def chosen(on: str | None, machines: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
+    """The machine that is meant.
+
+    Args:
+        on: the beginning of a fingerprint, or a part of a name, in any case; None for this machine, or else the first.
+        machines: descriptions by fingerprint, at least one.
+        names: the same machines' names.
+
+    Raises:
+        InvalidInput: it is none of them, or more than one.
+    """
+    if on is None:
+        return next((key for key, described in machines.items() if _is_this(described)), next(iter(machines)))
+    found = [key for key in machines if key.startswith(on.lower())]
+    found = found or [key for key in machines if on.lower() in names[key].lower()]
+    if len(found) == 1:
+        return found[0]
+    listed = "; ".join(f"{names[key]} ({key})" for key in found or machines)
+    if found:
+        raise InvalidInput(
+            f"--on {on} is more than one machine of this study: {listed}. Use the beginning of its code."
+        )
+    raise InvalidInput(f"--on {on} is no machine of this study; it has {listed}. Run the study there to add one.")
+
+
+def names_of(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """A name for each machine, by fingerprint: its device, with the code where another one has the same."""
+    plain = {key: _name(described) for key, described in machines.items()}
+    count = Counter(plain.values())
+    return {key: name if count[name] == 1 else f"{name}, {key[:6]}" for key, name in plain.items()}
+
+
+def _name(described: Mapping[str, Any]) -> str:
+    if not described:
+        return "a machine that was not described"
+    cores = described["cores"]
+    return f"{described['device']}, {cores} core{'' if cores == 1 else 's'}"
+
+
+def _is_this(described: Mapping[str, Any]) -> bool:
+    """Whether a machine is this one, as far as can be seen without TensorFlow."""
+    if not described or (described["processor"], described["cores"]) != (processor(), available_cores()):
+        return False
+    return bool((described["kind"] == "gpu") == has_card())
+
+
+def _trained_on(fingerprint: str, trials: Sequence[TrialRecord]) -> dict[int, list[dict[str, Any]]]:
+    """The epochs that were trained on a machine while it did nothing else, by batch size."""
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for trial in trials:
+        for epoch in trial.epochs:
+            if trial.batch_size is not None and epoch["machine"] == fingerprint and not epoch["side_by_side"]:
+                found[trial.batch_size].append(epoch)
+    return found
+
+
+def _as_step_time(batch_size: int, epochs: Sequence[Mapping[str, Any]]) -> StepTime:
+    """What epochs say of a step, where no probe has."""
+    seconds = statistics.median(epoch["train_seconds"] / epoch["steps"] for epoch in epochs)
+    return StepTime(batch_size, seconds, 0.0, 0.0, len(epochs))
