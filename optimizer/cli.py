@@ -16,6 +16,7 @@ from optimizer.commands import doctor_command, export_command, merge_command, pr
 from optimizer.errors import BatchoptError, TaskFailed
 from optimizer.options import (
     AUTO_SEARCH,
+    CHECKPOINT_LIMIT,
     DEFAULT_TRIALS,
     LEASE_SECONDS,
     Budget,
@@ -192,6 +193,8 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         show_default=True,
         help="Seconds until a silent process loses its trials.",
     )
+    @click.option("--checkpoint-limit", metavar="64MB", help="States of trials above this are kept in files.")
+    @click.option("--checkpoints", metavar="PATH|URL", help="Where those are.  [default: beside the database]")
     @click.option("--no-pruning", is_flag=True, help="Train every trial to its last epoch.")
     @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and stop.")
     @click.option("--quiet", is_flag=True, help="No progress, only the report.")
@@ -209,6 +212,7 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         no_stop: bool,
         no_probe: bool,
         memory_limit: str | None,
+        checkpoint_limit: str | None,
         plan_only: bool,
         quiet: bool,
         as_json: bool,
@@ -227,6 +231,7 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
                 prune=not no_pruning,
                 probe=not no_probe,
                 memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+                checkpoint_limit=parse_bytes(checkpoint_limit or str(CHECKPOINT_LIMIT), "--checkpoint-limit"),
                 **options,
             ),
         )

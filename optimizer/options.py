@@ -24,6 +24,9 @@ LEASE_SECONDS = 30.0
 
 MIN_LEASE_SECONDS = 1.0
 
+CHECKPOINT_LIMIT = 64_000_000
+"""Bytes of a trial's state that a database takes without complaint."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -43,6 +46,8 @@ class Options:
         probe: whether the machine may be measured; else what was recorded is used.
         share: whether a GPU may be shared, with other studies or by several workers.
         lease: seconds after which a trial that its process does not speak of is another's to take over.
+        checkpoint_limit: bytes above which the state of an unfinished trial is kept in a file.
+        checkpoints: the folder of such files, a path or an fsspec URL; beside an SQLite database where None.
 
     Raises:
         InvalidInput: naming the option and what to write.
@@ -60,6 +65,8 @@ class Options:
     probe: bool = True
     share: bool = False
     lease: float = LEASE_SECONDS
+    checkpoint_limit: int = CHECKPOINT_LIMIT
+    checkpoints: str | None = None
 
     def __post_init__(self) -> None:
         if self.search not in (None, AUTO_SEARCH, *SEARCHES):
@@ -132,7 +139,7 @@ def parse_duration(text: str) -> float:
     return float(seconds)
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, option: str = "--memory-limit") -> int:
     """Bytes from `2GiB`, `512MiB`, `1.5GB` or a plain number of bytes; GB counts by thousands, GiB by 1024.
 
     Raises:
@@ -144,7 +151,7 @@ def parse_bytes(text: str) -> int:
         base = 1024 if parts[3] else 1000
         count = int(float(parts[1]) * base ** (" KMGT".index(parts[2].upper()) if parts[2] else 0))
     if count < 1:
-        raise InvalidInput(f"--memory-limit {text}: write 2GiB, 512MiB, or a number of bytes.")
+        raise InvalidInput(f"{option} {text}: write 2GiB, 512MiB, or a number of bytes.")
     return count
 
 

@@ -21,6 +21,7 @@ from optimizer.seat import Seat
 from optimizer.seating import first_setup, further_seats, measured, new_capacity, seated
 from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
+from optimizer.store.checkpoints import file_system
 from optimizer.store.database import check_storage, open_database, shown, storage_url
 from optimizer.store.ledger import ENGINES, Ledger
 from optimizer.store.making import found_or_made, stamp_if_unmade, unmade
@@ -189,6 +190,8 @@ class Study:
         if early == self._space_for(PROVISIONAL_EXAMPLES + 1):
             # It does not depend on the data, so what is wrong can be said before anything is started.
             check_tries(tries, early)
+        if self.options.checkpoints is not None:
+            file_system(self.options.checkpoints)
         found = self._find()
         listener(Starting(self.options.workers or 1))
         setup = first_setup(
@@ -317,7 +320,14 @@ class Study:
             listener(Noted(database.warning))
         study = found_or_made(database, self.name)
         transactions = Transactions(database.url, say=lambda line: listener(Noted(line)), check=interruption.check)
-        ledger = Ledger(database, study, lease_seconds=self.options.lease, transactions=transactions)
+        ledger = Ledger(
+            database,
+            study,
+            lease_seconds=self.options.lease,
+            transactions=transactions,
+            checkpoint_limit=self.options.checkpoint_limit,
+            checkpoints=self.options.checkpoints,
+        )
         stamp_if_unmade(ledger, stamp)
         # Another process may have made it since it was looked for, and for another question.
         made = self._checked_stamp(study)

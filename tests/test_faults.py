@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from optimizer import Budget, Configuration, Dataset, Goal, Options, SearchSpace, Study, Task
 from optimizer.errors import DeviceError
 from optimizer.report.events import Event, Noted, Opened, Stepped, Trained, TrialEnded
-from optimizer.store.tables import epochs_table, machines_table, memory_table, step_times_table
+from optimizer.store.tables import checkpoints_table, epochs_table, machines_table, memory_table, step_times_table
 from studies.data import load_mnist
 from studies.mnist import build_model
 
@@ -229,3 +229,41 @@ def test_a_gpu_that_disappears_between_two_trials_stops_the_study_in_one_line(
     with pytest.raises(DeviceError, match="is gone"):
         study_in(tmp_path, device="auto", probe=False).run(Budget(trials=2), tries=tries, listener=hide)
     assert plain(tmp_path)[0].state.name == "COMPLETE"
+
+
+def test_a_damaged_checkpoint_starts_its_trial_over_and_a_trial_that_kills_its_workers_fails(tmp_path: Path) -> None:
+    """A byte flipped in the database and then signal 9; and a model whose every worker dies before its first epoch."""
+
+    def deadly(learning_rate: float) -> Any:
+        if learning_rate == 0.005:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return build_model(learning_rate)
+
+    struck: list[int] = []
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Trained) and event.trial == 0 and event.figures.epoch >= 3 and not struck:
+            with sa.create_engine(f"sqlite:///{tmp_path}/studies.db").begin() as connection:
+                epoch, content = connection.execute(
+                    sa.select(checkpoints_table.c.epoch, checkpoints_table.c.content)
+                ).one()
+                connection.execute(checkpoints_table.update().values(content=bytes([content[0] ^ 1]) + content[1:]))
+            struck.append(epoch)
+            for child in psutil.Process().children():
+                child.kill()
+
+    tries = [Configuration(16, 0.003), Configuration(64, 0.005)]
+    study = study_in(tmp_path, deadly, probe=False)
+    study.goal = Goal(epochs=200)
+    study.run(Budget(trials=2), tries=tries, listener=listen)
+    assert len(struck) == 1
+    sound, deaths = plain(tmp_path)
+    assert (sound.state.name, len(sound.intermediate_values)) == ("COMPLETE", 200)
+    assert "trial 0: its checkpoint is damaged (its SHA-256 is not the one that was written with it)" in notes(events)
+    assert [event.figures.epoch for event in events if isinstance(event, Trained)].count(1) == 2
+    assert deaths.state.name == "FAIL"
+    assert "SIGKILL" in deaths.user_attrs["failure"]
+    assert notes(events).count("trial 1: the worker ended by signal SIGKILL") == 2
+    assert rows(tmp_path, checkpoints_table) == []

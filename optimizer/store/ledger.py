@@ -20,12 +20,13 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from optimizer.options import LEASE_SECONDS
+from optimizer.options import CHECKPOINT_LIMIT, LEASE_SECONDS
+from optimizer.store.checkpoints import Checkpoints
 from optimizer.store.database import Database
 from optimizer.store.history import DIVERGED, FAILURE, GUID, MEMORY
 from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
 from optimizer.store.owner import new_owner
-from optimizer.store.records import Records, forget, forget_training, put_checkpoint, put_epoch
+from optimizer.store.records import Records, forget_training, put_epoch
 from optimizer.store.sharing import Fence, LeaseLost, Turns, hold_lease
 from optimizer.store.transactions import Transactions
 from optimizer.training.machine import Machine
@@ -51,6 +52,7 @@ class Ledger:
         study: in it.
         lease_seconds: how long a trial stays this process's without a word from it.
         transactions: how writes are done again; by default in silence.
+        checkpoint_limit, checkpoints: bytes above which a trial's state is kept in a file, and where.
 
     Attributes:
         owner: this process's name on its leases.
@@ -63,6 +65,8 @@ class Ledger:
         *,
         lease_seconds: float = LEASE_SECONDS,
         transactions: Transactions | None = None,
+        checkpoint_limit: int = CHECKPOINT_LIMIT,
+        checkpoints: str | None = None,
     ) -> None:
         self.study = study
         self.records = Records(database.engine, lease_seconds=lease_seconds)
@@ -73,6 +77,7 @@ class Ledger:
         self._engine = ""
         self._database = database.engine
         self._storage = database.storage
+        self._checkpoints = Checkpoints(database.engine, limit=checkpoint_limit, folder=checkpoints)
         self._fence = Fence(database.storage)
         self._measured: tuple[MeasuredOn, int | None] | None = None
 
@@ -144,11 +149,12 @@ class Ledger:
         Raises:
             LeaseLost: the trial is another's now; nothing was written.
         """
+        placed = None if checkpoint is None else self._again(lambda: self._checkpoints.placed(checkpoint))
 
         def put(connection: sa.Connection, trial_id: int) -> None:
             put_epoch(connection, trial_id, machine.fingerprint, figures, compile_seconds)
-            if checkpoint is not None:
-                put_checkpoint(connection, trial_id, figures.epoch, checkpoint)
+            if placed is not None:
+                self._checkpoints.put(connection, trial_id, figures.epoch, placed)
 
         if figures.diverged:
             self._write(number, put)
@@ -158,7 +164,8 @@ class Ledger:
 
     def add_checkpoint(self, number: int, epoch: int, content: bytes) -> None:
         """Keep the state of an unfinished trial; raises as `add_epoch`."""
-        self._write(number, lambda connection, trial_id: put_checkpoint(connection, trial_id, epoch, content))
+        placed = self._again(lambda: self._checkpoints.placed(content))
+        self._write(number, lambda connection, trial_id: self._checkpoints.put(connection, trial_id, epoch, placed))
 
     def checkpoint(self, number: int) -> tuple[int, bytes] | None:
         """The epoch and state that an unfinished trial can go on from.
@@ -166,7 +173,7 @@ class Ledger:
         Raises:
             DamagedCheckpoint: its bytes are not those that were written.
         """
-        return self._again(lambda: self.records.checkpoint(self._trials[number]))
+        return self._again(lambda: self._checkpoints.get(self._trials[number]))
 
     def complete(self, number: int, value: float) -> None:
         """All epochs are trained; raises as `add_epoch`, as do all the ends of a trial."""
@@ -261,7 +268,7 @@ class Ledger:
             self._storage.set_trial_state_values(trial_id, state, values)
 
         try:
-            self._write(number, forget, tell)
+            self._write(number, self._checkpoints.forget, tell)
         except LeaseLost:
             # A connection that breaks in its last moment does not say whether the end was kept.
             if tried < 2 or self.frozen(number).state != state:
@@ -297,6 +304,7 @@ class Ledger:
 
         try:
             self._again(write)
+            self._checkpoints.sweep()
         except UpdateFinishedTrialError:
             # Another program, the dashboard for one, has ended it.
             self._trials.pop(number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -120,31 +119,6 @@ class Records:
         with self._engine.connect() as connection:
             return {row.trial_id: row.owner for row in connection.execute(query)}
 
-    def add_checkpoint(self, trial_id: int, epoch: int, content: bytes) -> None:
-        """Keep a trial's state after `epoch` epochs, in the place of an earlier one."""
-        with self._engine.begin() as connection:
-            put_checkpoint(connection, trial_id, epoch, content)
-
-    def checkpoint(self, trial_id: int) -> tuple[int, bytes] | None:
-        """The epoch and the state of a trial's checkpoint; None where there is none.
-
-        Raises:
-            DamagedCheckpoint: its bytes are not those that were written.
-        """
-        query = sa.select(checkpoints_table).where(checkpoints_table.c.trial_id == trial_id)
-        with self._engine.connect() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            return None
-        if hashlib.sha256(row.content).hexdigest() != row.sha256:
-            raise DamagedCheckpoint("its SHA-256 is not the one that was written with it")
-        return row.epoch, row.content
-
-    def remove_checkpoint(self, trial_id: int) -> None:
-        """Forget the state of a trial that has ended."""
-        with self._engine.begin() as connection:
-            connection.execute(checkpoints_table.delete().where(checkpoints_table.c.trial_id == trial_id))
-
 
 def put_epoch(connection: sa.Connection, trial_id: int, machine: str, epoch: Epoch, compile_seconds: float) -> None:
     """Keep an epoch, inside a transaction."""
@@ -153,10 +127,11 @@ def put_epoch(connection: sa.Connection, trial_id: int, machine: str, epoch: Epo
     _replace(connection, epochs_table, key, {"machine": machine, "compile_seconds": compile_seconds} | figures)
 
 
-def put_checkpoint(connection: sa.Connection, trial_id: int, epoch: int, content: bytes) -> None:
-    """Keep a trial's state after `epoch` epochs, inside a transaction."""
-    digest = hashlib.sha256(content).hexdigest()
-    values = {"epoch": epoch, "sha256": digest, "content": content, "location": None}
+def put_checkpoint(
+    connection: sa.Connection, trial_id: int, epoch: int, content: bytes, sha256: str, location: str | None
+) -> None:
+    """Keep a trial's state after `epoch` epochs, in the place of an earlier one, inside a transaction."""
+    values = {"epoch": epoch, "sha256": sha256, "content": content, "location": location}
     _replace(connection, checkpoints_table, {"trial_id": trial_id}, values)
 
 

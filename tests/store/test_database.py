@@ -223,3 +223,31 @@ def test_a_path_may_hold_braces_and_spaces(tmp_path: Path) -> None:
     path = tmp_path / "a {strange} name%20.db"
     open_database(str(path), create=True).engine.dispose()
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_tables_of_the_first_version_are_brought_up_to_date_and_their_content_stays(
+    tmp_path: Path, database: Database
+) -> None:
+    """As version 1 left them: no turns, checkpoints without a place."""
+    database.engine.dispose()
+    path = tmp_path / "studies.db"
+    execute(
+        path,
+        "drop table batchopt_turns",
+        "alter table batchopt_checkpoints drop column location",
+        "insert into batchopt_checkpoints (trial_id, epoch, sha256, content) values (1, 2, 'digest', x'00')",
+        "update batchopt_schema set version = 1",
+    )
+    check_storage(str(path), create=False)
+    for _ in range(2):
+        opened = open_database(str(path), create=True)
+        with opened.engine.connect() as connection:
+            assert connection.execute(sa.text("select version from batchopt_schema")).scalars().all() == [
+                SCHEMA_VERSION
+            ]
+            rows = connection.execute(
+                sa.text("select trial_id, epoch, sha256, location from batchopt_checkpoints")
+            ).all()
+        opened.engine.dispose()
+        assert [tuple(row) for row in rows] == [(1, 2, "digest", None)]
+        assert "batchopt_turns" in tables(path)

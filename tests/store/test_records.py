@@ -17,8 +17,8 @@ from written_study import MACHINE, epoch
 from optimizer.options import LEASE_SECONDS
 from optimizer.store.database import Database
 from optimizer.store.owner import is_dead, new_owner, place
-from optimizer.store.records import DamagedCheckpoint, Records
-from optimizer.store.tables import checkpoints_table, database_clock, epochs_table, leases_table
+from optimizer.store.records import Records
+from optimizer.store.tables import database_clock, epochs_table, leases_table
 
 NEW_OWNER = "from optimizer.store.owner import new_owner; print(new_owner(), flush=True); input()"
 
@@ -222,33 +222,3 @@ def test_the_death_of_a_process_elsewhere_cannot_be_seen_from_here(
     records.take_lease(1, elsewhere)
     records.forget_dead_owners()
     assert records.leased() == {1: elsewhere}
-
-
-@pytest.mark.parametrize("content", [b"", bytes(range(256)) * 1000], ids=["empty", "256 kB"])
-def test_a_checkpoint_comes_back_byte_for_byte(records: Records, content: bytes) -> None:
-    records.add_checkpoint(1, 3, content)
-    assert records.checkpoint(1) == (3, content)
-    assert records.checkpoint(2) is None
-
-
-def test_only_the_latest_checkpoint_of_a_trial_is_kept(database: Database, records: Records) -> None:
-    records.add_checkpoint(1, 1, b"early")
-    records.add_checkpoint(1, 2, b"late")
-    assert records.checkpoint(1) == (2, b"late")
-    with database.engine.connect() as connection:
-        assert connection.execute(sa.select(sa.func.count()).select_from(checkpoints_table)).scalar() == 1
-
-
-def test_a_checkpoint_with_a_flipped_byte_is_recognised(database: Database, records: Records) -> None:
-    content = b"weights and optimizer"
-    records.add_checkpoint(1, 1, content)
-    with database.engine.begin() as connection:
-        connection.execute(checkpoints_table.update().values(content=bytes([content[0] ^ 1]) + content[1:]))
-    with pytest.raises(DamagedCheckpoint, match="SHA-256"):
-        records.checkpoint(1)
-
-
-def test_a_removed_checkpoint_is_none(records: Records) -> None:
-    records.add_checkpoint(1, 1, b"state")
-    records.remove_checkpoint(1)
-    assert records.checkpoint(1) is None

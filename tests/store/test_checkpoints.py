@@ -1,0 +1,118 @@
+"""States of trials, small ones in the database and large ones beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from written_study import begin, new_study
+
+from optimizer.errors import InvalidInput, StorageError
+from optimizer.store.checkpoints import file_system
+from optimizer.store.database import Database, open_database
+from optimizer.store.ledger import Ledger
+from optimizer.store.records import DamagedCheckpoint
+from optimizer.store.tables import checkpoints_table
+
+SMALL, LARGE = b"weights", bytes(range(256)) * 100
+
+
+@pytest.fixture
+def ledger(database: Database) -> Ledger:
+    """Keeps what is above a kilobyte in files."""
+    ledger = Ledger(database, new_study(database), checkpoint_limit=1000)
+    begin(ledger, 64)
+    return ledger
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*-checkpoints/*"))
+
+
+@pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
+def test_a_checkpoint_comes_back_byte_for_byte(ledger: Ledger, tmp_path: Path, content: bytes) -> None:
+    ledger.add_checkpoint(0, 3, content)
+    assert ledger.checkpoint(0) == (3, content)
+    assert len(files(tmp_path)) == (content == LARGE)
+
+
+def test_only_the_latest_checkpoint_of_a_trial_is_kept(database: Database, ledger: Ledger, tmp_path: Path) -> None:
+    for at, content in enumerate((LARGE, LARGE[:-1], SMALL, LARGE), start=1):
+        ledger.add_checkpoint(0, at, content)
+        assert ledger.checkpoint(0) == (at, content)
+        assert len(files(tmp_path)) == (len(content) > 1000)
+    with database.engine.connect() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(checkpoints_table)).scalar() == 1
+
+
+def test_a_trial_that_ends_takes_its_file_with_it_whoever_wrote_it(
+    database: Database, ledger: Ledger, tmp_path: Path
+) -> None:
+    ledger.add_checkpoint(0, 1, LARGE)
+    ledger.release()
+    heir = Ledger(database, ledger.study)
+    assert heir.begin(0)
+    heir.prune(0)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+def test_a_flipped_byte_is_recognised(database: Database, ledger: Ledger, tmp_path: Path, content: bytes) -> None:
+    ledger.add_checkpoint(0, 1, content)
+    flipped = bytes([content[0] ^ 1]) + content[1:]
+    for path in files(tmp_path):
+        path.write_bytes(flipped)
+    if not files(tmp_path):
+        with database.engine.begin() as connection:
+            connection.execute(checkpoints_table.update().values(content=flipped))
+    with pytest.raises(DamagedCheckpoint, match="SHA-256"):
+        ledger.checkpoint(0)
+
+
+def test_a_file_that_is_gone_is_named(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.add_checkpoint(0, 1, LARGE)
+    (path,) = files(tmp_path)
+    path.unlink()
+    with pytest.raises(DamagedCheckpoint, match=f"{path.name} cannot be read"):
+        ledger.checkpoint(0)
+
+
+def test_files_may_lie_where_fsspec_reaches(database: Database) -> None:
+    ledger = Ledger(database, new_study(database), checkpoint_limit=10, checkpoints="memory://batchopt/states")
+    begin(ledger, 64)
+    ledger.add_checkpoint(0, 1, LARGE)
+    memory, path = file_system("memory://batchopt/states")
+    assert len(memory.ls(path, detail=False)) == 1
+    assert ledger.checkpoint(0) == (1, LARGE)
+    ledger.complete(0, 0.5)
+    assert memory.ls(path, detail=False) == []
+
+
+def test_a_url_that_nobody_knows_is_refused_before_anything_is_written() -> None:
+    with pytest.raises(InvalidInput, match=r"--checkpoints nosuch://bucket: .*nosuch"):
+        file_system("nosuch://bucket")
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_one_line(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ledger = Ledger(database, new_study(database), checkpoint_limit=10, checkpoints=str(tmp_path / "file"))
+    begin(ledger, 64)
+    with pytest.raises(StorageError, match=r"cannot be written: .* choose another --checkpoints"):
+        ledger.add_checkpoint(0, 1, LARGE)
+
+
+def test_servers_keep_what_they_take(server_storage: str) -> None:
+    """1.2 MB, the reference model, and more than the limit where there is no folder to put it in."""
+    database = open_database(server_storage, create=True)
+    ledger = Ledger(database, new_study(database))
+    begin(ledger, 64)
+    content = LARGE * 47
+    ledger.add_checkpoint(0, 1, content)
+    assert ledger.checkpoint(0) == (1, content)
+    few = Ledger(database, ledger.study, checkpoint_limit=1000)
+    ledger.release()
+    assert few.begin(0)
+    few.add_checkpoint(0, 2, LARGE)
+    assert few.checkpoint(0) == (2, LARGE)
+    database.engine.dispose()
