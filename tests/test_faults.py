@@ -254,13 +254,13 @@ def test_a_damaged_checkpoint_starts_its_trial_over_and_a_trial_that_kills_its_w
             for child in psutil.Process().children():
                 child.kill()
 
-    tries = [Configuration(16, 0.003), Configuration(64, 0.005)]
+    tries = [Configuration(256, 0.003), Configuration(64, 0.005)]
     study = study_in(tmp_path, deadly, probe=False)
-    study.goal = Goal(epochs=200)
+    study.goal = Goal(epochs=12)
     study.run(Budget(trials=2), tries=tries, listener=listen)
     assert len(struck) == 1
     sound, deaths = plain(tmp_path)
-    assert (sound.state.name, len(sound.intermediate_values)) == ("COMPLETE", 200)
+    assert (sound.state.name, len(sound.intermediate_values)) == ("COMPLETE", 12)
     assert "trial 0: its checkpoint is damaged (its SHA-256 is not the one that was written with it)" in notes(events)
     assert [event.figures.epoch for event in events if isinstance(event, Trained)].count(1) == 2
     assert deaths.state.name == "FAIL"

@@ -72,7 +72,7 @@ class Ledger:
         self.records = Records(database.engine, lease_seconds=lease_seconds)
         self.owner = new_owner()
         self.transactions = transactions or Transactions(database.url)
-        self._turns = Turns(database.engine, study._study_id, self.owner)
+        self._turns = Turns(database.engine, study._study_id, self.owner, lease_seconds=lease_seconds)
         self._trials: dict[int, int] = {}
         self._engine = ""
         self._database = database.engine

@@ -19,7 +19,8 @@ from optimizer.store.owner import is_dead
 from optimizer.store.tables import database_clock, leases_table, turns_table
 
 TURN_SECONDS = 10.0
-"""How long a turn at asking lasts at most: longer than any decision, shorter than a lease."""
+"""How long a turn at asking lasts at most: longer than any decision. A third of a lease where that is shorter, so that
+a process that died in its turn is not waited for longer than for its trials."""
 
 
 class LeaseLost(Exception):
@@ -81,8 +82,9 @@ class Turns:
     So `--trials` is a total, no two processes ask for the same, and what looks as if nobody had it is really nobody's.
     """
 
-    def __init__(self, engine: Engine, study_id: int, owner: str) -> None:
+    def __init__(self, engine: Engine, study_id: int, owner: str, *, lease_seconds: float) -> None:
         self._engine = engine
+        self._seconds = min(TURN_SECONDS, lease_seconds / 3)
         self._study_id = study_id
         self._owner = owner
 
@@ -92,7 +94,7 @@ class Turns:
         Returns:
             Whether it is this process's now.
         """
-        table, mine = turns_table, {"owner": self._owner, "expires_at": database_clock() + TURN_SECONDS}
+        table, mine = turns_table, {"owner": self._owner, "expires_at": database_clock() + self._seconds}
         free = sa.or_(table.c.expires_at < database_clock(), table.c.owner == self._owner)
         with self._engine.connect() as connection:
             holder = connection.execute(sa.select(table.c.owner).where(table.c.study_id == self._study_id)).scalar()
