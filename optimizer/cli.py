@@ -29,7 +29,8 @@ from optimizer.questions import Question, note, read_question, reference_script
 from optimizer.report.events import Listener, ignore
 from optimizer.report.inspection_view import inspection_view
 from optimizer.report.reading import list_studies, read_report, read_study
-from optimizer.report.screen import LiveView, PlainView, opened_lines, report_view, seconds, trials_table
+from optimizer.report.report_view import report_view
+from optimizer.report.screen import LiveView, PlainView, opened_lines, seconds, trials_table
 from optimizer.search.optuna_search import SEARCHES
 from optimizer.search.space import SearchSpace, parse_batch_sizes, parse_learning_rates
 from optimizer.signals import Interrupted
@@ -90,13 +91,14 @@ def list_command(storage: str, as_json: bool) -> None:
 @storage_option
 @study_option
 @click.option("--on", metavar="MACHINE", help="For this machine of the study: its code, or a part of its name.")
+@click.option("--tolerance", type=click.FloatRange(min=0), metavar="POINTS", help="Of accuracy, that count as equal.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def report_command(storage: str, study: str | None, on: str | None, as_json: bool) -> None:
+def report_command(storage: str, study: str | None, on: str | None, tolerance: float | None, as_json: bool) -> None:
     """Say what a study recommends, from its database alone.
 
     Where several machines have trained, all trials count, at the seconds that they would have taken on this one.
     """
-    report = read_report(storage, study, on)
+    report = read_report(storage, study, on, tolerance=None if tolerance is None else tolerance / 100)
     if as_json:
         print_json(report.describe())
     else:

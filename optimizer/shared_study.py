@@ -13,9 +13,9 @@ from optuna.trial import FrozenTrial
 
 from optimizer.capacity import Capacity
 from optimizer.search.steps import Search, Step
-from optimizer.search.trials import Trial, TrialState
+from optimizer.search.trials import TrialState
 from optimizer.seat import Progress
-from optimizer.store.history import DIVERGED, OUT_OF_MEMORY, TrialRecord, read_trials
+from optimizer.store.history import TrialRecord, as_trial, read_trials
 from optimizer.store.ledger import Ledger
 
 LOOK_SECONDS = 1.0
@@ -123,7 +123,7 @@ class SharedStudy:
         return bool(halves)
 
     def _tell(self, record: TrialRecord, *, held: bool) -> None:
-        trial = _as_trial(record, held=held, max_epochs=self._max_epochs)
+        trial = as_trial(record, held=held, max_epochs=self._max_epochs)
         if trial.state == "running":
             self.others.add(trial.trial)
         if record.state == "running":
@@ -139,36 +139,6 @@ class SharedStudy:
         for row in record.epochs:
             if row["machine"] == self._capacity.machine and record.batch_size is not None:
                 self._capacity.trained(record.batch_size, row["train_seconds"], side_by_side=row["side_by_side"])
-
-
-def _as_trial(record: TrialRecord, *, held: bool, max_epochs: int) -> Trial:
-    """A stored trial as a search knows it; `held` by another process or not."""
-    assert record.batch_size is not None
-    assert record.learning_rate is not None
-    curve = {
-        row["epoch"]: (row["validation_accuracy"], row["train_seconds"])
-        for row in record.epochs
-        if row["validation_accuracy"] is not None
-    }
-    if record.state == "running":
-        # All its epochs and no end: it died between the two, and its last epoch is trained once more.
-        curve.pop(max_epochs, None)
-    state, reason = _state(record, held=held)
-    return Trial(
-        record.number, record.batch_size, record.learning_rate, record.extra, curve, state=state, reason=reason
-    )
-
-
-def _state(record: TrialRecord, *, held: bool) -> tuple[TrialState, str]:
-    if record.state == "complete":
-        return "complete", ""
-    if record.state == "running":
-        return ("running" if held else "paused"), ""
-    if record.state == "fail":
-        return "infeasible", "failed"
-    # What ran out of memory did so on its machine, maybe another one; what this one holds, its capacity says.
-    infeasible = {DIVERGED: "diverged", OUT_OF_MEMORY: "failed"}
-    return ("infeasible", infeasible[record.note]) if record.note in infeasible else ("stopped", "")
 
 
 def _progress(record: TrialRecord) -> Progress:

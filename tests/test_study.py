@@ -73,12 +73,13 @@ def test_the_main_job_searches_trains_keeps_and_recommends(tmp_path: Path) -> No
     assert study.trials[0].params == {"batch_size": 64, "learning_rate": 0.003}
     assert all(trial.params["batch_size"] in (32, 64, 128, 256, 512) for trial in study.trials)
 
-    best = study.best_trial
     advice = report["recommendation"]
+    best = study.trials[advice["trial"]]
     assert (advice["batch_size"], advice["learning_rate"]) == (best.params["batch_size"], best.params["learning_rate"])
     assert advice["validation_accuracy"] == best.value == best.user_attrs["validation_accuracy"]
     assert advice["train_seconds"] == pytest.approx(best.user_attrs["train_seconds"])
     assert 0.5 < best.value < 1
+    assert advice["low"] < advice["expected_accuracy"] < advice["high"]
     assert {"study", "goal", "storage", "machine", "trials", "by_batch_size", "elapsed_seconds"} <= set(report)
     row = report["by_batch_size"][0]
     names = {"batch_size", "learning_rate", "validation_accuracy", "seconds_per_epoch", "examples_per_second", "trials"}

@@ -10,7 +10,7 @@ import optuna
 
 from optimizer.errors import StorageError, StudyNotFound
 from optimizer.report.machines import Place, chosen, machines_of, names_of, place_of
-from optimizer.report.recommendation import MachineAdvice, Report, by_batch_size, count_states, recommend
+from optimizer.report.recommendation import MachineAdvice, Report, advise_from, by_batch_size, count_states, recommend
 from optimizer.store.database import Database, open_database
 from optimizer.store.history import TrialRecord, open_study, read_trials
 from optimizer.store.ledger import ELAPSED, ENGINES
@@ -18,7 +18,9 @@ from optimizer.store.records import Records
 from optimizer.store.stamp import ATTRIBUTE, Stamp
 
 
-def read_report(storage: str, name: str | None = None, on: str | None = None) -> Report:
+def read_report(
+    storage: str, name: str | None = None, on: str | None = None, *, tolerance: float | None = None
+) -> Report:
     """What a study has found, for one of its machines.
 
     Args:
@@ -26,6 +28,7 @@ def read_report(storage: str, name: str | None = None, on: str | None = None) ->
         name: of the study; may be None where the database holds only one.
         on: the machine: the beginning of its fingerprint, or a part of its name. This one where None, if it is in the
             study, or else the study's first.
+        tolerance: accuracy that counts as equally good, in 0 to 1; None for one standard error.
 
     Raises:
         StorageError: there is no such database or study.
@@ -39,35 +42,45 @@ def read_report(storage: str, name: str | None = None, on: str | None = None) ->
         machines = {key: described.get(key, {}) for key in machines_of(trials, engines)}
         names = names_of(machines)
         here = chosen(on, machines, names) if machines else ""
-        there, advice = trials, []
+        there, on_each, largest = trials, [], None
         if len(machines) > 1:
             places = {
                 key: place_of(key, engine=database.engine, stamp=stamp, trials=trials, engines=engines, names=names)
                 for key in machines
             }
-            there = places[here].trials(trials)
-            advice = [_advice(place, trials) for place in places.values()]
+            there, largest = places[here].trials(trials), places[here].max_batch_size
+            on_each = [_on(place, trials, stamp, tolerance) for place in places.values()]
+        advice = advise_from(
+            there, stamp.space, max_epochs=stamp.goal.epochs, tolerance=tolerance, max_batch_size=largest
+        )
         return Report(
             study=study.study_name,
             goal=stamp.goal.describe(),
             storage=database.url,
             machine=machines.get(here, {}),
-            machines=advice,
+            machines=on_each,
             trials=count_states(trials),
-            recommendation=recommend(there),
+            recommendation=recommend(there, advice),
+            advice=advice,
             by_batch_size=by_batch_size(there),
             elapsed_seconds=float(study.user_attrs.get(ELAPSED, 0.0)),
         )
 
 
-def _advice(place: Place, trials: Sequence[TrialRecord]) -> MachineAdvice:
-    best = recommend(place.trials(trials))
+def _on(place: Place, trials: Sequence[TrialRecord], stamp: Stamp, tolerance: float | None) -> MachineAdvice:
+    """What is best on one of several machines."""
+    there = place.trials(trials)
+    advice = advise_from(
+        there, stamp.space, max_epochs=stamp.goal.epochs, tolerance=tolerance, max_batch_size=place.max_batch_size
+    )
+    best = recommend(there, advice)
     return MachineAdvice(
         fingerprint=place.fingerprint,
         name=place.name,
         batch_size=best.batch_size if best else None,
         learning_rate=best.learning_rate if best else None,
         train_seconds=best.train_seconds if best and place.seconds_per_epoch else None,
+        fastest=advice.fastest.batch_size if best and advice and place.seconds_per_epoch else None,
         max_batch_size=place.max_batch_size,
     )
 

@@ -1,4 +1,7 @@
-"""From trials to advice: which batch size, which learning rate, and what each batch size is worth."""
+"""From trials to advice: which batch size, which learning rate, and what each batch size is worth.
+
+What is expected of a configuration comes from the posterior (`search/advice.py`), what was seen of it from the trials.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,14 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optimizer.store.history import TrialRecord
+from optimizer.search.costs import EpochCost
+from optimizer.search.space import SearchSpace
+from optimizer.store.history import TrialRecord, as_trial
+
+if TYPE_CHECKING:
+    from optimizer.search.advice import Advice
 
 
 @dataclass(frozen=True)
@@ -19,14 +27,19 @@ class Recommendation:
         batch_size: examples per optimizer step.
         learning_rate: as applied.
         extra: values of the extra dimensions.
-        validation_accuracy: in 0 to 1, after the last epoch.
-        train_seconds: of the whole trial, on the training clock.
-        trial: the number of the trial that this was seen in.
+        expected_accuracy: validation accuracy after the last epoch, by the posterior, in 0 to 1.
+        low, high: its 90 % interval.
+        validation_accuracy: what its own trial reached, in 0 to 1.
+        train_seconds: of that trial, on the training clock.
+        trial: the number of the trial.
     """
 
     batch_size: int
     learning_rate: float
     extra: dict[str, Any]
+    expected_accuracy: float
+    low: float
+    high: float
     validation_accuracy: float
     train_seconds: float
     trial: int
@@ -64,6 +77,7 @@ class MachineAdvice:
         name: for people.
         batch_size, learning_rate: as recommended there; None before the first complete trial that fits there.
         train_seconds: of the whole trial there; None where nothing was measured there.
+        fastest: the batch size that is as good and takes least time there; None where nothing was measured there.
         max_batch_size: the largest that fits there, in examples; None where all do.
     """
 
@@ -72,6 +86,7 @@ class MachineAdvice:
     batch_size: int | None
     learning_rate: float | None
     train_seconds: float | None
+    fastest: int | None
     max_batch_size: int | None
 
 
@@ -83,6 +98,7 @@ class Report:
         machine: the machine that it is for, as it describes itself; empty before the first trial.
         trials: how many trials, by state.
         recommendation: None before the first complete trial.
+        advice: what the posterior says of every batch size; None before the first value.
         elapsed_seconds: wall time of all sessions of the study.
         machines: what is best on each, where there are several.
     """
@@ -93,6 +109,7 @@ class Report:
     machine: dict[str, Any]
     trials: dict[str, int]
     recommendation: Recommendation | None
+    advice: Advice | None
     by_batch_size: list[BatchSizeRow]
     elapsed_seconds: float
     machines: list[MachineAdvice] = field(default_factory=list)
@@ -102,20 +119,57 @@ class Report:
         return asdict(self)
 
 
-def recommend(trials: Sequence[TrialRecord]) -> Recommendation | None:
-    """The configuration of the best complete trial; of equals, the faster; None where no trial is complete."""
-    complete = [trial for trial in trials if trial.value is not None and trial.batch_size and trial.learning_rate]
-    if not complete:
+def advise_from(
+    trials: Sequence[TrialRecord],
+    space: SearchSpace,
+    *,
+    max_epochs: int,
+    tolerance: float | None = None,
+    max_batch_size: int | None = None,
+) -> Advice | None:
+    """What the posterior says; None before the first value.
+
+    Args:
+        trials: of one study.
+        space: of the study.
+        max_epochs: of a whole trial.
+        tolerance: what counts as equally good, in accuracy; None for one standard error.
+        max_batch_size: what the machine that is advised holds, in examples; None for no limit.
+    """
+    # Not at the top: the numerics take a second to load, and a study's first lines need not wait for them.
+    from optimizer.search.advice import advise
+
+    whole = [trial for trial in trials if trial.batch_size and trial.learning_rate]
+    rows = by_batch_size(trials)
+    measured = {row.batch_size: row.seconds_per_epoch for row in rows}
+    foreseen = EpochCost(list(measured), list(measured.values()))
+    return advise(
+        [as_trial(trial, held=False, max_epochs=max_epochs) for trial in whole],
+        space,
+        max_epochs=max_epochs,
+        sign=1.0,
+        seconds_per_epoch=lambda batch_size: measured.get(batch_size) or foreseen(batch_size),
+        tolerance=tolerance,
+        max_batch_size=max_batch_size,
+    )
+
+
+def recommend(trials: Sequence[TrialRecord], advice: Advice | None) -> Recommendation | None:
+    """The configuration that is expected best, with what its own trial reached; None where no trial is complete."""
+    if advice is None or not advice.complete:
         return None
-    best = max(complete, key=lambda trial: (trial.value, -trial.train_seconds))
-    assert best.batch_size is not None and best.learning_rate is not None and best.value is not None
+    best = advice.best
+    seen = next(trial for trial in trials if trial.number == best.trial)
     return Recommendation(
         batch_size=best.batch_size,
         learning_rate=best.learning_rate,
-        extra=best.extra,
-        validation_accuracy=best.value,
-        train_seconds=best.train_seconds,
-        trial=best.number,
+        extra=dict(best.extra),
+        expected_accuracy=best.mean,
+        low=best.low,
+        high=best.high,
+        validation_accuracy=accuracy(seen),
+        train_seconds=seen.train_seconds,
+        trial=best.trial,
     )
 
 

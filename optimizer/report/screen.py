@@ -14,78 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from optimizer.report.events import Ended, Event, Noted, Opened, Probing, Starting, Stepped, Trained, TrialEnded
-from optimizer.report.recommendation import Report
 from optimizer.search.steps import Step
 from optimizer.store.history import TrialRecord
 
 LAST_TRIALS = 8
 """Rows of the live view: enough to see a pattern, few enough for a small terminal."""
-
-
-def report_view(report: Report) -> RenderableType:
-    """The report as one screen: the advice first, then what each batch size is worth."""
-    lines: list[RenderableType] = [Text(headline(report), style="bold")]
-    if report.by_batch_size:
-        lines += ["", batch_size_table(report)]
-    if report.machines:
-        lines += ["", Text("\n".join(machine_lines(report)))]
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(report.trials.items())) or "none"
-    lines += ["", Text(f"study {report.study} in {report.storage}; trials: {counts}", style="dim")]
-    return Group(*lines)
-
-
-def machine_lines(report: Report) -> list[str]:
-    """What is best on each machine of a study, the one that the report is for marked."""
-    lines = []
-    for machine in report.machines:
-        here = "*" if machine.fingerprint == report.machine.get("fingerprint") else " "
-        best = (
-            f"{machine.batch_size} x {machine.learning_rate:.2g}"
-            if machine.learning_rate is not None
-            else "nothing yet"
-        )
-        cost = "" if machine.train_seconds is None else f", {seconds(machine.train_seconds)} of training"
-        fits = "" if machine.max_batch_size is None else f"; holds batch sizes up to {machine.max_batch_size}"
-        lines.append(f"{here} best on {machine.name} ({machine.fingerprint}): {best}{cost}{fits}")
-    return lines
-
-
-def headline(report: Report) -> str:
-    """The advice in one sentence."""
-    best = report.recommendation
-    if best is None:
-        return f"Study {report.study} has no complete trial yet, so there is nothing to recommend."
-    extra = "".join(f", {name} {value}" for name, value in best.extra.items())
-    return (
-        f"Use batch size {best.batch_size} with learning rate {best.learning_rate:.2g}{extra}: "
-        f"{best.validation_accuracy:.2%} validation accuracy after {counted(report.goal['epochs'], 'epoch')}, "
-        f"{seconds(best.train_seconds)} of training."
-    )
-
-
-def batch_size_table(report: Report) -> Table:
-    """A row for each batch size; the recommended one is marked."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("batch size", "rate", "accuracy", "epochs", "s/epoch", "examples/s", "trials"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    best = max((row.validation_accuracy or 0.0 for row in report.by_batch_size), default=0.0)
-    for row in report.by_batch_size:
-        recommended = report.recommendation is not None and row.batch_size == report.recommendation.batch_size
-        reached = row.validation_accuracy
-        verdict = "diverged" if reached is None else f"{100 * (reached - best):+.2f}"
-        table.add_row(
-            str(row.batch_size),
-            f"{row.learning_rate:.2g}",
-            "" if reached is None else f"{reached:.2%}",
-            str(row.epochs),
-            f"{row.seconds_per_epoch:.3g}",
-            f"{row.examples_per_second:,.0f}",
-            str(row.trials),
-            "recommended" if recommended else verdict,
-            style="bold green" if recommended else "",
-        )
-    return table
 
 
 def trials_table(trials: list[TrialRecord]) -> Table:

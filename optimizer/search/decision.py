@@ -277,7 +277,3 @@ class Outlook:
         """So many of the paused trials, those with the least chance to end above the best complete one."""
         ranked = sorted(self.paused, key=lambda option: (option.chance, option.gain))
         return [option.trial for option in ranked[:count] if option.trial is not None]
-
-    def final_values(self, rows: Sequence[int], levels: Sequence[float]) -> FloatArray:
-        """Quantiles of what these trials' configurations are worth, run-to-run luck left out; (levels, rows)."""
-        return self._sign * self._surrogate.quantiles(*self._surrogate.at_end(self._curves.x[list(rows)]), levels)

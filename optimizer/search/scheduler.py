@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from optimizer.errors import BatchoptError, InvalidInput
+from optimizer.search.advice import Advice, advise
 from optimizer.search.costs import EpochCost
 from optimizer.search.cube import Cube
 from optimizer.search.decision import Outlook
@@ -23,7 +24,7 @@ from optimizer.search.opening import opening
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from optimizer.search.steps import Infeasibility, Step
 from optimizer.search.threads import on_one_thread
-from optimizer.search.trials import Trial, observed, rungs
+from optimizer.search.trials import Trial, observed, rotation, rungs
 
 MAX_PAUSED = 24
 """Paused trials beyond so many are given up, the least promising first: each keeps a checkpoint."""
@@ -66,7 +67,6 @@ class Scheduler:
         until: whether the study ends by itself when no step promises enough; `stop_reason` then says why.
         max_batch_size: the largest that this machine holds, in examples; None where nothing is known. It falls when
             a trial runs out of memory.
-
         pause: whether trials may be paused at rungs; else each is trained to its end at once.
 
     Raises:
@@ -185,25 +185,28 @@ class Scheduler:
             largest = told.batch_size - 1
             self.max_batch_size = largest if self.max_batch_size is None else min(self.max_batch_size, largest)
 
-    @on_one_thread
     def recommend(self) -> Recommendation:
         """The configuration to use, by the posterior: among complete trials, before there is one among all.
 
         Raises:
             BatchoptError: no value was told yet.
         """
-        outlook, trials = self._outlook(), self._in_order()
-        if outlook is None:
+        advice = self.advise()
+        if advice is None:
             raise BatchoptError("nothing to recommend: no value was told yet. Train at least one epoch.")
-        rows = [row for row, trial in enumerate(trials) if trial.state == "complete"]
-        complete = bool(rows)
-        rows = rows or [row for row, trial in enumerate(trials) if trial.curve and trial.state != "infeasible"]
-        values = outlook.final_values(rows, [0.05, 0.5, 0.95])
-        best = int((self._sign * values[1]).argmax())
-        low, mean, high = sorted(values[:, best].tolist())
-        chosen = trials[rows[best]]
-        return Recommendation(
-            chosen.batch_size, chosen.learning_rate, mean, low, high, dict(chosen.extra), chosen.trial, complete
+        best = advice.best
+        size, rate = best.batch_size, best.learning_rate
+        return Recommendation(size, rate, best.mean, best.low, best.high, best.extra, best.trial, advice.complete)
+
+    def advise(self) -> Advice | None:
+        """All that the trials say of every batch size; None before the first value."""
+        return advise(
+            self._in_order(),
+            self._space,
+            max_epochs=self._max_epochs,
+            sign=self._sign,
+            seconds_per_epoch=self._cost(),
+            max_batch_size=self.max_batch_size,
         )
 
     @on_one_thread
@@ -291,15 +294,8 @@ class Scheduler:
             rungs=self._rungs,
             sign=self._sign,
             cost=self._cost(),
-            rotation=self._rotation(),
+            rotation=rotation(self._space, self._cube),
         )
-
-    def _rotation(self) -> tuple[int, int, float] | None:
-        low, high = self._space.learning_rate
-        if low == high or self._space.smallest == self._space.largest:
-            return None
-        ratio = math.log(self._space.largest / self._space.smallest) / math.log(high / low)
-        return self._cube.column(BATCH_SIZE), self._cube.column(LEARNING_RATE), ratio
 
     def _cost(self) -> EpochCost:
         timed = [trial for trial in self._in_order() if trial.seconds_per_epoch > 0]

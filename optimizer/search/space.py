@@ -30,6 +30,9 @@ IntArray = npt.NDArray[np.int64]
 
 BATCH_SIZE = "batch_size"
 LEARNING_RATE = "learning_rate"
+COMMON_BATCH_SIZE = 32
+"""The default of most libraries, which other batch sizes are compared with."""
+
 GRID_RANGE_SIZES = 64
 """How many batch sizes stand for a whole integer range where every one cannot be listed."""
 

@@ -192,17 +192,19 @@ class Surrogate:
             turned[:, :, rate] -= sets.coupling[:, None] * ratio * turned[:, :, batch]
         return turned / sets.lengthscale[:, None, :]
 
-    def at_end(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def at_end(self, x: FloatArray, *, own: float = 0.0) -> tuple[FloatArray, FloatArray]:
         """Posterior of m + g, the noise-free final value of configurations.
 
         Args:
             x: in the unit cube, shape (configurations, dims).
+            own: part of the variance from run to run that is added, as what a configuration may have for itself.
 
         Returns:
             Mean and standard deviation in warped units, shape (sets, configurations) each.
         """
         cross = self._matern(self._kept, self._x, x)[:, self._row, :] + MEAN_VARIANCE
-        return self._condition(cross, np.full((len(self._weight), len(x)), 1.0 + MEAN_VARIANCE))
+        mean, sd = self._condition(cross, np.full((len(self._weight), len(x)), 1.0 + MEAN_VARIANCE))
+        return mean, np.sqrt(sd**2 + own * self._luck()[:, None] ** 2) if own else sd
 
     def of_trials(self, trials: Sequence[int]) -> tuple[FloatArray, FloatArray]:
         """Posterior of m + g + r, the final value of trials already started, its noise left out.
@@ -236,17 +238,45 @@ class Surrogate:
 
         Source: Frazier, Powell and Dayanik 2009, The knowledge-gradient policy for correlated normal beliefs.
         """
-        kept = self._kept
         best = self._all_x[[row]]
-        cross = self._matern(kept, self._x, np.concatenate([x, best]))[:, self._row, :] + MEAN_VARIANCE
-        mean, sd = self._condition(cross, np.full((len(kept), len(x) + 1), 1.0 + MEAN_VARIANCE))
-        apart = 2.0 - 2.0 * self._matern(kept, x, best)[:, :, 0]
-        ahead, ahead_sd = self._condition(cross[:, :, :-1] - cross[:, :, -1:], apart)
+        mean, sd = self.at_end(np.concatenate([x, best]))
+        ahead, ahead_sd = self._ahead(x, best)
         own, other = sd[:, :-1] ** 2, sd[:, -1:] ** 2
-        luck = (self._sigma**2 * (kept.run + kept.noise))[:, None]
-        moved = np.abs(own - 0.5 * (own + other - ahead_sd**2)) / np.sqrt(own + luck)
-        slope = self._scale + np.maximum(self.best - self._unwarped(mean[:, -1:]), 0.0)
+        moved = np.abs(own - 0.5 * (own + other - ahead_sd**2)) / np.sqrt(own + self._luck()[:, None] ** 2)
+        slope = self._slope_at(mean[:, -1:])
         return np.asarray(self._weight @ (_gain(ahead, np.maximum(moved, 1e-9)) * self._spread * slope))
+
+    def chance_ahead(self, x: FloatArray, other: FloatArray) -> FloatArray:
+        """Probability that a configuration is worth more than another one.
+
+        Args:
+            x: in the unit cube, shape (configurations, dims).
+            other: the one that they are compared with, shape (1, dims).
+
+        Returns:
+            Shape (configurations,); 0.5 for the other one itself.
+        """
+        mean, sd = self._ahead(x, other)
+        return np.asarray(self._weight @ ndtr(mean / sd))
+
+    def run_sd(self, x: FloatArray) -> float:
+        """Standard deviation of one run's final value around the worth of a configuration, shape (1, dims)."""
+        mean, _ = self.at_end(x)
+        return float(self._weight @ (self._luck()[:, None] * self._spread * self._slope_at(mean))[:, 0])
+
+    def _luck(self) -> FloatArray:
+        """Standard deviation from run to run at the end, in warped units, shape (sets,)."""
+        return np.asarray(self._sigma * np.sqrt(self._kept.run + self._kept.noise))
+
+    def _ahead(self, x: FloatArray, other: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Posterior of g(x) - g(other), mean and standard deviation in warped units, (sets, configurations) each."""
+        cross = self._matern(self._kept, self._x, np.concatenate([x, other]))[:, self._row, :]
+        prior = 2.0 - 2.0 * self._matern(self._kept, x, other)[:, :, 0]
+        return self._condition(cross[:, :, :-1] - cross[:, :, -1:], prior)
+
+    def _slope_at(self, mean: FloatArray) -> FloatArray:
+        """Units of the values in a unit of the warp, at these warped values, shape (sets, configurations)."""
+        return self._scale + np.maximum(self.best - self._unwarped(mean), 0.0)
 
     def _condition(self, cross: FloatArray, prior: FloatArray) -> tuple[FloatArray, FloatArray]:
         mean, variance = np.empty_like(prior), np.empty_like(prior)

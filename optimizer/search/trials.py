@@ -11,7 +11,7 @@ import numpy as np
 
 from optimizer.search.cube import Cube
 from optimizer.search.curves import Curves
-from optimizer.search.space import BATCH_SIZE, LEARNING_RATE
+from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 
 TrialState = Literal["running", "paused", "complete", "stopped", "infeasible"]
 
@@ -113,3 +113,12 @@ def observed(trials: Sequence[Trial], cube: Cube, *, max_epochs: int, sign: floa
         pending_trial=np.array([row for row, _ in pending], dtype=np.int64),
         pending_fidelity=np.array([share for _, share in pending]),
     )
+
+
+def rotation(space: SearchSpace, cube: Cube) -> tuple[int, int, float] | None:
+    """The surrogate's `rotation`: how the rate may turn with the batch size; None where one of them is fixed."""
+    low, high = space.learning_rate
+    if low == high or space.smallest == space.largest:
+        return None
+    ratio = math.log(space.largest / space.smallest) / math.log(high / low)
+    return cube.column(BATCH_SIZE), cube.column(LEARNING_RATE), ratio

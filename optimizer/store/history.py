@@ -12,6 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.errors import StudyNotFound
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE
+from optimizer.search.trials import Trial
+from optimizer.search.trials import TrialState as SearchState
 from optimizer.store.database import Database
 from optimizer.store.records import Records
 
@@ -144,3 +146,33 @@ def _note(trial: FrozenTrial) -> str:
     if any(over > 0 for over in trial.constraints.values()):
         return OUT_OF_MEMORY
     return str(trial.user_attrs.get(FAILURE, ""))
+
+
+def as_trial(record: TrialRecord, *, held: bool, max_epochs: int) -> Trial:
+    """A stored trial as a search knows it; `held` by another process or not."""
+    assert record.batch_size is not None
+    assert record.learning_rate is not None
+    curve = {
+        row["epoch"]: (row["validation_accuracy"], row["train_seconds"])
+        for row in record.epochs
+        if row["validation_accuracy"] is not None
+    }
+    if record.state == "running":
+        # All its epochs and no end: it died between the two, and its last epoch is trained once more.
+        curve.pop(max_epochs, None)
+    state, reason = _state(record, held=held)
+    return Trial(
+        record.number, record.batch_size, record.learning_rate, record.extra, curve, state=state, reason=reason
+    )
+
+
+def _state(record: TrialRecord, *, held: bool) -> tuple[SearchState, str]:
+    if record.state == "complete":
+        return "complete", ""
+    if record.state == "running":
+        return ("running" if held else "paused"), ""
+    if record.state == "fail":
+        return "infeasible", "failed"
+    # What ran out of memory did so on its machine, maybe another one; what this one holds, its capacity says.
+    infeasible = {DIVERGED: "diverged", OUT_OF_MEMORY: "failed"}
+    return ("infeasible", infeasible[record.note]) if record.note in infeasible else ("stopped", "")

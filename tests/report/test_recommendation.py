@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
-from optimizer.report.recommendation import Report, accuracy, by_batch_size, count_states, recommend
+from optimizer.report.recommendation import (
+    Recommendation,
+    Report,
+    accuracy,
+    advise_from,
+    by_batch_size,
+    count_states,
+    recommend,
+)
+from optimizer.search.space import SearchSpace
 from optimizer.store.history import TrialRecord
 
 
@@ -29,34 +39,79 @@ def trial(
     return TrialRecord(number, 100 + number, state, batch_size, learning_rate, {}, value, epochs, note)
 
 
-def test_the_most_accurate_complete_trial_is_recommended() -> None:
-    advice = recommend([trial(0, 16, (0.5, 0.7)), trial(1, 64, (0.6, 0.9), learning_rate=0.03), trial(2, 128, (0.8,))])
+SPACE = SearchSpace([8, 16, 32, 64, 128, 256], (1e-3, 1e-1))
+
+
+def advised(trials: list[TrialRecord], max_epochs: int = 1, **options: float) -> Recommendation | None:
+    return recommend(trials, advise_from(trials, SPACE, max_epochs=max_epochs, **options))
+
+
+def test_the_best_complete_trial_is_recommended_with_what_it_reached() -> None:
+    trials = [trial(0, 16, (0.5, 0.7)), trial(1, 64, (0.6, 0.9), learning_rate=0.03), trial(2, 128, (0.7, 0.8))]
+    advice = advised(trials, max_epochs=2)
     assert advice is not None
     assert (advice.trial, advice.batch_size, advice.learning_rate) == (1, 64, 0.03)
     assert (advice.validation_accuracy, advice.train_seconds) == (0.9, 4.0)
+    assert advice.low < advice.expected_accuracy < advice.high
 
 
-def test_of_equally_accurate_trials_the_faster_is_recommended() -> None:
-    advice = recommend([trial(0, 16, seconds=3.0), trial(1, 64, seconds=1.0), trial(2, 32, seconds=2.0)])
+def test_a_lucky_run_among_many_is_not_what_is_recommended() -> None:
+    """The winner's curse: one run at 8 is far above its equals, those at 64 are good every time."""
+    rng = np.random.default_rng(0)
+    values = [(8, 0.90 + 0.004 * rng.standard_normal()) for _ in range(8)]
+    values += [(64, 0.91 + 0.004 * rng.standard_normal()) for _ in range(8)]
+    values[3] = (8, max(value for _, value in values) + 0.001)
+    trials = [
+        trial(number, size, (value,), learning_rate=0.01 * 1.01**number) for number, (size, value) in enumerate(values)
+    ]
+    advice = advised(trials)
     assert advice is not None
     assert advice.batch_size == 64
+    assert advice.expected_accuracy < values[3][1]
+
+
+def test_of_batch_sizes_that_are_as_good_the_fastest_is_named() -> None:
+    sizes = [8, 16, 32, 64, 128, 256]
+    trials = [
+        trial(number, size, (0.9 - 0.05 * (size == 256) - 1e-4 * (number % 6),), seconds=100 / size)
+        for number, size in enumerate(sizes * 2)
+    ]
+    advice = advise_from(trials, SPACE, max_epochs=1, tolerance=0.01)
+    assert advice is not None
+    assert 256 not in advice.as_good
+    assert advice.as_good[-1] == advice.fastest.batch_size == 128
+    assert advice.fastest.seconds == pytest.approx(100 / 128)
+
+
+def test_what_the_data_cannot_tell_apart_is_said_with_what_would() -> None:
+    rng = np.random.default_rng(1)
+    trials = [
+        trial(number, (32, 64)[number % 2], (0.9 + 0.01 * rng.standard_normal(),), learning_rate=0.01 + 1e-4 * number)
+        for number in range(8)
+    ]
+    advice = advise_from(trials, SPACE, max_epochs=1)
+    assert advice is not None
+    other = {32: 64, 64: 32}[advice.best.batch_size]
+    undecided = {row.batch_size: row for row in advice.undecided}
+    assert other in undecided
+    assert undecided[other].runs is None or undecided[other].runs > 1
 
 
 @pytest.mark.parametrize("state", ["pruned", "running", "fail"])
 def test_only_complete_trials_are_recommended(state: str) -> None:
-    advice = recommend([trial(0, 16, (0.5,)), trial(1, 64, (0.99,), state=state)])
+    advice = advised([trial(0, 16, (0.5,)), trial(1, 64, (0.99,), state=state)])
     assert advice is not None
     assert advice.trial == 0
-    assert recommend([trial(1, 64, (0.99,), state=state)]) is None
+    assert advised([trial(1, 64, (0.99,), state=state)]) is None
 
 
 def test_nothing_is_recommended_without_trials() -> None:
-    assert recommend([]) is None
-    assert recommend([trial(0, None, (), state="waiting", learning_rate=None)]) is None
+    assert advised([]) is None
+    assert advised([trial(0, None, (), state="waiting", learning_rate=None)]) is None
 
 
 def test_a_trial_with_an_accuracy_of_zero_is_still_complete() -> None:
-    advice = recommend([trial(0, 16, (0.0,))])
+    advice = advised([trial(0, 16, (0.0,))])
     assert advice is not None
     assert advice.validation_accuracy == 0.0
 
@@ -87,7 +142,7 @@ def test_a_row_has_the_median_speed_of_all_epochs_of_its_batch_size() -> None:
 def test_a_batch_size_whose_trials_all_diverged_has_a_row_that_json_can_hold() -> None:
     """A metric that is not a number is kept as NULL; what is said of it must still be JSON, which has no infinity."""
     rows = by_batch_size([trial(0, 32, (None,), state="pruned", note="diverged")])
-    report = Report("mnist", {}, "sqlite:///studies.db", {}, {"pruned": 1}, None, rows, 0.0)
+    report = Report("mnist", {}, "sqlite:///studies.db", {}, {"pruned": 1}, None, None, rows, 0.0)
     json.dumps(report.describe(), allow_nan=False)
 
 

@@ -10,14 +10,11 @@ from rich.console import Console, RenderableType
 from written_study import MACHINE, epoch
 
 from optimizer.report.events import Ended, Noted, Opened, Starting, Stepped, Trained, TrialEnded
-from optimizer.report.recommendation import BatchSizeRow, Recommendation, Report
 from optimizer.report.screen import (
     LAST_TRIALS,
     LiveView,
     PlainView,
-    headline,
     opened_lines,
-    report_view,
     seconds,
     step_line,
     trial_line,
@@ -27,20 +24,6 @@ from optimizer.search.steps import Step
 from optimizer.store.history import TrialRecord
 from optimizer.training.messages import EngineTiming
 
-ADVICE = Recommendation(64, 0.0123, {}, validation_accuracy=0.9375, train_seconds=90.0, trial=7)
-REPORT = Report(
-    study="mnist",
-    goal={"kind": "accuracy", "epochs": 5},
-    storage="sqlite:///studies.db",
-    machine=MACHINE.describe(),
-    trials={"pruned": 3, "complete": 2},
-    recommendation=ADVICE,
-    by_batch_size=[
-        BatchSizeRow(8, 0.001, 0.92, 5, 1.234, 40512.3, 3),
-        BatchSizeRow(64, 0.0123, 0.9375, 5, 0.321, 155763.0, 2),
-    ],
-    elapsed_seconds=100.0,
-)
 OPENED = Opened(
     study="mnist",
     storage="sqlite:///studies.db",
@@ -67,39 +50,6 @@ def record(number: int, **changes: object) -> TrialRecord:
     return dataclasses.replace(TrialRecord(number, 1, "complete", 64, 0.01, {}, 0.9, [row], ""), **changes)
 
 
-def test_the_advice_is_one_sentence_with_its_evidence() -> None:
-    assert headline(REPORT) == (
-        "Use batch size 64 with learning rate 0.012: 93.75% validation accuracy after 5 epochs, 1 min 30 s of training."
-    )
-
-
-def test_the_advice_names_the_extra_dimensions() -> None:
-    report = dataclasses.replace(REPORT, recommendation=dataclasses.replace(ADVICE, extra={"dropout": 0.25}))
-    assert "learning rate 0.012, dropout 0.25: " in headline(report)
-
-
-def test_without_a_complete_trial_there_is_nothing_to_recommend_and_that_is_said() -> None:
-    report = dataclasses.replace(REPORT, recommendation=None, by_batch_size=[], trials={})
-    lines = rendered(report_view(report))
-    assert lines[0] == "Study mnist has no complete trial yet, so there is nothing to recommend."
-    assert lines[-1] == "study mnist in sqlite:///studies.db; trials: none"
-
-
-def test_the_report_shows_each_batch_size_and_marks_the_recommended_one() -> None:
-    lines = rendered(report_view(REPORT))
-    words = [line.split() for line in lines]
-    assert ["8", "0.001", "92.00%", "5", "1.23", "40,512", "3", "-1.75"] in words
-    assert ["64", "0.012", "93.75%", "5", "0.321", "155,763", "2", "recommended"] in words
-    assert lines[-1] == "study mnist in sqlite:///studies.db; trials: 2 complete, 3 pruned"
-
-
-def test_a_batch_size_without_a_finite_accuracy_is_shown_without_infinities() -> None:
-    row = BatchSizeRow(512, 0.1, None, 1, 0.1, 1e5, 1)
-    text = "\n".join(rendered(report_view(dataclasses.replace(REPORT, by_batch_size=[*REPORT.by_batch_size, row]))))
-    assert "inf" not in text
-    assert "nan" not in text
-
-
 def test_trials_are_a_row_each_whatever_became_of_them() -> None:
     waiting = record(2, state="waiting", batch_size=None, learning_rate=None, value=None, epochs=[])
     lines = rendered(trials_table([record(0), waiting, record(3, state="pruned", value=None, note="out of memory")]))
@@ -120,13 +70,6 @@ def test_a_long_note_does_not_cut_the_figures() -> None:
     assert lines[1].split()[:8] == ["3", "fail", "64", "0.01", "90.00%", "0.2500", "1", "2.00"]
     assert "the worker" in lines[1]
     assert "last words" not in "\n".join(lines)
-
-
-def test_names_with_brackets_are_shown_as_they_are() -> None:
-    lines = rendered(report_view(dataclasses.replace(REPORT, study="a [bold] name")))
-    assert lines[-1].startswith("study a [bold] name in")
-    (line,) = rendered(trials_table([record(0, note="list [0] is empty")]))[1:]
-    assert line.endswith("list [0] is empty")
 
 
 def test_the_study_the_machine_and_the_engine_are_a_line_each() -> None:

@@ -1,0 +1,234 @@
+"""What the evidence says in the end: for every batch size the best learning rate, its worth, and how sure that is.
+
+The posterior of the whole grid of batch sizes and rates is asked, never the luckiest trial: of many noisy values the
+highest is too high, and the more trials, the more so (the winner's curse). What is advised is the configuration that is
+expected best among those that were trained to the end, because nobody should stake days on one that never was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optimizer.search.cube import Cube
+from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace, powers_of_two
+from optimizer.search.surrogate import Surrogate
+from optimizer.search.threads import on_one_thread
+from optimizer.search.trials import Trial, observed, rotation
+
+FloatArray = npt.NDArray[np.float64]
+
+RATES = 33
+"""Learning rates of the grid, log-spaced; those that were trained are added."""
+
+LEVELS = (0.05, 0.15865, 0.5, 0.84135, 0.95)
+"""A 90 % interval, one standard error to both sides of the middle, and the middle."""
+
+OWN = 0.5
+"""The part of what looks like luck from run to run that is taken for the configuration's own: with one run of each, the
+two cannot be told apart; intervals without it hold the truth in half the studies of `tests/benchmarks/answer.py`."""
+
+MAY_BE_BETTER = 0.05
+"""A batch size is told apart from the best once it is less likely than this to be better."""
+
+MOST_RUNS = 200
+"""More runs than this would not be made: the difference is too small to matter."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a configuration is worth: the final value of a run of it, run-to-run luck left out.
+
+    Attributes:
+        batch_size, learning_rate, extra: the configuration.
+        mean: the median of the posterior, in the units of the values.
+        low, high: its 90 % interval.
+        standard_error: half the interval that holds 68 %.
+        chance_best: probability to be better than the best configuration; 0.5 for that one itself.
+        seconds: of one whole run.
+        runs: trials of this batch size with at least one epoch.
+        trial: the number of the trial of this configuration; -1 where there is none.
+    """
+
+    batch_size: int
+    learning_rate: float
+    extra: Mapping[str, Any]
+    mean: float
+    low: float
+    high: float
+    standard_error: float
+    chance_best: float
+    seconds: float
+    runs: int
+    trial: int
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """A batch size that may well be better than the best one, as far as the data say.
+
+    Attributes:
+        chance: that it is.
+        runs: whole runs of it, and as many of the best, that would tell the two apart; None where far too many would,
+            because they hardly differ.
+        seconds: of all these runs.
+    """
+
+    batch_size: int
+    chance: float
+    runs: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to use, and what else would do.
+
+    Attributes:
+        best: the configuration to use.
+        complete: whether it was trained to its end; else no trial was.
+        by_batch_size: the best configuration of each batch size that fits, ascending.
+        tolerance: what counts as equally good, in the units of the values.
+        as_good: batch sizes whose best is within tolerance of the best, both at one standard error down, ascending;
+            that of `best` is one of them.
+        fastest: of these the one whose run takes least.
+        undecided: what the data cannot tell apart from the best, ascending.
+        run_sd: standard deviation of one run's final value around its configuration's worth.
+    """
+
+    best: Estimate
+    complete: bool
+    by_batch_size: list[Estimate]
+    tolerance: float
+    as_good: list[int]
+    fastest: Estimate
+    undecided: list[Undecided]
+    run_sd: float
+
+    def at(self, batch_size: int) -> Estimate | None:
+        """The best configuration of a batch size."""
+        return next((row for row in self.by_batch_size if row.batch_size == batch_size), None)
+
+
+@on_one_thread
+def advise(
+    trials: Sequence[Trial],
+    space: SearchSpace,
+    *,
+    max_epochs: int,
+    sign: float,
+    seconds_per_epoch: Callable[[int], float],
+    max_batch_size: int | None = None,
+    tolerance: float | None = None,
+) -> Advice | None:
+    """What follows from the trials of a study.
+
+    Args:
+        trials: in any state, by number.
+        space: what may be used.
+        max_epochs: of a whole trial.
+        sign: 1 where larger values are better, -1 where smaller ones are.
+        seconds_per_epoch: batch size -> seconds, on the machine that is advised.
+        max_batch_size: what that machine holds, in examples; None for no limit.
+        tolerance: what counts as equally good, in the units of the values; None for one standard error of the best.
+
+    Returns:
+        None where no value was seen, or nothing that was tried fits.
+    """
+    cube = Cube(space.distributions())
+    curves = observed(trials, cube, max_epochs=max_epochs, sign=sign)
+    if curves is None:
+        return None
+    surrogate = Surrogate(curves, rotation=rotation(space, cube))
+
+    def fits(batch_size: int) -> bool:
+        return max_batch_size is None or batch_size <= max_batch_size
+
+    seen = [trial for trial in trials if trial.curve and trial.state != "infeasible" and fits(trial.batch_size)]
+    complete = [trial for trial in seen if trial.state == "complete"]
+    candidates = complete or seen
+    if not candidates:
+        return None
+    worth = surrogate.quantiles(*surrogate.at_end(cube.encode(trial.params for trial in candidates)), [0.5])[0]
+    chosen = candidates[int(worth.argmax())]
+    point = cube.encode([chosen.params])
+
+    def sure(row: Estimate) -> float:
+        """Worth at one standard error down: what nobody tried may be anything, and that is no reason to advise it."""
+        return sign * row.mean - row.standard_error
+
+    def estimates(configurations: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[Estimate]:
+        points = cube.encode(configurations)
+        values = sign * surrogate.quantiles(*surrogate.at_end(points, own=OWN), LEVELS)
+        chances = surrogate.chance_ahead(points, point)
+        found = []
+        for configuration, value, chance, number in zip(configurations, values.T, chances, numbers, strict=True):
+            low, lower, mean, upper, high = sorted(value.tolist())
+            size = configuration[BATCH_SIZE]
+            found.append(
+                Estimate(
+                    batch_size=size,
+                    learning_rate=configuration[LEARNING_RATE],
+                    extra={name: configuration[name] for name in space.extra},
+                    mean=mean,
+                    low=low,
+                    high=high,
+                    standard_error=(upper - lower) / 2,
+                    chance_best=float(chance),
+                    seconds=seconds_per_epoch(size) * max_epochs,
+                    runs=sum(trial.batch_size == size for trial in seen),
+                    trial=number,
+                )
+            )
+        return found
+
+    best = estimates([chosen.params], [chosen.trial])[0]
+    rows = []
+    for size in _sizes(space, seen):
+        if not fits(size):
+            continue
+        if size == best.batch_size:
+            rows.append(best)
+            continue
+        rates = space.grid_learning_rates(RATES).tolist()
+        same = [trial for trial in candidates if trial.batch_size == size]
+        configurations = [{**chosen.extra, BATCH_SIZE: size, LEARNING_RATE: rate} for rate in rates]
+        configurations += [trial.params for trial in same]
+        found = estimates(configurations, [-1] * len(rates) + [trial.trial for trial in same])
+        rows.append(max(found, key=sure))
+    margin = best.standard_error if tolerance is None else tolerance
+    good = [row for row in rows if row is best or sure(best) - sure(row) <= margin]
+    rivals = [row for row in rows if row is not best and row.chance_best > MAY_BE_BETTER]
+    run_sd = surrogate.run_sd(point)
+    return Advice(
+        best=best,
+        complete=bool(complete),
+        by_batch_size=rows,
+        tolerance=margin,
+        as_good=[row.batch_size for row in good],
+        fastest=min(good, key=lambda row: row.seconds),
+        undecided=[_undecided(row, best, run_sd) for row in rivals],
+        run_sd=run_sd,
+    )
+
+
+def _sizes(space: SearchSpace, seen: Sequence[Trial]) -> list[int]:
+    """The batch sizes of the table: the ladder; of a whole integer range its powers of two, and those trained."""
+    if isinstance(space.batch_size, list):
+        return list(space.batch_size)
+    return sorted({*powers_of_two(space.smallest, space.largest), *(trial.batch_size for trial in seen)})
+
+
+def _undecided(row: Estimate, best: Estimate, run_sd: float) -> Undecided:
+    """How many runs of each it takes until the gap is 1.645 standard errors of the difference of their means."""
+    gap = abs(best.mean - row.mean)
+    runs = math.inf if gap <= 0 else 2 * (1.645 * run_sd / gap) ** 2
+    if runs > MOST_RUNS:
+        return Undecided(row.batch_size, row.chance_best, None, None)
+    count = max(1, math.ceil(runs))
+    return Undecided(row.batch_size, row.chance_best, count, count * (row.seconds + best.seconds))
