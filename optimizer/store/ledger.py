@@ -8,6 +8,7 @@ what fails for a reason that passes is done again (`transactions.py`).
 from __future__ import annotations
 
 import math
+import random
 import statistics
 import time
 import uuid
@@ -38,8 +39,8 @@ ELAPSED = "elapsed_seconds"
 ENGINES = "engines"
 """User attribute of a study: the engine chosen on each machine, by the machine's fingerprint."""
 
-TURN_PAUSE_S = 0.01
-"""Between two looks at whose turn it is; a turn takes some hundredths of a second."""
+TURN_PAUSE_S = 0.03
+"""Between two looks at whose turn it is, in the mean; a turn takes some hundredths of a second."""
 
 T = TypeVar("T")
 
@@ -95,7 +96,7 @@ class Ledger:
         until, mine = time.monotonic() + patience, self._again(self._turns.take)
         while not mine and time.monotonic() < until:
             self.transactions.check()
-            time.sleep(TURN_PAUSE_S)
+            time.sleep(random.uniform(0.5, 1.5) * TURN_PAUSE_S)
             mine = self._again(self._turns.take)
         try:
             yield mine

@@ -97,8 +97,12 @@ class Turns:
         table, mine = turns_table, {"owner": self._owner, "expires_at": database_clock() + self._seconds}
         free = sa.or_(table.c.expires_at < database_clock(), table.c.owner == self._owner)
         with self._engine.connect() as connection:
-            holder = connection.execute(sa.select(table.c.owner).where(table.c.study_id == self._study_id)).scalar()
-        if holder is not None and holder != self._owner and is_dead(holder):
+            # Most looks find that it is another's turn; they write nothing, and stand in no writer's way.
+            query = sa.select(table.c.owner, free).where(table.c.study_id == self._study_id)
+            holder, is_free = connection.execute(query).one_or_none() or (None, True)
+        if holder is not None and not is_free:
+            if not is_dead(holder):
+                return False
             with self._engine.begin() as connection:
                 connection.execute(table.delete().where(table.c.study_id == self._study_id, table.c.owner == holder))
             holder = None
