@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from rich.console import Console
 
-from optimizer.commands import doctor_command, export_command, merge_command, print_json, storage_option, study_option
+from optimizer.commands import COMMANDS, print_json, ray_options, storage_option, study_option
 from optimizer.errors import BatchoptError, TaskFailed
 from optimizer.options import (
     AUTO_SEARCH,
@@ -68,9 +68,8 @@ def batchopt() -> None:
     """Look at studies of batch size and learning rate."""
 
 
-batchopt.add_command(export_command)
-batchopt.add_command(merge_command)
-batchopt.add_command(doctor_command)
+for moving in COMMANDS:
+    batchopt.add_command(moving)
 
 
 @batchopt.command("list")
@@ -197,6 +196,7 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
     )
     @click.option("--checkpoint-limit", metavar="64MB", help="States of trials above this are kept in files.")
     @click.option("--checkpoints", metavar="PATH|URL", help="Where those are.  [default: beside the database]")
+    @ray_options
     @click.option("--no-pruning", is_flag=True, help="Train every trial to its last epoch.")
     @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and stop.")
     @click.option("--quiet", is_flag=True, help="No progress, only the report.")

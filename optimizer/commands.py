@@ -31,6 +31,17 @@ def study_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--study", help="Name of the study; may be left out where there is only one.")(command)
 
 
+def ray_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Where workers are to sit, other than on this machine."""
+    for option in (
+        click.option("--ray-gpus", type=float, help="Each worker's GPUs there.  [default: one, if there are any]"),
+        click.option("--ray-cpus", type=float, help="Each worker's CPUs there.  [default: its part of a node]"),
+        click.option("--ray", metavar="auto|ADDRESS|local", help="Train on the nodes of a Ray cluster."),
+    ):
+        command = option(command)
+    return command
+
+
 def print_json(document: Any) -> None:
     """Print one JSON document."""
     click.echo(json.dumps(document, indent=2, allow_nan=False))
@@ -110,3 +121,7 @@ def _print_transferred(done: Transferred, *, as_json: bool) -> None:
         for conflict in study["conflicts"]:
             click.echo(f"conflict: {conflict}")
     click.echo(f"in       {done.to}")
+
+
+COMMANDS = (export_command, merge_command, doctor_command)
+"""Those of this module."""

@@ -45,6 +45,9 @@ class Options:
         memory_limit: bytes of device memory that training may use; all there is where None.
         probe: whether the machine may be measured; else what was recorded is used.
         share: whether a GPU may be shared, with other studies or by several workers.
+        ray: train in a Ray cluster: `auto`, an address, or `local` for one that is started on this machine.
+        ray_cpus, ray_gpus: what each worker gets there; None for a GPU and its part of the node's cores where there are
+            GPUs, or else for a node.
         lease: seconds after which a trial that its process does not speak of is another's to take over.
         checkpoint_limit: bytes above which the state of an unfinished trial is kept in a file.
         checkpoints: the folder of such files, a path or an fsspec URL; beside an SQLite database where None.
@@ -64,6 +67,9 @@ class Options:
     memory_limit: int | None = None
     probe: bool = True
     share: bool = False
+    ray: str | None = None
+    ray_cpus: float | None = None
+    ray_gpus: float | None = None
     lease: float = LEASE_SECONDS
     checkpoint_limit: int = CHECKPOINT_LIMIT
     checkpoints: str | None = None
@@ -85,7 +91,15 @@ class Options:
             at_least_one("--train-examples", self.train_examples)
         if not MIN_LEASE_SECONDS <= self.lease < math.inf:
             raise InvalidInput(f"--lease {self.lease:g}: give at least {MIN_LEASE_SECONDS:g} seconds.")
-        gpu_indices(self.device)
+        for name, amount in (("--ray-cpus", self.ray_cpus), ("--ray-gpus", self.ray_gpus)):
+            if amount is not None and not 0 <= amount < math.inf:
+                raise InvalidInput(f"{name} {amount:g}: give a number from 0.")
+            if amount is not None and self.ray is None:
+                raise InvalidInput(f"{name} is for --ray.")
+        if gpu_indices(self.device) and self.ray is not None:
+            raise InvalidInput(
+                f"--device {self.device}: with --ray the cluster gives out GPUs. Write gpu, cpu or auto."
+            )
 
 
 @dataclass(frozen=True)

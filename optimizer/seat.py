@@ -100,9 +100,12 @@ class Seat:
 
     def has_company(self, seats: Sequence[Seat]) -> bool:
         """Whether another worker uses the same device; the cores of one processor share its memory and clock."""
-        mine = self.worker.setup.device
-        cpu = self.ready is None or self.ready.machine.kind == "cpu"
-        return any(cpu or other.worker.setup.device == mine for other in seats if other is not self)
+        mine, on_gpu = self.worker, self.ready is not None and self.ready.machine.kind == "gpu"
+        if on_gpu and mine.setup.cluster is not None:
+            # A cluster gives each its own.
+            return False
+        others = [other.worker for other in seats if other is not self and other.worker.node == mine.node]
+        return any(not on_gpu or other.setup.device == mine.setup.device for other in others)
 
 
 def as_error(failed: Failed) -> errors.BatchoptError:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from optimizer.capacity import Capacity
+from optimizer.cluster import LOCAL
 from optimizer.errors import DeviceError, InvalidInput
 from optimizer.options import Budget, Options
 from optimizer.probing import OutOfMemory, TooSmall, await_ready, least_limit, probe, too_small
@@ -15,7 +16,7 @@ from optimizer.seat import Seat
 from optimizer.signals import Interruption
 from optimizer.training.client import Worker
 from optimizer.training.machine import core_shares, gpu_indices
-from optimizer.training.messages import EngineName, Ready, Setup
+from optimizer.training.messages import ClusterShare, EngineName, Ready, Setup
 from optimizer.training.task import Goal, Task
 
 UNBOUNDED_TRIALS = 100
@@ -30,8 +31,9 @@ def first_setup(
     goal: Goal,
     budget: Budget,
     known_engines: Mapping[str, EngineName],
+    cluster: ClusterShare | None = None,
 ) -> Setup:
-    """What the first worker is told."""
+    """What the first worker is told; `cluster` where it is to sit in one."""
     _, rate = space.from_unit([0.5, 0.5])
     indices = gpu_indices(options.device)
     trials = budget.trials or UNBOUNDED_TRIALS
@@ -40,13 +42,14 @@ def first_setup(
         data_path=options.data,
         train_examples=options.train_examples,
         device=f"gpu:{indices[0]}" if indices else options.device,
-        cores=core_shares(options.workers)[0] if options.workers and options.workers > 1 else None,
+        cores=_core_shares(options)[0],
         engine=options.engine,
         learning_rate=rate,
         extra=space.middle_of_extra(),
         known_engines=dict(known_engines),
         memory_limit=options.memory_limit,
         share=options.share,
+        cluster=cluster,
         batch_sizes=min(trials, len(space.grid_batch_sizes())),
         epochs=trials * goal.epochs,
     )
@@ -55,16 +58,17 @@ def first_setup(
 def further_seats(first: Seat, options: Options) -> list[Seat]:
     """The other workers, started; they take the engine that the first one chose.
 
-    On GPUs one worker sits on each. On a processor each gets its share of the cores.
+    On GPUs one worker sits on each. On a processor each gets its share of the cores. In a cluster Ray seats them.
 
     Raises:
         InvalidInput: more workers than GPUs, which would share them.
     """
     assert first.ready is not None
     machine, setup = first.ready.machine, dataclasses.replace(first.worker.setup, engine=first.ready.engine)
+    if setup.cluster is not None and (machine.kind == "gpu" or options.ray != LOCAL):
+        return [Seat(Worker(setup)) for _ in range(1, setup.cluster.workers)]
     if machine.kind == "cpu":
-        shares = core_shares(options.workers or 1)[1:]
-        return [Seat(Worker(dataclasses.replace(setup, cores=share))) for share in shares]
+        return [Seat(Worker(dataclasses.replace(setup, cores=share))) for share in _core_shares(options)[1:]]
     indices = gpu_indices(options.device) or tuple(range(machine.gpus))
     count = options.workers or len(indices)
     if count > len(indices) and not options.share:
@@ -78,6 +82,14 @@ def further_seats(first: Seat, options: Options) -> list[Seat]:
         Seat(Worker(dataclasses.replace(setup, device=f"gpu:{indices[number % len(indices)]}")))
         for number in range(1, count)
     ]
+
+
+def _core_shares(options: Options) -> list[tuple[int, ...] | None]:
+    """Each worker's own cores of this machine; None where it has them all, or is to sit on another one."""
+    count = options.workers or 1
+    if count == 1 or options.ray not in (None, LOCAL):
+        return [None] * count
+    return list(core_shares(count))
 
 
 def seated(setup: Setup, *, smallest: int, interruption: Interruption, listener: Listener) -> Seat:

@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from optimizer.capacity import Capacity
+from optimizer.cluster import joined
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound
 from optimizer.loop import Loop
 from optimizer.options import AUTO_SEARCH, DEFAULT_SEED, Budget, Configuration, Options
@@ -28,7 +29,7 @@ from optimizer.store.making import found_or_made, stamp_if_unmade, unmade
 from optimizer.store.measurements import Measurements, measured_on
 from optimizer.store.stamp import Stamp, check_program, check_question, check_seed
 from optimizer.store.transactions import Transactions
-from optimizer.training.messages import EngineName, Ready
+from optimizer.training.messages import ClusterShare, EngineName, Ready
 from optimizer.training.task import Goal, Task
 from optimizer.tries import check_held, check_tries
 
@@ -118,8 +119,9 @@ class Study:
         from optimizer.searches import make_search
 
         budget = budget or Budget()
-        with Interruption() as interruption:
-            seat, plan, capacity = self._prepare(budget, tries, listener, interruption, probing=True)
+        # Ray sets a handler of SIGTERM; ours comes after it.
+        with joined(self.options) as cluster, Interruption() as interruption:
+            seat, plan, capacity = self._prepare(budget, tries, listener, interruption, cluster, probing=True)
             try:
                 ledger, stamp = self._open(plan.stamp, listener, interruption)
                 seats = [seat, *further_seats(seat, self.options)]
@@ -163,8 +165,8 @@ class Study:
         Raises:
             BatchoptError: as `run`.
         """
-        with Interruption() as interruption:
-            seat, plan, _ = self._prepare(budget or Budget(), tries, listener, interruption, probing=False)
+        with joined(self.options) as cluster, Interruption() as interruption:
+            seat, plan, _ = self._prepare(budget or Budget(), tries, listener, interruption, cluster, probing=False)
             seat.worker.kill()
         return plan
 
@@ -182,6 +184,7 @@ class Study:
         tries: Sequence[Configuration],
         listener: Listener,
         interruption: Interruption,
+        cluster: ClusterShare | None,
         *,
         probing: bool,
     ) -> tuple[Seat, Plan, Capacity]:
@@ -201,6 +204,7 @@ class Study:
             goal=self.goal,
             budget=budget,
             known_engines=found.engines if found else {},
+            cluster=cluster,
         )
         seat = seated(setup, smallest=early.smallest, interruption=interruption, listener=listener)
         ready = seat.ready

@@ -25,6 +25,7 @@ FLOORS = {
     "shared_study": 4,
     "loop": 4,
     "probing": 4,
+    "cluster": 4,
     "seating": 5,
     "searches": 5,
     "questions": 5,

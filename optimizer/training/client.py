@@ -1,4 +1,8 @@
-"""A worker as seen from the study's process: start it, talk to it, notice its death. No TensorFlow here."""
+"""A worker as seen from the study's process: start it, talk to it, notice its death. No TensorFlow here.
+
+It is a child process, or one on whatever node of a Ray cluster has room for it (`ray_actor.py`); either way there is a
+socket to it, and the same worker at its other end.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import sys
 import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cloudpickle
 
@@ -41,49 +45,69 @@ class Died(Exception):
     def __init__(self, exit_code: int, log: str, *, kernel_killed: bool = False) -> None:
         how = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
         super().__init__(f"the worker ended by {how}" + (f"; its last words:\n{log}" if log else ""))
+        self.log = log
+        self.kernel_killed = kernel_killed
         self.exit_code = exit_code
         self.killed = exit_code == -signal.SIGKILL
         self.out_of_memory = (self.killed and kernel_killed) or any(text in log for text in OUT_OF_MEMORY_WORDS)
 
 
-class Worker:
-    """One worker process and the connection to it.
+class Lost(Died):
+    """The worker is gone with its node, or was ended by the cluster; nobody can say how."""
 
-    It has a session of its own, so that Ctrl-C on the terminal reaches the study alone, which decides what to do.
+    def __init__(self, reason: str, *, out_of_memory: bool = False) -> None:
+        Exception.__init__(self, f"the worker was lost: {reason}")
+        self.exit_code = -1
+        self.killed = False
+        self.out_of_memory = out_of_memory
+
+
+class Host(Protocol):
+    """Where a worker runs.
+
+    Attributes:
+        connection: to the worker.
+        node: the node of a cluster; empty for this machine.
     """
 
+    connection: Connection[Any, Any]
+    node: str
+
+    @property
+    def pid(self) -> int:
+        """The worker's process number there."""
+
+    def death(self) -> Died:
+        """How the worker came to its end; waits for it."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+class Worker:
+    """One worker process and the connection to it."""
+
     def __init__(self, setup: Setup) -> None:
-        ours, theirs = socket.socketpair()
-        self._kills_before = out_of_memory_kills()
-        # TensorFlow leaves files of its own behind when it is killed; they go with this folder.
-        self._folder = tempfile.TemporaryDirectory(prefix="batchopt-worker-", ignore_cleanup_errors=True)
-        self._log = Path(self._folder.name, "log")
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "TMPDIR": self._folder.name,
-            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
-        }
-        if setup.device == "cpu":
-            environment["CUDA_VISIBLE_DEVICES"] = "-1"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "optimizer.training.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
-        theirs.close()
-        self.connection: Connection[Any, Any] = Connection(ours.detach())
+        self._host: Host
+        if setup.cluster is None:
+            self._host = ChildProcess(setup.device)
+        else:
+            from optimizer.training.ray_actor import RayActor
+
+            self._host = RayActor(setup.device, setup.cluster)
+        self.connection = self._host.connection
         self.setup = setup
         self.send(setup)
 
     @property
     def pid(self) -> int:
-        """The process's number."""
-        return self._process.pid
+        """The process's number, on its node."""
+        return self._host.pid
+
+    @property
+    def node(self) -> str:
+        """Where it runs: the node of a cluster; empty for this machine."""
+        return self._host.node
 
     def send(self, request: Request) -> None:
         """Ask; functions of the user's script travel by value. A dead worker is noticed by `receive`."""
@@ -99,13 +123,59 @@ class Worker:
         try:
             answer: Answer = self.connection.recv()
         except (EOFError, ConnectionResetError, OSError):
-            code = self._process.wait()
-            kernel_killed = out_of_memory_kills() > self._kills_before
-            raise Died(code, self._last_words(), kernel_killed=kernel_killed) from None
+            raise self._host.death() from None
         return answer
 
     def kill(self) -> None:
         """End the process at once, whatever it is doing."""
+        self._host.kill()
+
+
+class ChildProcess:
+    """A worker process of this machine.
+
+    It has a session of its own, so that Ctrl-C on the terminal reaches the study alone, which decides what to do.
+    """
+
+    node = ""
+
+    def __init__(self, device: str) -> None:
+        ours, theirs = socket.socketpair()
+        self._kills_before = out_of_memory_kills()
+        # TensorFlow leaves files of its own behind when it is killed; they go with this folder.
+        self._folder = tempfile.TemporaryDirectory(prefix="batchopt-worker-", ignore_cleanup_errors=True)
+        self._log = Path(self._folder.name, "log")
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "TMPDIR": self._folder.name,
+            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+        }
+        if device == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = "-1"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "optimizer.training.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        theirs.close()
+        self.connection: Connection[Any, Any] = Connection(ours.detach())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def death(self) -> Died:
+        """How the process came to its end; waits for it."""
+        code = self._process.wait()
+        return Died(code, self._last_words(), kernel_killed=out_of_memory_kills() > self._kills_before)
+
+    def kill(self) -> None:
+        """End the process at once."""
         self._process.kill()
         self._process.wait()
         self.connection.close()

@@ -52,6 +52,20 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class ClusterShare:
+    """What each worker gets of a Ray cluster.
+
+    Attributes:
+        cpus, gpus: as Ray counts them.
+        workers: how many such workers there is room for.
+    """
+
+    cpus: float
+    gpus: float
+    workers: int
+
+
+@dataclass(frozen=True)
 class Setup:
     """What to train, on what.
 
@@ -67,6 +81,7 @@ class Setup:
         memory_limit: bytes of device memory that training may use; all there is where None.
         hold_data: whether the data may be held on the device; else it is streamed from the host.
         share: whether a GPU may be shared with other studies.
+        cluster: start the worker in a Ray cluster, with so much of it; on this machine where None.
         batch_sizes, epochs: how many of each the study is likely to train, to weigh compilation against speed.
     """
 
@@ -82,6 +97,7 @@ class Setup:
     memory_limit: int | None = None
     hold_data: bool = True
     share: bool = False
+    cluster: ClusterShare | None = None
     batch_sizes: int = 10
     epochs: int = 100
 

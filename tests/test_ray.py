@@ -1,0 +1,136 @@
+"""A study whose workers are a Ray cluster's: what dies there is taken up again; what cannot be is said in a line."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+from servers import missing
+
+from optimizer.errors import InvalidInput, StorageError
+from optimizer.options import Options
+from optimizer.report.reading import read_study
+from optimizer.store.doctor import examine
+
+SCRIPT = [sys.executable, str(Path(__file__).parents[1] / "studies" / "mnist.py")]
+SMALL = (
+    "--device cpu --train-examples 20000 --epochs 8 --trials 1 --batch-sizes 8 --search random --no-pruning --no-probe"
+)
+PATIENCE_S = 120
+
+T = TypeVar("T")
+
+
+@pytest.fixture(autouse=True)
+def ray_is_installed() -> None:
+    if find_spec("ray") is None:
+        missing("Ray is not installed")
+
+
+def wait_for(look: Callable[[], T]) -> T:
+    """What is looked for, as soon as it is there."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        if found := look():
+            return found
+        time.sleep(0.5)
+    raise TimeoutError(look)
+
+
+@contextmanager
+def study(storage: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    command = [*SCRIPT, *SMALL.split(), "--storage", str(storage), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            for left in (
+                [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+            ):
+                left.kill()
+
+
+def epochs_of(storage: Path) -> int:
+    try:
+        return sum(len(trial.epochs) for trial in read_study(str(storage)))
+    except StorageError:
+        return 0
+
+
+def process_of(study: subprocess.Popen[str], word: str) -> psutil.Process | None:
+    """The process below a study's whose command line has that word."""
+    for process in psutil.Process(study.pid).children(recursive=True):
+        try:
+            if word in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def test_what_is_killed_is_taken_up_again_and_an_interrupted_study_goes_on_without_the_cluster(tmp_path: Path) -> None:
+    storage = tmp_path / "studies.db"
+    with study(storage, "--ray", "local") as process:
+        for word in ("optimizer.training.worker", "ray::Bridge", ""):
+            before = epochs_of(storage)
+            wait_for(lambda before=before: epochs_of(storage) > before)  # type: ignore[misc]
+            if word:
+                victim = process_of(process, word)
+                assert victim is not None
+                victim.kill()
+        below = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "the worker ended by signal SIGKILL" in output, output
+    assert "the worker was lost: " in output, output
+    _, left = psutil.wait_procs(below, timeout=20)
+    assert [child.cmdline() for child in left] == []
+    assert [trial.state for trial in read_study(str(storage))] == ["running"]
+    with study(storage) as process:
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, output
+    (trial,) = read_study(str(storage))
+    assert (trial.number, trial.state, [epoch["epoch"] for epoch in trial.epochs]) == (0, "complete", list(range(1, 9)))
+    assert examine(str(storage)).findings == []
+
+
+def test_what_a_cluster_cannot_give_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    for options, said in {
+        ("--ray", "local", "--ray-cpus", "4096"): "--ray local: no node has 4096 CPUs and 0 GPUs for a worker",
+        ("--ray", "127.0.0.1:9"): "--ray 127.0.0.1:9: no Ray cluster answers there",
+        ("--ray", "auto"): "--ray auto: no Ray cluster answers there",
+        ("--ray", "ray://head:10001"): "--ray ray://head:10001: write auto, local, or the cluster's address",
+    }.items():
+        done = subprocess.run(
+            [*SCRIPT, *SMALL.split(), "--storage", str(tmp_path / "new.db"), *options],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ray_cpus": 2.0}, "--ray-cpus is for --ray"),
+        ({"ray": "local", "ray_gpus": -1.0}, "--ray-gpus -1: give a number from 0"),
+        ({"ray": "auto", "device": "gpu:0"}, "with --ray the cluster gives out GPUs"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        Options(**options)  # type: ignore[arg-type]
