@@ -116,16 +116,7 @@ class Checkpoints:
             row = connection.execute(query).first()
         if row is None:
             return None
-        content = row.content
-        if row.location:
-            try:
-                files, path = file_system(row.location)
-                content = files.cat_file(path)
-            except (OSError, InvalidInput) as error:
-                raise DamagedCheckpoint(f"{row.location} cannot be read: {error}") from None
-        if hashlib.sha256(content).hexdigest() != row.sha256:
-            raise DamagedCheckpoint("its SHA-256 is not the one that was written with it")
-        return row.epoch, content
+        return row.epoch, content_of(row.content, row.sha256, row.location)
 
     def _forget_file(self, connection: sa.Connection, trial_id: int, but: str | None = None) -> None:
         table = checkpoints_table
@@ -140,6 +131,23 @@ class Checkpoints:
         with self._engine.connect() as connection:
             packet = connection.execute(sa.text("SELECT @@max_allowed_packet")).scalar_one()
         return size < MYSQL_PACKET_SHARE * int(packet)
+
+
+def content_of(content: bytes, sha256: str, location: str | None) -> bytes:
+    """The bytes of a checkpoint, given the columns of its row.
+
+    Raises:
+        DamagedCheckpoint: they are not those that were written, or their file is not there.
+    """
+    if location:
+        try:
+            files, path = file_system(location)
+            content = files.cat_file(path)
+        except (OSError, InvalidInput) as error:
+            raise DamagedCheckpoint(f"{location} cannot be read: {error}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DamagedCheckpoint("its SHA-256 is not the one that was written with it")
+    return content
 
 
 def file_system(location: str) -> tuple[Any, str]:

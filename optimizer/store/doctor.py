@@ -6,7 +6,6 @@ What any session mends by itself is no finding: an unfinished trial without a le
 from __future__ import annotations
 
 import datetime
-import hashlib
 import sqlite3
 import time
 from collections import Counter
@@ -21,8 +20,10 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
 from optimizer.store.access import is_file, path_of, reading, writing
+from optimizer.store.checkpoints import content_of
 from optimizer.store.database import SQLITE_HEAD, open_database, shown, storage_url, untouched
 from optimizer.store.owner import is_dead
+from optimizer.store.records import DamagedCheckpoint
 from optimizer.store.rows import CHECKPOINTS, CURVE, EPOCHS, Rows, StudyRows, TrialRows
 from optimizer.store.tables import (
     SCHEMA_VERSION,
@@ -261,10 +262,12 @@ def _of_trial(study: StudyRows, trial: TrialRows, storage: str) -> Iterator[Find
             "Restore them with batchopt merge from a copy that has them; without them the trial still counts.",
         )
     for row in trial.rows[CHECKPOINTS]:
-        if not row.get("location") and hashlib.sha256(row["content"]).hexdigest() != row["sha256"]:
+        try:
+            content_of(row["content"], row["sha256"], row.get("location"))
+        except DamagedCheckpoint as damage:
             yield Finding(
                 "damaged checkpoint",
-                f"the checkpoint of {where} is not what was written; the trial would start over.",
+                f"the checkpoint of {where} is not what was written ({damage}); the trial would start over.",
                 "It is removed, and the trial starts over when it is taken up.",
                 _deletion(storage, checkpoints_table, [trial.trial_id]),
             )

@@ -206,6 +206,13 @@ class Rows:
             return []
         return [dict(row) for row in self._connection.execute(sa.select(table)).mappings()]
 
+    def set_checkpoints(self, study: StudyRows) -> None:
+        """Make the checkpoints of a study those of its rows, which have the ids of this database."""
+        for trial in study.trials:
+            table = self._tables[CHECKPOINTS]
+            self._connection.execute(table.delete().where(table.c.trial_id == trial.trial_id))
+            self.add_rows(CHECKPOINTS, trial.rows[CHECKPOINTS], trial_id=trial.trial_id)
+
     def has(self, table: str) -> bool:
         """Whether there is such a table."""
         return table in self._there

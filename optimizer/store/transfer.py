@@ -19,10 +19,12 @@ import sqlalchemy as sa
 
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound, StudyNotFound
 from optimizer.store.access import is_file, path_of, reading, same_place, writing
+from optimizer.store.checkpoints import content_of
 from optimizer.store.database import check_storage, open_database, shown, storage_url
 from optimizer.store.joining import Joined, Progress, join
 from optimizer.store.ledger import ENGINES
 from optimizer.store.measurements import program_fingerprint
+from optimizer.store.records import DamagedCheckpoint
 from optimizer.store.rows import CHECKPOINTS, EPOCHS, NOT_COPIED, Rows, StudyRows, digest
 from optimizer.store.stamp import ATTRIBUTE
 from optimizer.store.tables import machines_table, memory_table, step_times_table
@@ -179,7 +181,11 @@ def _copy_file(source: sa.Connection, file: str, progress: Progress) -> Transfer
         copied = Rows(connection)
         for table in NOT_COPIED:
             copied.clear(table)
-        joined = {name: _all_written(expected.read(name)) for name in expected.names()}
+        joined = {}
+        for name in expected.names():
+            study = portable(expected.read(name))
+            copied.set_checkpoints(study)
+            joined[name] = _all_written(study)
         return _verified(copied, joined, file)
 
 
@@ -192,6 +198,19 @@ def _copy_pages(source: sa.Connection, file: str, progress: Progress = silent) -
 
     with closing(sqlite3.connect(file)) as copy:
         raw.backup(copy, pages=PAGES, progress=say)
+
+
+def portable(study: StudyRows) -> StudyRows:
+    """A study with its large checkpoints in their rows; a checkpoint that cannot be read stays behind."""
+    for trial in study.trials:
+        rows = trial.rows[CHECKPOINTS]
+        for row in [row for row in rows if row.get("location")]:
+            try:
+                row["content"] = content_of(row["content"], row["sha256"], row["location"])
+                row["location"] = None
+            except DamagedCheckpoint:
+                rows.remove(row)
+    return study
 
 
 def _all_written(study: StudyRows) -> Joined:
@@ -208,7 +227,7 @@ def _join_all(storages: Sequence[str], to: str, study: str | None, progress: Pro
             with reading(storage) as source_connection:
                 source = Rows(source_connection)
                 for name in _chosen(source, study):
-                    rows = source.read(name)
+                    rows = portable(source.read(name))
                     join(rows, target, _shown(storage), joined.setdefault(name, Joined(name)), progress)
                     _join_measurements(rows, source, target)
         return _verified(target, joined, to)
