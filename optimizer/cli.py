@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from rich.console import Console
 
-from optimizer.commands import COMMANDS, print_json, ray_options, storage_option, study_option
+from optimizer.answering import report_command
+from optimizer.commands import COMMANDS, console, print_json, ray_options, storage_option, study_option
 from optimizer.errors import BatchoptError, TaskFailed
 from optimizer.options import (
     AUTO_SEARCH,
@@ -28,7 +29,7 @@ from optimizer.options import (
 from optimizer.questions import Question, note, read_question, reference_script
 from optimizer.report.events import Listener, ignore
 from optimizer.report.inspection_view import inspection_view
-from optimizer.report.reading import list_studies, read_report, read_study
+from optimizer.report.reading import list_studies, read_study
 from optimizer.report.report_view import report_view
 from optimizer.report.screen import LiveView, PlainView, opened_lines, seconds, trials_table
 from optimizer.search.optuna_search import SEARCHES
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from optimizer.study import Plan
 
 USAGE_ERROR = 2
-PIPE_WIDTH = 160
-"""Columns of a table that goes to a file or another program."""
 
 
 def run_script(task: Task, space: SearchSpace, goal: Goal) -> NoReturn:
@@ -68,7 +67,7 @@ def batchopt() -> None:
     """Look at studies of batch size and learning rate."""
 
 
-for moving in COMMANDS:
+for moving in (report_command, *COMMANDS):
     batchopt.add_command(moving)
 
 
@@ -84,24 +83,6 @@ def list_command(storage: str, as_json: bool) -> None:
     for study in studies:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(study["trials"].items())) or "no trials"
         click.echo(f"{study['study']}: {shown_goal(Goal(**study['goal']))}; {counts}")
-
-
-@batchopt.command("report")
-@storage_option
-@study_option
-@click.option("--on", metavar="MACHINE", help="For this machine of the study: its code, or a part of its name.")
-@click.option("--tolerance", type=click.FloatRange(min=0), metavar="POINTS", help="Of accuracy, that count as equal.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def report_command(storage: str, study: str | None, on: str | None, tolerance: float | None, as_json: bool) -> None:
-    """Say what a study recommends, from its database alone.
-
-    Where several machines have trained, all trials count, at the seconds that they would have taken on this one.
-    """
-    report = read_report(storage, study, on, tolerance=None if tolerance is None else tolerance / 100)
-    if as_json:
-        print_json(report.describe())
-    else:
-        _console().print(report_view(report))
 
 
 @batchopt.command("trials")
@@ -123,7 +104,7 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
         writer.writeheader()
         writer.writerows(rows)
     else:
-        _console().print(trials_table(trials))
+        console().print(trials_table(trials))
 
 
 @batchopt.command("probe")
@@ -149,7 +130,7 @@ def probe_command(
     if as_json:
         print_json(found)
     else:
-        _console().print(inspection_view(found))
+        console().print(inspection_view(found))
 
 
 def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
@@ -255,9 +236,8 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         if as_json:
             print_json(report.describe())
         else:
-            console = _console()
-            console.print()
-            console.print(report_view(report))
+            click.echo()
+            console().print(report_view(report))
 
     return command
 
@@ -309,12 +289,6 @@ def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
     limits = [f"{left} more trials"] if left is not None else []
     limits += [f"until {seconds(budget.seconds)} have been spent"] if budget.seconds is not None else []
     click.echo(f"would    train {', '.join(limits)}; nothing has been written")
-
-
-def _console() -> Console:
-    """Standard output; where it is not a terminal, wide enough that no table is cut."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def _finish(command: click.Command) -> NoReturn:

@@ -16,6 +16,9 @@ from optimizer.store.transfer import Transferred, export, merge
 FINDINGS = 1
 """Exit code where a database is not as it should be."""
 
+PIPE_WIDTH = 160
+"""Columns of a table that goes to a file or another program."""
+
 DEFAULT_STORAGE = "sqlite:///studies.db"
 
 
@@ -40,6 +43,12 @@ def ray_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def console() -> Console:
+    """Standard output; where it is not a terminal, wide enough that no table is cut."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def print_json(document: Any) -> None:

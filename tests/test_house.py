@@ -33,6 +33,7 @@ FLOORS = {
     "study": 6,
     "inspection": 6,
     "commands": 6,
+    "answering": 7,
     "cli": 7,
 }
 """A module imports only from its own floor and lower ones; `search` and `training` share one and do not meet."""

@@ -9,8 +9,10 @@ from typing import Any
 import optuna
 
 from optimizer.errors import StorageError, StudyNotFound
+from optimizer.report.evidence import Evidence
 from optimizer.report.machines import Place, chosen, machines_of, names_of, place_of
 from optimizer.report.recommendation import MachineAdvice, Report, advise_from, by_batch_size, count_states, recommend
+from optimizer.report.targets import to_target
 from optimizer.store.database import Database, open_database
 from optimizer.store.history import TrialRecord, open_study, read_trials
 from optimizer.store.ledger import ELAPSED, ENGINES
@@ -19,7 +21,12 @@ from optimizer.store.stamp import ATTRIBUTE, Stamp
 
 
 def read_report(
-    storage: str, name: str | None = None, on: str | None = None, *, tolerance: float | None = None
+    storage: str,
+    name: str | None = None,
+    on: str | None = None,
+    *,
+    tolerance: float | None = None,
+    target: float | None = None,
 ) -> Report:
     """What a study has found, for one of its machines.
 
@@ -29,11 +36,24 @@ def read_report(
         on: the machine: the beginning of its fingerprint, or a part of its name. This one where None, if it is in the
             study, or else the study's first.
         tolerance: accuracy that counts as equally good, in 0 to 1; None for one standard error.
+        target: the accuracy that times are told to, in 0 to 1; None for one that half of the batch sizes reached.
 
     Raises:
         StorageError: there is no such database or study.
-        InvalidInput: there is no such machine in the study, or more than one.
+        InvalidInput: `on` is none of the study's machines, or several.
     """
+    return read_evidence(storage, name, on, tolerance=tolerance, target=target).report
+
+
+def read_evidence(
+    storage: str,
+    name: str | None = None,
+    on: str | None = None,
+    *,
+    tolerance: float | None = None,
+    target: float | None = None,
+) -> Evidence:
+    """A report with all that its pictures are made of; arguments and errors as `read_report`."""
     with _reading(storage) as database:
         study, stamp = _stamped(database, name or _only_study(database))
         records = Records(database.engine)
@@ -53,7 +73,7 @@ def read_report(
         advice = advise_from(
             there, stamp.space, max_epochs=stamp.goal.epochs, tolerance=tolerance, max_batch_size=largest
         )
-        return Report(
+        report = Report(
             study=study.study_name,
             goal=stamp.goal.describe(),
             storage=database.url,
@@ -64,7 +84,9 @@ def read_report(
             advice=advice,
             by_batch_size=by_batch_size(there),
             elapsed_seconds=float(study.user_attrs.get(ELAPSED, 0.0)),
+            to_target=to_target(there, target),
         )
+        return Evidence(report, there, stamp.space)
 
 
 def _on(place: Place, trials: Sequence[TrialRecord], stamp: Stamp, tolerance: float | None) -> MachineAdvice:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from optimizer.report.targets import ToTarget
 from optimizer.search.costs import EpochCost
 from optimizer.search.space import SearchSpace
 from optimizer.store.history import TrialRecord, as_trial
@@ -101,6 +102,7 @@ class Report:
         advice: what the posterior says of every batch size; None before the first value.
         elapsed_seconds: wall time of all sessions of the study.
         machines: what is best on each, where there are several.
+        to_target: how soon a validation accuracy was reached; None before the first epoch.
     """
 
     study: str
@@ -113,6 +115,7 @@ class Report:
     by_batch_size: list[BatchSizeRow]
     elapsed_seconds: float
     machines: list[MachineAdvice] = field(default_factory=list)
+    to_target: ToTarget | None = None
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -26,6 +27,8 @@ def report_view(report: Report) -> RenderableType:
     lines += [Text(sentence) for sentence in alternatives(report)]
     if report.by_batch_size:
         lines += ["", batch_size_table(report)]
+    targets = [Text(sentence) for sentence in target_sentences(report)]
+    lines += ["", *targets] if targets else []
     caveats = [Text(sentence) for sentence in doubts(report)]
     lines += ["", *caveats] if caveats else []
     if report.machines:
@@ -107,18 +110,48 @@ def doubts(report: Report) -> list[str]:
     return said
 
 
+def target_sentences(report: Report) -> list[str]:
+    """How soon the target was reached, and what the steps to it follow."""
+    found = report.to_target
+    if found is None:
+        return []
+    if not found.reached:
+        nearest = "" if found.nearest is None else f"; the nearest came to {found.nearest:.2%}"
+        return [f"No trial reached {found.target:.1%}{nearest}."]
+    soonest = min(found.reached, key=lambda row: row.seconds)
+    said = [
+        f"Soonest at {found.target:.1%}: batch size {soonest.batch_size} with learning rate "
+        f"{soonest.learning_rate:.2g}, {seconds(soonest.seconds)} of training, {soonest.epochs:.2g} epochs."
+    ]
+    law = found.law
+    if law is None:
+        return [*said, "Too few batch sizes got there, or their steps do not level off, to fit the law of steps."]
+    if not law.followed:
+        return [*said, f"The steps to it do not follow the law of steps: one batch size is off by {law.worst:.0%}."]
+    return [
+        *said,
+        f"The steps to it fall as {law.min_steps:.3g} (1 + {law.critical_batch_size:.3g} / batch size); the critical "
+        f"batch size is {law.low:.3g} to {law.high:.3g} as any one measurement is left out.",
+    ]
+
+
+COLUMNS = ("batch size", "best rate", "expected", "90 % interval", "", "s/trial", "examples/s", "trials", "")
+
+
 def batch_size_table(report: Report) -> Table:
     """A row for each batch size that was trained; the recommended one is marked."""
+    names, rows = table_cells(report)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("batch size", "best rate", "expected", "90 % interval"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for name in ("s/trial", "examples/s", "trials"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for row in report.by_batch_size:
-        table.add_row(*_cells(report, row), style="bold green" if _recommended(report, row) else "")
+    for name in names:
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for cells, marked in rows:
+        table.add_row(*cells, style="bold green" if marked else "")
     return table
+
+
+def table_cells(report: Report) -> tuple[Sequence[str], list[tuple[list[str], bool]]]:
+    """The names of the columns, and the rows: their cells, and whether it is the recommended one."""
+    return COLUMNS, [(_cells(report, row), _recommended(report, row)) for row in report.by_batch_size]
 
 
 def _cells(report: Report, row: BatchSizeRow) -> list[str]:

@@ -7,6 +7,8 @@ the machine. All functions take numbers or arrays and work elementwise.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,6 +22,13 @@ ScalingRule = Literal["linear", "sqrt", "none"]
 SCALING_EXPONENTS: dict[ScalingRule, float] = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
 """a in `rate ~ batch size ** a`: linear for SGD (Goyal et al. 2017, arXiv:1706.02677), square root for Adam (Malladi
 et al. 2022, arXiv:2205.10287). Adam's best rate can fall again at large batches (arXiv:2405.14578): a prior, no law."""
+
+
+ROUNDING = 1e-6
+"""Of the steps at the largest batch size: a least number below this is nothing but rounding."""
+
+FOLLOWED = 1 / 3
+"""Measurements farther than this from a law, in parts of it, are said not to follow it."""
 
 
 def scaled_learning_rate(
@@ -64,6 +73,67 @@ def steps_to_target(batch_size: npt.ArrayLike, *, min_steps: float, critical_bat
     Source: McCandlish et al. 2018, arXiv:1812.06162, equation 2.11.
     """
     return np.asarray(min_steps * (1.0 + critical_batch_size / _positive(batch_size, "batch_size")))
+
+
+@dataclass(frozen=True)
+class StepsLaw:
+    """`steps_to_target` as fitted to measurements.
+
+    Attributes:
+        min_steps: needed however large the batch.
+        critical_batch_size: where twice as many are needed, in examples.
+        low, high: of the critical batch size, with each of the measurements left out in turn.
+        worst: the largest distance of a measurement from the law, in parts of the law.
+    """
+
+    min_steps: float
+    critical_batch_size: float
+    low: float
+    high: float
+    worst: float
+
+    @property
+    def followed(self) -> bool:
+        """Whether the measurements follow the law, to a third."""
+        return self.worst <= FOLLOWED
+
+    def __call__(self, batch_size: npt.ArrayLike) -> FloatArray:
+        """Steps to the target at a batch size."""
+        return steps_to_target(batch_size, min_steps=self.min_steps, critical_batch_size=self.critical_batch_size)
+
+
+def fitted_steps_law(batch_sizes: Sequence[float], steps: Sequence[float]) -> StepsLaw | None:
+    """The law that measured steps follow best, by relative errors.
+
+    Args:
+        batch_sizes: in examples, each once, shape (sizes,).
+        steps: to the target, shape (sizes,).
+
+    Returns:
+        None with fewer than three batch sizes, or where steps do not level off, so that nothing is known of the least.
+    """
+    if len(batch_sizes) < 3:
+        return None
+    sizes, needed = _positive(batch_sizes, "batch_size"), _positive(steps, "steps")
+    whole = _fit(sizes, needed)
+    if whole is None:
+        return None
+    parts = [_fit(np.delete(sizes, i), np.delete(needed, i)) for i in range(len(sizes))]
+    criticals = [math.inf if part is None else part[1] for part in parts]
+    law = steps_to_target(sizes, min_steps=whole[0], critical_batch_size=whole[1])
+    return StepsLaw(*whole, min(criticals), max(criticals), float(np.abs(needed / law - 1.0).max()))
+
+
+def _fit(sizes: FloatArray, steps: FloatArray) -> tuple[float, float] | None:
+    """Least steps and critical batch size, both not negative; None where the least would be nothing."""
+    # steps = a + b / size, each measurement weighted by its inverse; the corner of the feasible set where a or b is 0.
+    design = np.stack([1.0 / steps, 1.0 / (sizes * steps)], axis=1)
+    a, b = np.linalg.lstsq(design, np.ones(len(sizes)), rcond=None)[0]
+    if a * sizes.max() <= ROUNDING * b:
+        return None
+    if b < 0:
+        a, b = float(design[:, 0].sum() / (design[:, 0] ** 2).sum()), 0.0
+    return float(a), float(b / a)
 
 
 def step_time_s(batch_size: npt.ArrayLike, *, overhead_s: float, per_example_s: float) -> FloatArray:

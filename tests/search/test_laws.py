@@ -10,6 +10,7 @@ import pytest
 from optimizer.errors import InvalidInput
 from optimizer.search.laws import (
     fastest_batch_size,
+    fitted_steps_law,
     gradient_noise_scale,
     scaled_learning_rate,
     step_time_s,
@@ -82,3 +83,23 @@ def test_a_batch_of_nothing_is_refused():
 def test_an_unknown_rule_is_refused_with_the_known_ones():
     with pytest.raises(InvalidInput, match="linear, sqrt, none"):
         scaled_learning_rate(1e-3, 64, reference_batch_size=32, rule="cubic")
+
+
+def test_the_law_of_steps_is_found_again_in_what_follows_it():
+    sizes = np.array([8.0, 32, 128, 512, 2048])
+    law = fitted_steps_law(sizes, steps_to_target(sizes, min_steps=300, critical_batch_size=200))
+    assert law is not None
+    assert (law.min_steps, law.critical_batch_size) == pytest.approx((300, 200))
+    assert law.low == pytest.approx(law.high) == pytest.approx(200)
+    assert law.followed
+    assert law(200.0) == pytest.approx(600)
+
+
+def test_measurements_that_do_not_follow_the_law_of_steps_are_said_not_to():
+    law = fitted_steps_law([8, 32, 128, 512], [1000, 300, 900, 200])
+    assert law is None or not law.followed
+
+
+def test_the_law_of_steps_needs_three_batch_sizes_and_steps_that_level_off():
+    assert fitted_steps_law([8, 32], [1000, 300]) is None
+    assert fitted_steps_law([8, 32, 128], [1600, 400, 100]) is None
