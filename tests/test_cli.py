@@ -83,6 +83,15 @@ COMMANDS: list[Row] = [
     (["report", "--storage", "version.db"], "version.db has batchopt tables of version 99", "or another --storage"),
     (["report", "--storage", "good.db", "--study", "cifar"], "no study 'cifar' in", "it holds 'mnist'. Check --study"),
     (["trials", "--storage", "good.db", "--json", "--csv"], "--json and --csv", "exclude each other"),
+    (["report", "--storage", "good.db", "--on", "Cray"], "--on Cray is no machine of this study", "it has Abacus, 2"),
+    (["export", "--storage", "missing.db", "--to", "new.db"], "missing.db does not exist", "Check --storage"),
+    (["export", "--storage", "good.db", "--to", "notes.txt"], "notes.txt exists already", "Choose another --to"),
+    (["export", "--storage", "good.db", "--to", "nosuch://host/db"], "--storage nosuch://host/db", "'nosuch'"),
+    (["export", "--storage", "version.db", "--to", "new.db"], "batchopt tables of version 99", "another --storage"),
+    (["merge", "good.db", "--to", "good.db"], "--to sqlite:///good.db is one of the databases to read", "name another"),
+    (["merge", "good.db", "folder", "--to", "new.db"], "database folder is a folder", "Give the path of a file"),
+    (["merge", "--to", "new.db"], "Missing argument", ""),
+    (["doctor", "--storage", "notes.txt"], "notes.txt is not an SQLite database", "Choose another --storage"),
     (["nosuch"], "No such command 'nosuch'", ""),
 ]
 

@@ -19,7 +19,7 @@ SPACE = SearchSpace([16, 64, 256], (1e-4, 1e-1))
 GOAL = Goal(epochs=2)
 PROGRAM = ProgramStamp("model-hash", "data-hash", train_examples=1000, validation_examples=200, metric="accuracy")
 STAMP = Stamp(SPACE, GOAL, PROGRAM, seed=3, search="tpe")
-MACHINE = Machine("Abacus", "cpu", "Abacus", cores=2, memory_bytes=8 << 30, versions={"python": "3.11"})
+MACHINE = Machine("Abacus", "cpu", "Abacus", cores=2, memory_bytes=8 << 30, versions={"tensorflow": "2.21.0"})
 EPOCH = Epoch(
     epoch=1,
     train_loss=0.5,

@@ -75,7 +75,7 @@ class Ledger:
         self.transactions = transactions or Transactions(database.url)
         self._turns = Turns(database.engine, study._study_id, self.owner, lease_seconds=lease_seconds)
         self._trials: dict[int, int] = {}
-        self._engine = ""
+        self._how: dict[str, str] = {"engine": ""}
         self._database = database.engine
         self._storage = database.storage
         self._checkpoints = Checkpoints(database.engine, limit=checkpoint_limit, folder=checkpoints)
@@ -210,7 +210,7 @@ class Ledger:
 
     def add_machine(self, machine: Machine, engine: str) -> None:
         """Remember a machine, and the engine that this study's program uses on it."""
-        self._engine = engine
+        self._how = {"engine": engine, "tensorflow": machine.versions.get("tensorflow", "")}
         self._again(lambda: self.records.add_machine(machine))
         known = self._again(lambda: self.study.user_attrs.get(ENGINES, {}))
         if known.get(machine.fingerprint) != engine:
@@ -326,7 +326,7 @@ class Ledger:
         """A trial in the words of its epochs: sums of seconds and steps, the last of the rest."""
         epochs = self.records.epochs([trial_id])[trial_id]
         if not epochs:
-            return {"engine": self._engine, "epochs": 0}
+            return {**self._how, "epochs": 0}
         total = {
             name: sum(epoch[name] for epoch in epochs)
             for name in ("train_seconds", "evaluation_seconds", "compile_seconds", "steps")
@@ -336,4 +336,4 @@ class Ledger:
             for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "machine")
         }
         speed = statistics.median(epoch["examples_per_second"] for epoch in epochs)
-        return {**last, **total, "examples_per_second": speed, "engine": self._engine, "epochs": len(epochs)}
+        return {**last, **total, "examples_per_second": speed, **self._how, "epochs": len(epochs)}

@@ -93,9 +93,10 @@ def test_the_summary_of_a_trial_uses_the_names_of_its_epochs(database: Database,
         "steps": 189,
         "examples_per_second": 500.0,
         "engine": "fused-xla",
+        "tensorflow": "2.21.0",
         "epochs": 3,
     }
-    assert set(summary) - {"engine", "epochs"} <= set(epochs_table.columns.keys())
+    assert set(summary) - {"engine", "tensorflow", "epochs"} <= set(epochs_table.columns.keys())
 
 
 def test_a_pruned_trial_keeps_its_curve(database: Database, ledger: Ledger) -> None:
