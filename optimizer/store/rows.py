@@ -115,16 +115,16 @@ class Rows:
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
-        self._there = there = set(sa.inspect(connection).get_table_names())
-        # What an older version has not made yet is empty.
-        self._tables = {name: table for name, table in metadata.tables.items() if name in there}
-        reflected = sa.MetaData()
-        sa.event.listen(reflected, "column_reflect", _as_float)
+        self._there = set(sa.inspect(connection).get_table_names())
+        found = sa.MetaData()
+        sa.event.listen(found, "column_reflect", _as_float)
         wanted = (STUDIES, TRIALS, HEARTBEATS, *OF_STUDY, *OF_TRIAL)
-        reflected.reflect(connection, only=[name for name in wanted if name in there])
-        self._columns = {name: set(table.c.keys()) for name, table in reflected.tables.items()}
+        found.reflect(connection, only=[name for name in wanted if name in self._there])
+        # What an older version has not made yet is empty.
+        self._columns = {name: set(table.c.keys()) for name, table in found.tables.items()}
         # Ours know their types better than a database can say.
-        self._tables = dict(reflected.tables) | self._tables
+        ours = {name: table for name, table in metadata.tables.items() if name in self._there}
+        self._tables: dict[str, sa.Table] = {**found.tables, **ours}
 
     def names(self) -> list[str]:
         """The names of all studies."""
