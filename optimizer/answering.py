@@ -1,4 +1,7 @@
-"""`batchopt report`: the answer on the screen, as JSON, as a page, as pictures. It prints, as `cli.py` does."""
+"""`batchopt report` and `batchopt dashboard`: the answer on the screen, as JSON, a page, pictures, in the browser.
+
+It prints, as `cli.py` does.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,14 @@ import click
 
 from optimizer.commands import console, print_json, storage_option, study_option
 from optimizer.errors import InvalidInput
-from optimizer.report.reading import read_evidence
+from optimizer.report.reading import list_studies, read_evidence
 from optimizer.report.report_view import report_view
+from optimizer.store.database import open_database
+from optimizer.store.doctor import examine
+from optimizer.store.history import open_study
+
+LOOPBACK = "127.0.0.1"
+"""optuna-dashboard asks nobody for a password, and deletes studies at a click: it is for this machine alone."""
 
 PNG_SCALE = 3
 """Pixels of a PNG for each of the figure's: 300 to the inch on a page."""
@@ -75,3 +84,36 @@ def report_command(
     console().print(report_view(evidence.report))
     for file in written:
         click.echo(f"written: {file}")
+
+
+@click.command("dashboard")
+@storage_option
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="On this machine alone.")
+def dashboard_command(storage: str, port: int) -> None:
+    """Show a database in the browser, with optuna-dashboard.
+
+    Each study's advice and pictures are brought up to date first.
+    """
+    from optuna_dashboard import run_server
+
+    from optimizer.report.dashboard import show
+
+    examined = examine(storage)
+    findings = len(examined.findings)
+    health = "nothing is wrong" if not findings else f"findings: {findings}, see `batchopt doctor`"
+    click.echo(f"{examined.studies} studies and {examined.trials} trials in {examined.storage}: {health}")
+    names = [study["study"] for study in list_studies(storage)]
+    database = open_database(storage, create=False)
+    for name in names:
+        show(open_study(database, name), read_evidence(storage, name))
+    click.echo(f"http://{LOOPBACK}:{port}/dashboard shows it; Ctrl-C ends it")
+    try:
+        run_server(database.storage, host=LOOPBACK, port=port)
+    except OSError as error:
+        raise InvalidInput(f"port {port} cannot be used: {error.strerror}. Use --port with another number.") from error
+    finally:
+        database.engine.dispose()
+
+
+COMMANDS = (report_command, dashboard_command)
+"""Those of this module."""

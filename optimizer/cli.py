@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from rich.console import Console
 
-from optimizer.answering import report_command
-from optimizer.commands import COMMANDS, console, print_json, ray_options, storage_option, study_option
+from optimizer import answering, commands
+from optimizer.commands import console, print_json, ray_options, storage_option, study_option
 from optimizer.errors import BatchoptError, TaskFailed
 from optimizer.options import (
     AUTO_SEARCH,
@@ -67,8 +67,8 @@ def batchopt() -> None:
     """Look at studies of batch size and learning rate."""
 
 
-for moving in (report_command, *COMMANDS):
-    batchopt.add_command(moving)
+for of_another_file in (*answering.COMMANDS, *commands.COMMANDS):
+    batchopt.add_command(of_another_file)
 
 
 @batchopt.command("list")

@@ -1,0 +1,112 @@
+"""The real optuna-dashboard on a finished study: the note, the figures and the trials are there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from written_study import write_study
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+DASHBOARD = [sys.executable, "-c", "from optimizer.cli import main; main()", "dashboard"]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where `batchopt dashboard` shows a finished study; ended as a user ends it."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    write_study(folder / "studies.db")
+    port = free_port()
+    process = subprocess.Popen(
+        [*DASHBOARD, "--port", str(port)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert first.startswith("1 studies and 6 trials in sqlite:///studies.db: ")
+        here = f"http://127.0.0.1:{port}"
+        wait_for(here)
+        yield here
+    finally:
+        os.kill(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def wait_for(address: str) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            with urlopen(f"{address}/api/studies", timeout=10):
+                return
+        except URLError:
+            time.sleep(0.1)
+    raise TimeoutError(address)
+
+
+def asked(address: str) -> dict[str, object]:
+    with urlopen(address, timeout=30) as answer:
+        found = json.load(answer)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_study_has_its_note_its_figures_and_its_trials(address: str) -> None:
+    (listed,) = asked(f"{address}/api/studies")["study_summaries"]  # type: ignore[misc]
+    study = asked(f"{address}/api/studies/{listed['study_id']}?after=0")
+    assert study["note"]["body"].startswith("**Use batch size 64 with learning rate 0.01")  # type: ignore[index]
+    figures = {plot["id"] for plot in study["plotly_graph_objects"]}  # type: ignore[attr-defined]
+    assert {"landscape", "pareto", "throughput", "learning-curves"} <= figures
+    assert study["objective_names"] == ["validation accuracy"]
+    assert len(study["trials"]) == 6  # type: ignore[arg-type]
+
+
+def test_what_diverged_or_did_not_fit_does_not_look_good(address: str) -> None:
+    (listed,) = asked(f"{address}/api/studies")["study_summaries"]  # type: ignore[misc]
+    study = asked(f"{address}/api/studies/{listed['study_id']}?after=0")
+    trials = {trial["number"]: trial for trial in study["trials"]}  # type: ignore[attr-defined]
+    assert [trials[number]["state"] for number in (3, 4)] == ["Pruned", "Pruned"]
+    assert not any(trials[number].get("values") for number in (3, 4))
+    assert [trial["number"] for trial in study["best_trials"]] == [1]  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
+def test_a_browser_shows_the_note_and_a_trial(address: str, tmp_path: Path) -> None:
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    (listed,) = asked(f"{address}/api/studies")["study_summaries"]  # type: ignore[misc]
+    pages = {"": "landscape", "/note": "Use batch size 64", "/trials": "Trial 1"}
+    for page, wanted in pages.items():
+        url = f"{address}/dashboard/studies/{listed['study_id']}{page}"
+        seen = subprocess.run(
+            [str(BROWSER), *flags, "--virtual-time-budget=15000", "--dump-dom", url],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        ).stdout
+        assert wanted in seen, page
+
+
+def test_a_port_that_is_taken_is_one_clear_line(address: str, tmp_path: Path) -> None:
+    write_study(tmp_path / "studies.db")
+    port = address.rsplit(":", 1)[1]
+    done = subprocess.run([*DASHBOARD, "--port", port], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert f"port {port} cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
