@@ -77,6 +77,7 @@ def process_of(study: subprocess.Popen[str], word: str) -> psutil.Process | None
     return None
 
 
+@pytest.mark.slow
 def test_what_is_killed_is_taken_up_again_and_an_interrupted_study_goes_on_without_the_cluster(tmp_path: Path) -> None:
     storage = tmp_path / "studies.db"
     with study(storage, "--ray", "local") as process:

@@ -112,6 +112,7 @@ def ends(*processes: Process) -> Counter[str]:
     return Counter(line.split()[1] for line in said if line.startswith(("complete", "pruned")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["auto", "tpe"])
 def test_a_study_that_is_killed_everywhere_is_the_study_that_was_not(tmp_path: Path, search: str) -> None:
     """Signal 9 before a random statement, again and again: asking, training, checkpointing, telling."""
@@ -149,6 +150,7 @@ def test_a_process_that_was_stopped_for_longer_than_its_lease_finds_its_late_res
     assert ends(stopped, heir) == {str(number): 1 for number in range(3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", [PrivatePostgres, PrivateMariaDB])
 def test_a_server_that_is_stopped_and_started_is_waited_for(
     tmp_path: Path, server: type[PrivatePostgres] | type[PrivateMariaDB]
