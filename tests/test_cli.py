@@ -10,7 +10,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -134,60 +133,41 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-Ended = tuple[subprocess.CompletedProcess[str], bool]
-"""A process, and whether it left its folder as it was."""
-
-
-@pytest.fixture(scope="module")
-def ended(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
-    """Every row of the tables as a process of its own, in a folder of its own; two at a time, for they start slowly."""
-    folders = tmp_path_factory.mktemp("ended")
-
-    def end(job: tuple[int, list[str]]) -> Ended:
-        number, command = job
-        folder = shutil.copytree(files, folders / str(number))
-        before = contents(folder)
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-        return done, contents(folder) == before
-
-    rows = [(SHORT, *row) for row in OPTIONS + WORKER] + [(BATCHOPT, *row) for row in COMMANDS]
-    commands = [[*program, *options] for program, options, _, _ in rows]
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(map(" ".join, commands), pool.map(end, enumerate(commands)), strict=True))
-
-
-def assert_refused(ended: dict[str, Ended], command: list[str], wrong: str, to_do: str) -> None:
-    done, untouched = ended[" ".join(command)]
+def assert_refused(files: Path, folder: Path, command: list[str], wrong: str, to_do: str) -> None:
+    """The command, a process in a folder of its own, says it in one line and leaves the folder as it was."""
+    shutil.copytree(files, folder, dirs_exist_ok=True)
+    before = contents(folder)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
     assert wrong in done.stderr
     assert to_do in done.stderr
     assert done.stdout == ""
-    assert untouched
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize(("options", "wrong", "to_do"), OPTIONS, ids=names(OPTIONS))
 def test_a_script_refuses_bad_input_in_one_line_and_writes_nothing(
-    ended: dict[str, Ended], options: list[str], wrong: str, to_do: str
+    files: Path, tmp_path: Path, options: list[str], wrong: str, to_do: str
 ) -> None:
-    assert_refused(ended, [*SHORT, *options], wrong, to_do)
+    assert_refused(files, tmp_path, [*SHORT, *options], wrong, to_do)
 
 
 @pytest.mark.parametrize(("options", "wrong", "to_do"), WORKER, ids=names(WORKER))
 def test_a_script_refuses_what_only_a_worker_can_see_as_clearly(
-    ended: dict[str, Ended], options: list[str], wrong: str, to_do: str
+    files: Path, tmp_path: Path, options: list[str], wrong: str, to_do: str
 ) -> None:
     if "gpu" in options and shutil.which("nvidia-smi"):
         pytest.skip("this machine has a GPU")
-    assert_refused(ended, [*SHORT, *options], wrong, to_do)
+    assert_refused(files, tmp_path, [*SHORT, *options], wrong, to_do)
 
 
 @pytest.mark.parametrize(("arguments", "wrong", "to_do"), COMMANDS, ids=names(COMMANDS))
 def test_batchopt_refuses_bad_input_in_one_line_and_makes_no_database(
-    ended: dict[str, Ended], arguments: list[str], wrong: str, to_do: str
+    files: Path, tmp_path: Path, arguments: list[str], wrong: str, to_do: str
 ) -> None:
-    assert_refused(ended, [*BATCHOPT, *arguments], wrong, to_do)
+    assert_refused(files, tmp_path, [*BATCHOPT, *arguments], wrong, to_do)
 
 
 def said(files: Path, *arguments: str) -> str:

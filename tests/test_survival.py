@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import optuna
 import pytest
@@ -31,8 +32,16 @@ AHEAD = (
 )
 
 
+LEASE = 1.5
+TRAINS_ALL = "random"
+"""A search that gives no trial up before it has a median to compare with: who takes one over trains it to its end. Our
+own would as soon prune what it takes over, when others have become better meanwhile."""
+
+
 class Process:
     """A session in a process of its own."""
+
+    started: ClassVar[list[subprocess.Popen[str]]] = []
 
     def __init__(
         self, *arguments: object, command: tuple[str, ...] = (), program: tuple[str, ...] = ("sessions.py",)
@@ -46,6 +55,7 @@ class Process:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.started.append(self.process)
         self.said: list[str] = []
 
     def go(self) -> None:
@@ -60,7 +70,7 @@ class Process:
         assert self.process.stdout is not None
         while not self.said or text not in self.said[-1]:
             line = self.process.stdout.readline()
-            assert line, self.said
+            assert line, "; ".join(self.said)
             self.said.append(line.strip())
 
     def end(self) -> list[str]:
@@ -69,6 +79,16 @@ class Process:
         self.said += rest.splitlines()
         assert self.process.returncode == 0, self.said
         return self.said
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left() -> Iterator[None]:
+    """What a test that failed has left running is ended with it."""
+    yield
+    while Process.started:
+        process = Process.started.pop()
+        process.kill()
+        process.communicate()
 
 
 def trials_of(storage: str) -> list[optuna.trial.FrozenTrial]:
@@ -132,8 +152,7 @@ def test_a_study_that_is_killed_everywhere_is_the_study_that_was_not(tmp_path: P
 
 def test_a_process_that_was_stopped_for_longer_than_its_lease_finds_its_late_results_refused(any_storage: str) -> None:
     """SIGSTOP, takeover by another process in mid-session, SIGCONT."""
-    lease = 1.5
-    stopped, heir = (Process(any_storage, 3, 0.2, lease) for _ in range(2))
+    stopped, heir = (Process(any_storage, 3, 0.2, LEASE, TRAINS_ALL) for _ in range(2))
     heir.until("ready")
     stopped.go()
     stopped.until("trained 0 1")
@@ -298,9 +317,8 @@ def test_two_machines_with_one_server_go_on_without_each_other(
     server = PrivatePostgres(tmp_path, host=address)
     server.start()
     try:
-        lease = 1.5
-        cut = Process(server.url, 4, 0.2, lease, command=one)
-        heir = Process(server.url, 4, 0.2, lease, command=other)
+        cut = Process(server.url, 4, 0.2, LEASE, TRAINS_ALL, command=one)
+        heir = Process(server.url, 4, 0.2, LEASE, TRAINS_ALL, command=other)
         heir.until("ready")
         cut.go()
         cut.until("trained 0 1")
