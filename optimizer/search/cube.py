@@ -43,14 +43,24 @@ class Cube:
 
     def encode(self, configurations: Iterable[Mapping[str, Any]]) -> FloatArray:
         """Coordinates of configurations, shape (configurations, width)."""
-        rows = [self._encode_one(configuration) for configuration in configurations]
-        return np.array(rows, dtype=np.float64).reshape(len(rows), self.width)
+        known = list(configurations)
+        points = np.zeros((len(known), self.width))
+        for name, distribution in self._distributions.items():
+            columns, values = self._slices[name], [configuration[name] for configuration in known]
+            if isinstance(distribution, CategoricalDistribution):
+                chosen = [round(distribution.to_internal_repr(value)) for value in values]
+                points[np.arange(len(known)), np.array(chosen, dtype=np.int64) + columns.start] = CHOICE_SIDE
+            else:
+                assert isinstance(distribution, FloatDistribution | IntDistribution)
+                points[:, columns.start] = _to_unit(np.array(values, dtype=np.float64), distribution)
+        return points
 
-    def decode(self, row: FloatArray) -> dict[str, Any]:
-        """The valid configuration nearest to a point, shape (width,), as plain Python values."""
-        return {
-            name: _decode(distribution, row[self._slices[name]]) for name, distribution in self._distributions.items()
-        }
+    def decode(self, points: FloatArray) -> list[dict[str, Any]]:
+        """The valid configurations nearest to points, shape (points, width), as plain Python values."""
+        columns = [
+            _decoded(distribution, points[:, self._slices[name]]) for name, distribution in self._distributions.items()
+        ]
+        return [dict(zip(self._distributions, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def fill(self, uniform: FloatArray) -> FloatArray:
         """Coordinates from uniform numbers.
@@ -84,35 +94,26 @@ class Cube:
     def __len__(self) -> int:
         return len(self._distributions)
 
-    def _encode_one(self, configuration: Mapping[str, Any]) -> FloatArray:
-        row = np.zeros(self.width)
-        for name, distribution in self._distributions.items():
-            columns, value = self._slices[name], configuration[name]
-            if isinstance(distribution, CategoricalDistribution):
-                row[columns.start + round(distribution.to_internal_repr(value))] = CHOICE_SIDE
-            else:
-                assert isinstance(distribution, FloatDistribution | IntDistribution)
-                row[columns.start] = _to_unit(float(value), distribution)
-        return row
 
-
-def _to_unit(value: float, distribution: FloatDistribution | IntDistribution) -> float:
+def _to_unit(values: FloatArray, distribution: FloatDistribution | IntDistribution) -> FloatArray:
     low, high = float(distribution.low), float(distribution.high)
     if low == high:
-        return 0.0
+        return np.zeros_like(values)
     if distribution.log:
-        return math.log(value / low) / math.log(high / low)
-    return (value - low) / (high - low)
+        return np.asarray(np.log(values / low) / math.log(high / low))
+    return (values - low) / (high - low)
 
 
-def _decode(distribution: BaseDistribution, columns: FloatArray) -> Any:
+def _decoded(distribution: BaseDistribution, columns: FloatArray) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[int(columns.argmax())]
+        return [distribution.choices[index] for index in columns.argmax(axis=1)]
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    low, high = distribution.low, distribution.high
-    unit = min(max(float(columns[0]), 0.0), 1.0)
-    value = low * (high / low) ** unit if distribution.log else low + unit * (high - low)
+    low, high = float(distribution.low), float(distribution.high)
+    unit = columns[:, 0].clip(0.0, 1.0)
+    values = low * (high / low) ** unit if distribution.log else low + unit * (high - low)
     if distribution.step and not distribution.log:
-        value = low + round((value - low) / distribution.step) * distribution.step
-    value = min(max(value, low), high)
-    return round(value) if isinstance(distribution, IntDistribution) else float(value)
+        values = low + np.rint((values - low) / distribution.step) * distribution.step
+    values = values.clip(low, high)
+    whole = isinstance(distribution, IntDistribution)
+    found: list[Any] = np.rint(values).astype(np.int64).tolist() if whole else values.tolist()
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +35,19 @@ class Curves:
     pending_trial: IntArray
     pending_fidelity: FloatArray
     censored: npt.NDArray[np.bool_]
+
+
+def maturity(fidelity: npt.ArrayLike) -> FloatArray:
+    """phi(t): 0 after the last epoch, 1 a quarter of the way, at most 2; elementwise."""
+    return np.asarray(np.minimum(np.log(np.asarray(fidelity, dtype=float)) / math.log(0.25), 2.0) + 0.0)
+
+
+def spread(values: FloatArray) -> float:
+    """The range of the values, less what few of them spoil: training that blew up may be off by any factor."""
+    best = float(values.max())
+    gaps = best - np.quantile(values, [0.0, 0.5, 0.75])
+    spread = float(min((factor * gap for factor, gap in zip((1, 4, 16), gaps, strict=True) if gap > 0), default=0.0))
+    return spread or max(abs(best) * 0.1, 1e-12)
 
 
 def thinned(curves: Curves) -> Curves:

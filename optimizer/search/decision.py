@@ -188,8 +188,7 @@ class Outlook:
             new = np.flatnonzero(apart(points, tried, distance=1e-9))
         if not len(new):
             return []
-        mean, sd = self._surrogate.at_end(points[new])
-        gains = self._surrogate.gain_of_run(points[new], self._best_row)
+        gains, mean, sd = self._surrogate.gain_of_run(points[new], self._best_row)
         chances = self._surrogate.chance_above(mean, sd, self.in_sight + self._clearly)
         hopes = self._surrogate.chance_above(mean, sd, self.in_sight + self._matters)
         epochs = self._first_rung + FINISHED_SHARE * (self._max_epochs - self._first_rung)
@@ -222,7 +221,7 @@ class Outlook:
         if len(self._trials) < INTERIOR_TRIALS:
             columns = self._cube.numeric_columns
             points[:, columns] = INTERIOR + (1.0 - 2.0 * INTERIOR) * points[:, columns]
-        configurations = [self._space.snapped(self._cube.decode(row)) for row in points]
+        configurations = [self._space.snapped(params) for params in self._cube.decode(points)]
         if max_batch_size is not None:
             configurations = [c for c in configurations if c[BATCH_SIZE] <= max_batch_size]
         return configurations, self._cube.encode(configurations)

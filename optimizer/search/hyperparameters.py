@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp, ndtr, ndtri
+from scipy.special import ndtr, ndtri
 from scipy.stats import qmc
 
 FloatArray = npt.NDArray[np.float64]
@@ -40,6 +40,9 @@ ROUNDS, DRAWN_AGAIN = 2, 0.5
 
 CENTERS, STEP = 8, 0.5
 """New sets are drawn around so many of the likeliest, at this standard deviation, in those of the prior."""
+
+BROAD_WEIGHT = 0.1
+"""Shared equally by the sets that predict, whatever the evidence says: a guard against over-confidence."""
 
 SEED = 20181031
 """Every surrogate draws the same numbers: what is decided derives from the trials alone."""
@@ -101,7 +104,7 @@ class Draws:
         log_weight = self.log_weight(evidence)
         best = np.argsort(-log_weight, kind="stable")[:CENTERS]
         # Half by weight, half alike: what looks best so far need not be where the best is.
-        share = 0.5 * np.exp(log_weight[best] - logsumexp(log_weight[best])) + 0.5 / len(best)
+        share = 0.5 * np.exp(log_weight[best] - np.logaddexp.reduce(log_weight[best])) + 0.5 / len(best)
         centers = self._rows[best]
         drawn = centers[self._rng.choice(len(best), self._again, p=share / share.sum())]
         drawn = drawn + STEP * self._rng.standard_normal(drawn.shape)
@@ -112,7 +115,14 @@ class Draws:
     def log_weight(self, evidence: FloatArray) -> FloatArray:
         """Evidence times prior over the density that the sets were drawn from: the mixture of all rounds; (sets,)."""
         drawn_from = [math.log(count) + log_density(self._rows) for count, log_density in self._rounds]
-        return np.asarray(evidence + _log_prior(self._rows) - logsumexp(drawn_from, axis=0))
+        return np.asarray(evidence + _log_prior(self._rows) - np.logaddexp.reduce(drawn_from, axis=0))
+
+
+def weighed(log_weight: FloatArray, count: int) -> tuple[IntArray, FloatArray]:
+    """Which sets to keep, so many, the best first, and their weights, which add up to 1."""
+    kept = np.argsort(-log_weight, kind="stable")[:count]
+    weight = np.exp(log_weight[kept] - np.logaddexp.reduce(log_weight[kept]))
+    return kept.astype(np.int64), (1.0 - BROAD_WEIGHT) * weight + BROAD_WEIGHT / len(kept)
 
 
 @functools.cache
@@ -128,7 +138,7 @@ def _log_prior(rows: FloatArray) -> FloatArray:
 
 def _log_mixture(rows: FloatArray, *, centers: FloatArray, share: FloatArray) -> FloatArray:
     square = ((rows[:, None] - centers) ** 2).sum(axis=-1) / STEP**2
-    return np.asarray(logsumexp(np.log(share) - 0.5 * square, axis=1) - rows.shape[1] * math.log(STEP))
+    return np.asarray(np.logaddexp.reduce(np.log(share) - 0.5 * square, axis=1) - rows.shape[1] * math.log(STEP))
 
 
 def _sets(rows: FloatArray) -> HyperparameterSets:

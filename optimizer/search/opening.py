@@ -38,12 +38,12 @@ def opening(
     params = reference(space)
     if trials:
         rng = np.random.default_rng([seed, len(trials)])
-        point = candidates(cube, np.empty((0, cube.width)), rng)[0]
+        point = candidates(cube, np.empty((0, cube.width)), rng)[:1]
         columns = cube.numeric_columns
-        point[columns] = INTERIOR + (1.0 - 2.0 * INTERIOR) * point[columns]
+        point[:, columns] = INTERIOR + (1.0 - 2.0 * INTERIOR) * point[:, columns]
         low, high = space.learning_rate
         start = params[LEARNING_RATE]
-        params = space.snapped(cube.decode(point))
+        params = space.snapped(cube.decode(point)[0])
         diverged = sum(trial.reason == "diverged" for trial in trials)
         if diverged:
             # Half the way down to the lowest rate, in decades, for each trial that diverged.

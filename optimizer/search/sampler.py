@@ -76,7 +76,7 @@ class BatchSizeSampler(BaseSampler):
         cube = Cube({param_name: param_distribution})
         if trial.number == 0:
             # One well-placed first trial instead of random ones: the middle, on the parameter's own scale.
-            return cube.decode(cube.fill(np.full((1, 1), 0.5))[0])[param_name]
+            return cube.decode(cube.fill(np.full((1, 1), 0.5)))[0][param_name]
         seed = np.random.SeedSequence([self._seed, trial.number, zlib.crc32(param_name.encode())]).generate_state(1)
         uniform = _RandomSampler(seed=int(seed[0]))
         return uniform.sample_independent(study, trial, param_name, param_distribution)
@@ -113,7 +113,7 @@ class BatchSizeSampler(BaseSampler):
         """Candidates that the space holds, apart from trials there are and from sizes that do not fit."""
         last = np.array([curve[-1][1] if curve else -math.inf for curve in values])
         raw = candidates(cube, x[np.argsort(-last, kind="stable")[:NEAREST]], rng)
-        configurations = [cube.decode(row) for row in raw]
+        configurations = cube.decode(raw)
         largest = self._largest_that_may_fit(trials)
         fitting = [c for c in configurations if c.get(self._batch_size, 0) < largest] or configurations
         points = cube.encode(fitting)

@@ -37,10 +37,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg.lapack import dtrtrs
-from scipy.special import log_ndtr, logsumexp, ndtr, ndtri
+from scipy.special import log_ndtr, ndtr, ndtri
 
-from optimizer.search.curves import Curves, ordered, thinned
-from optimizer.search.hyperparameters import ROUNDS, Draws, HyperparameterSets
+from optimizer.search.curves import Curves, maturity, ordered, spread, thinned
+from optimizer.search.hyperparameters import ROUNDS, Draws, HyperparameterSets, weighed
 from optimizer.search.warp import log_slope, unwarp, warp
 
 FloatArray = npt.NDArray[np.float64]
@@ -60,9 +60,6 @@ SETS_BY_POINTS, FEWEST_SETS = ((50, 64), (220, 32), (340, 16)), 8
 TEMPER = 0.8
 """Exponent of the evidence: below 1, because the model is not the truth and its certainty is not ours."""
 
-BROAD_WEIGHT = 0.1
-"""Shared equally by the sets that predict, whatever the evidence says: a guard against over-confidence."""
-
 MAX_KEPT_SETS = 16
 """Those that predict: the likeliest; the others' weights are nearly nothing."""
 
@@ -78,11 +75,6 @@ class _Fits:
     scale: FloatArray
     center: FloatArray
     spread: FloatArray
-
-
-def maturity(fidelity: npt.ArrayLike) -> FloatArray:
-    """phi(t): 0 after the last epoch, 1 a quarter of the way, at most 2; elementwise."""
-    return np.asarray(np.minimum(np.log(np.asarray(fidelity, dtype=float)) / math.log(0.25), 2.0) + 0.0)
 
 
 class Surrogate:
@@ -105,12 +97,12 @@ class Surrogate:
         self._exact = int((~curves.censored).sum())
         self._all_x = curves.x
         self._trial = np.concatenate([curves.trial, curves.pending_trial])
-        seen, self._row = np.unique(self._trial, return_inverse=True)
-        self._x = curves.x[seen]
+        self._seen, self._row = np.unique(self._trial, return_inverse=True)
+        self._x = curves.x[self._seen]
         self._phi = maturity(np.concatenate([curves.fidelity, curves.pending_fidelity]))
         self._known = len(curves.value)
         self.best = float(curves.value.max())
-        self.spread = _spread(curves.value)
+        self.spread = spread(curves.value)
         points = len(self._trial)
         count = next((count for most, count in SETS_BY_POINTS if points <= most), FEWEST_SETS)
         draws = Draws(curves.x.shape[1], count)
@@ -118,9 +110,9 @@ class Surrogate:
         for _ in range(ROUNDS):
             fits.append(self._fitted(draws.around_best(TEMPER * _column(fits, "evidence")), curves))
         log_weight = draws.log_weight(TEMPER * _column(fits, "evidence"))
-        kept, self._weight = _weigh(log_weight, min(count, MAX_KEPT_SETS))
+        kept, self._weight = weighed(log_weight, min(count, MAX_KEPT_SETS))
         self._kept = draws.sets(kept)
-        self._factor, self._white = _column(fits, "factor")[kept], _column(fits, "white")[kept]
+        self._alpha, self._precision = self._folded(_column(fits, "factor")[kept], _column(fits, "white")[kept])
         self._sigma = _column(fits, "sigma")[kept]
         self._scale, self._center, self._spread = (_column(fits, name)[kept] for name in ("scale", "center", "spread"))
 
@@ -165,14 +157,27 @@ class Surrogate:
             white[s, exact:known] = dtrtrs(factor[s, exact:known, exact:known], -below[s], lower=1)[0]
         return np.asarray(log_chance.sum(axis=1))
 
+    def _folded(self, factor: FloatArray, white: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """What the points say, folded to their trials: all points of a trial covary alike with a final value.
+
+        Returns:
+            alpha = P' K^-1 z and the precision P' K^-1 P, where P tells each point's trial, shapes (sets, trials) and
+            (sets, trials, trials).
+        """
+        points_of = (self._row[:, None] == np.arange(len(self._x))).astype(float)
+        half = np.stack([dtrtrs(one, points_of, lower=1)[0] for one in factor])
+        turned = half.transpose(0, 2, 1)
+        return (turned @ white[:, :, None])[..., 0], turned @ half
+
     def _covariance(self, sets: HyperparameterSets) -> FloatArray:
         i, phi = self._trial, self._phi
         same = (i[:, None] == i).astype(float)
         mature = phi[:, None] * phi
         kernel = self._matern(sets, self._x, self._x)[:, self._row[:, None], self._row]
-        kernel *= 1.0 + sets.behind[:, None, None] * mature
-        kernel += MEAN_VARIANCE + TREND_VARIANCE * mature
-        kernel += same * (sets.run[:, None, None] + sets.pace[:, None, None] * mature)
+        kernel *= sets.behind[:, None, None] * mature + 1.0
+        # All that does not bend with the lengthscales, as one product: sets times what is common to them.
+        common = np.stack([MEAN_VARIANCE + TREND_VARIANCE * mature, same, same * mature]).reshape(3, -1)
+        kernel += (np.stack([np.ones(len(sets)), sets.run, sets.pace], axis=1) @ common).reshape(kernel.shape)
         diagonal = np.arange(len(i))
         kernel[:, diagonal, diagonal] += sets.noise[:, None] * (1.0 + phi) + JITTER
         return kernel
@@ -180,10 +185,17 @@ class Surrogate:
     def _matern(self, sets: HyperparameterSets, a: FloatArray, b: FloatArray) -> FloatArray:
         """Matern 5/2 between configurations in each set's coordinates, shape (sets, a, b)."""
         a_scaled, b_scaled = self._scaled(sets, a), self._scaled(sets, b)
-        square = (a_scaled**2).sum(-1)[:, :, None] + (b_scaled**2).sum(-1)[:, None, :]
-        square -= 2.0 * a_scaled @ b_scaled.transpose(0, 2, 1)
-        r = np.sqrt(5.0 * np.maximum(square, 0.0))
-        return np.asarray((1.0 + r + r * r / 3.0) * np.exp(-r))
+        square = -2.0 * a_scaled @ b_scaled.transpose(0, 2, 1)
+        square += (a_scaled**2).sum(-1)[:, :, None]
+        square += (b_scaled**2).sum(-1)[:, None, :]
+        square *= 5.0
+        np.maximum(square, 0.0, out=square)
+        r = np.sqrt(square)
+        square /= 3.0
+        square += r
+        square += 1.0
+        square *= np.exp(np.negative(r, out=r), out=r)
+        return np.asarray(square)
 
     def _scaled(self, sets: HyperparameterSets, x: FloatArray) -> FloatArray:
         turned = np.repeat(x[None], len(sets), axis=0)
@@ -202,8 +214,7 @@ class Surrogate:
         Returns:
             Mean and standard deviation in warped units, shape (sets, configurations) each.
         """
-        cross = self._matern(self._kept, self._x, x)[:, self._row, :] + MEAN_VARIANCE
-        mean, sd = self._condition(cross, np.full((len(self._weight), len(x)), 1.0 + MEAN_VARIANCE))
+        mean, sd = self._condition(self._cross(x), 1.0 + MEAN_VARIANCE)
         return mean, np.sqrt(sd**2 + own * self._luck()[:, None] ** 2) if own else sd
 
     def of_trials(self, trials: Sequence[int]) -> tuple[FloatArray, FloatArray]:
@@ -216,13 +227,10 @@ class Surrogate:
             Mean and standard deviation in warped units, shape (sets, trials) each.
         """
         rows = np.asarray(trials, dtype=np.int64)
-        same = (self._trial[:, None] == rows).astype(float)
-        run = self._kept.run[:, None, None]
-        cross = self._matern(self._kept, self._x, self._all_x[rows])[:, self._row, :] + MEAN_VARIANCE + run * same
-        prior = np.repeat(1.0 + MEAN_VARIANCE + self._kept.run[:, None], len(rows), axis=1)
-        return self._condition(cross, prior)
+        run = self._kept.run[:, None, None] * (self._seen[:, None] == rows)
+        return self._condition(self._cross(self._all_x[rows]) + run, 1.0 + MEAN_VARIANCE + self._kept.run[:, None])
 
-    def gain_of_run(self, x: FloatArray, row: int) -> FloatArray:
+    def gain_of_run(self, x: FloatArray, row: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         """What one whole run at each configuration may add, by what it teaches of it and of the best one's.
 
         The knowledge gradient of the pair: how far the run would move the difference of the two posterior means, and
@@ -234,17 +242,18 @@ class Surrogate:
             row: the best trial, a row number of `Curves.x`.
 
         Returns:
-            In the units of the values, shape (configurations,).
+            Gains in the units of the values, shape (configurations,); mean and standard deviation as `at_end`.
 
         Source: Frazier, Powell and Dayanik 2009, The knowledge-gradient policy for correlated normal beliefs.
         """
         best = self._all_x[[row]]
-        mean, sd = self.at_end(np.concatenate([x, best]))
-        ahead, ahead_sd = self._ahead(x, best)
-        own, other = sd[:, :-1] ** 2, sd[:, -1:] ** 2
-        moved = np.abs(own - 0.5 * (own + other - ahead_sd**2)) / np.sqrt(own + self._luck()[:, None] ** 2)
-        slope = self._slope_at(mean[:, -1:])
-        return np.asarray(self._weight @ (_gain(ahead, np.maximum(moved, 1e-9)) * self._spread * slope))
+        cross, cross_best = self._cross(x), self._cross(best)
+        mean, sd = self._condition(cross, 1.0 + MEAN_VARIANCE)
+        mean_best, _ = self._condition(cross_best, 1.0 + MEAN_VARIANCE)
+        moved = np.abs(sd**2 - self._shared(x, cross, best, cross_best)) / np.sqrt(sd**2 + self._luck()[:, None] ** 2)
+        slope = self._slope_at(mean_best)
+        gain = _gain(mean - mean_best, np.maximum(moved, 1e-9)) * self._spread * slope
+        return np.asarray(self._weight @ gain), mean, sd
 
     def chance_ahead(self, x: FloatArray, other: FloatArray) -> FloatArray:
         """Probability that a configuration is worth more than another one.
@@ -256,8 +265,11 @@ class Surrogate:
         Returns:
             Shape (configurations,); 0.5 for the other one itself.
         """
-        mean, sd = self._ahead(x, other)
-        return np.asarray(self._weight @ ndtr(mean / sd))
+        cross, cross_other = self._cross(x), self._cross(other)
+        mean, sd = self._condition(cross, 1.0 + MEAN_VARIANCE)
+        mean_other, sd_other = self._condition(cross_other, 1.0 + MEAN_VARIANCE)
+        variance = sd**2 + sd_other**2 - 2.0 * self._shared(x, cross, other, cross_other)
+        return np.asarray(self._weight @ ndtr((mean - mean_other) / np.sqrt(np.maximum(variance, 1e-12))))
 
     def run_sd(self, x: FloatArray) -> float:
         """Standard deviation of one run's final value around the worth of a configuration, shape (1, dims)."""
@@ -268,22 +280,24 @@ class Surrogate:
         """Standard deviation from run to run at the end, in warped units, shape (sets,)."""
         return np.asarray(self._sigma * np.sqrt(self._kept.run + self._kept.noise))
 
-    def _ahead(self, x: FloatArray, other: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Posterior of g(x) - g(other), mean and standard deviation in warped units, (sets, configurations) each."""
-        cross = self._matern(self._kept, self._x, np.concatenate([x, other]))[:, self._row, :]
-        prior = 2.0 - 2.0 * self._matern(self._kept, x, other)[:, :, 0]
-        return self._condition(cross[:, :, :-1] - cross[:, :, -1:], prior)
+    def _cross(self, x: FloatArray) -> FloatArray:
+        """Prior covariance of the trials' final values with those of configurations, (sets, trials, configurations)."""
+        return self._matern(self._kept, self._x, x) + MEAN_VARIANCE
+
+    def _shared(self, x: FloatArray, cross: FloatArray, other: FloatArray, cross_other: FloatArray) -> FloatArray:
+        """Posterior covariance of configurations' final values with another one's, (sets, configurations)."""
+        told = (cross * (self._precision @ cross_other)).sum(axis=1)
+        prior = self._matern(self._kept, x, other)[:, :, 0] + MEAN_VARIANCE
+        return np.asarray(self._sigma[:, None] ** 2 * (prior - told))
 
     def _slope_at(self, mean: FloatArray) -> FloatArray:
         """Units of the values in a unit of the warp, at these warped values, shape (sets, configurations)."""
         return self._scale + np.maximum(self.best - self._unwarped(mean), 0.0)
 
-    def _condition(self, cross: FloatArray, prior: FloatArray) -> tuple[FloatArray, FloatArray]:
-        mean, variance = np.empty_like(prior), np.empty_like(prior)
-        for s in range(len(cross)):
-            half = dtrtrs(self._factor[s], cross[s], lower=1)[0]
-            mean[s] = self._white[s] @ half
-            variance[s] = prior[s] - (half**2).sum(axis=0)
+    def _condition(self, cross: FloatArray, prior: float | FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Posterior mean and standard deviation from covariances with the trials and prior variances."""
+        mean = (self._alpha[:, None, :] @ cross)[:, 0]
+        variance = prior - (cross * (self._precision @ cross)).sum(axis=1)
         return mean, self._sigma[:, None] * np.sqrt(np.maximum(variance, 1e-12))
 
     def expected_improvement(self, mean: FloatArray, sd: FloatArray, threshold: float) -> FloatArray:
@@ -312,8 +326,8 @@ class Surrogate:
     def quantiles(self, mean: FloatArray, sd: FloatArray, levels: Sequence[float]) -> FloatArray:
         """Quantiles of the mixture over the sets, in the units of the values, shape (levels, configurations)."""
         grid = np.asarray(ndtri(np.linspace(0.0125, 0.9875, 40)))
-        values = np.stack([self._unwarped(mean + sd * point) for point in grid], axis=1)
-        flat = values.reshape(-1, mean.shape[1])
+        spread_out = mean[:, None] + sd[:, None] * grid[:, None]
+        flat = self._unwarped(spread_out.reshape(len(mean), -1)).reshape(-1, mean.shape[1])
         weight = np.repeat(self._weight / len(grid), len(grid))
         order = flat.argsort(axis=0)
         below = weight[order].cumsum(axis=0)
@@ -328,20 +342,5 @@ def _gain(mean: FloatArray, sd: FloatArray) -> FloatArray:
     return np.asarray(sd * (standard * ndtr(standard) + np.exp(-0.5 * standard**2) / math.sqrt(2.0 * math.pi)))
 
 
-def _spread(values: FloatArray) -> float:
-    """The range of the values, less what few of them spoil: training that blew up may be off by any factor."""
-    best = float(values.max())
-    gaps = best - np.quantile(values, [0.0, 0.5, 0.75])
-    spread = float(min((factor * gap for factor, gap in zip((1, 4, 16), gaps, strict=True) if gap > 0), default=0.0))
-    return spread or max(abs(best) * 0.1, 1e-12)
-
-
 def _column(fits: Sequence[_Fits], name: str) -> FloatArray:
     return np.concatenate([getattr(fit, name) for fit in fits])
-
-
-def _weigh(log_weight: FloatArray, count: int) -> tuple[IntArray, FloatArray]:
-    """Which sets to keep, so many, the best first, and their weights, which add up to 1."""
-    kept = np.argsort(-log_weight, kind="stable")[:count]
-    weight = np.exp(log_weight[kept] - logsumexp(log_weight[kept]))
-    return kept.astype(np.int64), (1.0 - BROAD_WEIGHT) * weight + BROAD_WEIGHT / len(kept)
