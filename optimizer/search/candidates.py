@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import qmc
@@ -16,24 +18,26 @@ SPREAD, FACES, NEAR = 256, 48, 64
 NEAR_RADII = (0.02, 0.06, 0.15)
 """Standard deviations around the best, in sides of the cube."""
 
+APART, CLOSER = 0.03, 0.1
+"""Two configurations nearer than this teach the same; where many were tried what is left to learn lies closer together:
+nearer than `CLOSER` over the square root of their number, as far as so many points of a square are apart."""
 
-APART = 0.03
-"""Two configurations nearer than this teach the same."""
 
-
-def apart(points: FloatArray, tried: FloatArray, *, distance: float = APART) -> npt.NDArray[np.bool_]:
+def apart(points: FloatArray, tried: FloatArray, *, distance: float | None = None) -> npt.NDArray[np.bool_]:
     """Which points are not next to any that was tried.
 
     Args:
         points: shape (points, width).
         tried: shape (trials, width), may be empty.
-        distance: how near is next to it, in the cube's units.
+        distance: how near is next to it, in the cube's units; None for what their number allows.
 
     Returns:
         Shape (points,).
     """
     if not len(tried):
         return np.ones(len(points), dtype=bool)
+    if distance is None:
+        distance = min(APART, CLOSER / math.sqrt(len(tried)))
     return np.asarray(((points[:, None] - tried) ** 2).sum(-1).min(axis=1) > distance**2)
 
 

@@ -7,7 +7,8 @@ configuration has a fair chance to end clearly above the favourite, the favourit
 three quarters.
 
 Three guards against a surrogate that is surer than it should be: one trial in a few is finished whatever it says, one
-of these is the oddest instead of the best, and one new configuration in a few goes where nothing was tried.
+of these is the oddest instead of the best, and one new configuration in a few goes where nothing was tried. When
+nothing better is in sight, the last steps go where the best is expected, until it is told from the lucky.
 """
 
 from __future__ import annotations
@@ -58,6 +59,10 @@ after the best one."""
 
 NO_CHANCE, MATTERS = 0.01, 0.002
 """It ends when no step is likelier than this to end above the best by this part of the spread of the values."""
+
+SETTLED, SETTLED_AT_MOST = 5, 20
+"""Nor before so many complete trials are expected within `CLEARLY` of the best; the second, where the best observed is
+not the one that is expected best: with noise a lucky run may lead, and only runs beside the best one tell."""
 
 WORTH_FINISHING = 0.05
 """With no trial left to start, a paused one is finished where it is likelier than this to end above the best."""
@@ -135,9 +140,9 @@ class Outlook:
         self._cost = cost
         self._surrogate = Surrogate(curves, rotation=rotation)
         self.complete = [trial for trial in trials if trial.state == "complete"]
+        self._clearly = CLEARLY * self._surrogate.spread
         self._best_row, self.incumbent = self._incumbent()
         self.in_sight = self.incumbent
-        self._clearly = CLEARLY * self._surrogate.spread
         self._matters = MATTERS * self._surrogate.spread
         self.paused = self._continuing()
 
@@ -226,9 +231,29 @@ class Outlook:
             configurations = [c for c in configurations if c[BATCH_SIZE] <= max_batch_size]
         return configurations, self._cube.encode(configurations)
 
+    def _expected_best(self, steps: Sequence[Option]) -> Option:
+        return steps[int(self._expected(self._cube.encode(step.params for step in steps)).argmax())]
+
+    def _little_hope(self, new: Sequence[Option]) -> bool:
+        """Whether nothing better is in sight any more."""
+        return len(self._trials) >= STOP_AFTER_TRIALS and max(s.hope for s in (*self.paused, *new)) <= NO_CHANCE
+
+    def _settled(self) -> bool:
+        """Whether enough runs beside the best one have told that it is."""
+        worth = self._expected(self._cube.encode(trial.params for trial in self.complete))
+        beside = int((worth > worth.max() - self._clearly).sum())
+        lucky = self._observed_best() is not self.complete[int(worth.argmax())]
+        return beside >= (SETTLED_AT_MOST if lucky else SETTLED)
+
+    def _observed_best(self) -> Trial:
+        return max(self.complete, key=lambda trial: self._sign * trial.curve[self._max_epochs][0])
+
     def pick(self, new: Sequence[Option]) -> Option | None:
         """The step to take, given the new configurations; None where there is nothing left to do."""
         options = list(self.paused)
+        if self.complete and (options or new) and self._little_hope(new):
+            # What remains is to tell the best from the lucky.
+            return self._expected_best([*options, *new])
         finishing = any(t.state == "running" and t.until_epoch == self._max_epochs for t in self._trials)
         if options and not self.complete and not finishing:
             return max(options, key=lambda option: option.worth)
@@ -245,8 +270,7 @@ class Outlook:
         if len(self._trials) % EXPLORE_EVERY == EXPLORE_EVERY - 1:
             return self._farthest(new, self._curves.x)
         if len(self._trials) >= EXPLOIT_FROM and len(self._trials) % EXPLOIT_EVERY == EXPLOIT_EVERY // 2:
-            expected = self._expected(self._cube.encode(option.params for option in new))
-            return new[int(expected.argmax())]
+            return self._expected_best(new)
         return best
 
     def enough(self, option: Option | None, new: Sequence[Option], *, may_start: bool, until: bool) -> str:
@@ -265,10 +289,8 @@ class Outlook:
             return "every configuration of the space was tried" if may_start else "the trials of this study are used up"
         if not until or option is None or len(self.complete) < STOP_AFTER_COMPLETE:
             return ""
-        best = max(self.complete, key=lambda trial: self._sign * trial.curve[self._max_epochs][0])
-        since = sum(trial.trial > best.trial for trial in self._trials)
-        hope = max(step.hope for step in (*self.paused, *new))
-        if len(self._trials) < STOP_AFTER_TRIALS or since < WITHOUT_GAIN or hope > NO_CHANCE:
+        since = sum(trial.trial > self._observed_best().trial for trial in self._trials)
+        if since < WITHOUT_GAIN or not self._little_hope(new) or not self._settled():
             return ""
         return f"no step is likelier than {NO_CHANCE:.0%} to improve the best value by more than {self._matters:.2g}"
 
