@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import qmc
 
 from optimizer.search.cube import Cube
+from optimizer.search.sequence import evenly
 
 FloatArray = npt.NDArray[np.float64]
 
 SPREAD, FACES, NEAR = 256, 48, 64
-"""How many of each; the first is a power of two, as a Sobol sequence wants it."""
+"""How many of each."""
 
 NEAR_RADII = (0.02, 0.06, 0.15)
 """Standard deviations around the best, in sides of the cube."""
@@ -47,12 +47,12 @@ def candidates(cube: Cube, best: FloatArray, rng: np.random.Generator) -> FloatA
     Args:
         cube: the space.
         best: points to look around, shape (points, width).
-        rng: decides the scramble.
+        rng: decides which.
 
     Returns:
         Shape (candidates, width).
     """
-    uniform = qmc.Sobol(max(len(cube), 1), scramble=True, rng=rng).random(SPREAD)
+    uniform = evenly(SPREAD, max(len(cube), 1), rng)
     spread = cube.fill(uniform)
     columns = cube.numeric_columns
     groups = [spread]

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
-from scipy.stats import qmc
+
+from optimizer.search.sequence import evenly
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -78,7 +79,7 @@ class Draws:
 
     Args:
         dims: of the cube.
-        count: how many sets the first round draws, from the prior; a power of two.
+        count: how many sets the first round draws, from the prior.
     """
 
     def __init__(self, dims: int, count: int) -> None:
@@ -128,7 +129,7 @@ def weighed(log_weight: FloatArray, count: int) -> tuple[IntArray, FloatArray]:
 @functools.cache
 def _prior_rows(dims: int, count: int) -> FloatArray:
     """A low-discrepancy sample of the prior, always the same."""
-    uniform = qmc.Sobol(6 + dims, scramble=True, rng=np.random.default_rng(SEED)).random(count)
+    uniform = evenly(count, 6 + dims, np.random.default_rng(SEED))
     return np.asarray(ndtri(np.clip(uniform, 1e-4, 1.0 - 1e-4)))
 
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression, nnls
 
 from optimizer.training.messages import StepTime
 
@@ -32,6 +31,11 @@ class StepTimeLaw:
     """
 
     def __init__(self, rows: Sequence[StepTime], train_examples: int) -> None:
+        from scipy.optimize import (
+            isotonic_regression,
+            nnls,
+        )  # here, for it costs half a second, and most commands have no use for it
+
         ordered = sorted(rows, key=lambda row: row.batch_size)
         self._train_examples = train_examples
         self._log_sizes = np.log([row.batch_size for row in ordered])
