@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from optimizer.report.confirmation_view import confirmation_view
 from optimizer.report.recommendation import BatchSizeRow, Report
 from optimizer.report.screen import counted, seconds
 from optimizer.search.space import COMMON_BATCH_SIZE
@@ -31,6 +32,8 @@ def report_view(report: Report) -> RenderableType:
     lines += ["", *targets] if targets else []
     caveats = [Text(sentence) for sentence in doubts(report)]
     lines += ["", *caveats] if caveats else []
+    if report.confirmation is not None:
+        lines += ["", *confirmation_view(report.confirmation)]
     if report.machines:
         lines += ["", Text("\n".join(machine_lines(report)))]
     counts = ", ".join(f"{count} {state}" for state, count in sorted(report.trials.items())) or "none"

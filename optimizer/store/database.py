@@ -183,12 +183,16 @@ def _engine_options(url: URL) -> dict[str, Any]:
 
 
 def _migrate(engine: Engine) -> None:
-    """Bring tables of version 1 to version 2; the change and its record are kept together, or neither is."""
+    """Bring tables of an earlier version to this one; the change and its record are kept together, or neither is.
+
+    Tables that are missing altogether are made afterwards.
+    """
     tables = sa.inspect(engine).get_table_names()
     if schema_table.name not in tables:
         return
     with engine.begin() as connection:
-        if connection.execute(sa.select(schema_table.c.version)).scalar() != 1:
+        version = connection.execute(sa.select(schema_table.c.version)).scalar()
+        if version is None or version >= SCHEMA_VERSION:
             return
         columns = {column["name"] for column in sa.inspect(connection).get_columns(checkpoints_table.name)}
         if "location" not in columns:

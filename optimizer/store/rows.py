@@ -18,15 +18,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from optimizer.store.history import GUID
-from optimizer.store.tables import checkpoints_table, epochs_table, leases_table, metadata
+from optimizer.store.tables import checkpoints_table, confirmations_table, epochs_table, leases_table, metadata
 
 STUDIES, TRIALS = "studies", "trials"
 USER_ATTRIBUTES, SYSTEM_ATTRIBUTES = "trial_user_attributes", "trial_system_attributes"
 STUDY_USER_ATTRIBUTES, STUDY_SYSTEM_ATTRIBUTES = "study_user_attributes", "study_system_attributes"
 PARAMS, VALUES, CURVE = "trial_params", "trial_values", "trial_intermediate_values"
-EPOCHS, CHECKPOINTS = epochs_table.name, checkpoints_table.name
+EPOCHS, CHECKPOINTS, CONFIRMATIONS = epochs_table.name, checkpoints_table.name, confirmations_table.name
 
-OF_STUDY = ("study_directions", STUDY_USER_ATTRIBUTES, STUDY_SYSTEM_ATTRIBUTES)
+OF_STUDY = ("study_directions", STUDY_USER_ATTRIBUTES, STUDY_SYSTEM_ATTRIBUTES, CONFIRMATIONS)
 """The tables with rows of a study; those with rows of its trials are `OF_TRIAL`."""
 
 OF_TRIAL = (USER_ATTRIBUTES, SYSTEM_ATTRIBUTES, PARAMS, VALUES, CURVE, EPOCHS, CHECKPOINTS)

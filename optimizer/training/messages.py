@@ -3,7 +3,7 @@
 The study sends `Setup` once, then `Foresee`, `Measure`, `Train` and `Save`, one at a time. The worker answers `Setup`
 with `Ready`, `Foresee` with `Foreseen`, `Measure` with one `Measured` per batch size and then `StepTimes`, `Train` with
 one `EpochDone` per epoch, `Save` with `Saved`; with `Remark` before any of them; or with `Failed` at any time, after
-which it is of no more use.
+which it is of no more use. The test set is opened by `OpenTest` alone, answered with `Tested`.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ class Train:
         checkpoint: the trial's state after `from_epoch` epochs; None where the worker holds it, or from_epoch is 0.
         last_epoch: of a whole trial, after which no checkpoint is of use.
         save_seconds: what keeping a checkpoint takes, beside packing it.
+        confirming: whether `trial` is the number of a run that confirms, with seeds that no trial has.
     """
 
     trial: int
@@ -122,6 +123,23 @@ class Train:
     checkpoint: bytes | None = None
     last_epoch: int = 0
     save_seconds: float = 0.0
+    confirming: bool = False
+
+
+@dataclass(frozen=True)
+class OpenTest:
+    """Evaluate on the test set the run that was trained last, which confirms; refused for any other."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the test set says of a run."""
+
+    run: int
+    loss: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -163,6 +181,7 @@ class Ready:
         timings: of the engines, the chosen one first; empty where the engine was pinned.
         memory: of the device, as the model and the data leave it.
         data_held: whether the data is on the device.
+        has_test: whether there is a test set.
     """
 
     machine: Machine
@@ -172,6 +191,7 @@ class Ready:
     timings: tuple[EngineTiming, ...]
     memory: DeviceMemory
     data_held: bool = True
+    has_test: bool = False
 
 
 @dataclass(frozen=True)
@@ -309,5 +329,5 @@ class Failed:
     message: str
 
 
-Request = Setup | Foresee | Measure | Train | Save
-Answer = Ready | Foreseen | Measured | StepTimes | EpochDone | Saved | Remark | Failed
+Request = Setup | Foresee | Measure | Train | Save | OpenTest
+Answer = Ready | Foreseen | Measured | StepTimes | EpochDone | Saved | Tested | Remark | Failed

@@ -36,6 +36,7 @@ from optimizer.training.messages import (
     Failed,
     Foresee,
     Measure,
+    OpenTest,
     ProgramStamp,
     Ready,
     Remark,
@@ -43,8 +44,10 @@ from optimizer.training.messages import (
     Save,
     Saved,
     Setup,
+    Tested,
     Train,
 )
+from optimizer.training.seeds import confirmation_rng, confirmation_seed
 from optimizer.training.task import Dataset, leaves
 
 if TYPE_CHECKING:
@@ -105,6 +108,7 @@ class Trainer:
         self._programs = {key: first}
         self._current: program.Program = first
         self._position: tuple[int, int] | None = None
+        self._confirming = False
         self._pace = Pace()
         # While a trial begins, its own fresh model lies beside the compiled one.
         model_bytes = sum(array.nbytes for array in program.state_of(first.model))
@@ -123,6 +127,7 @@ class Trainer:
             timings=tuple(timings),
             memory=self._memory,
             data_held=self._resident.held,
+            has_test=data.test is not None,
         )
 
     def _held_if_it_fits(self, data: Dataset, capacity: int, *, asked: bool) -> Resident:
@@ -154,6 +159,8 @@ class Trainer:
             yield from self._train(request)
         elif isinstance(request, Save):
             yield self._save(request)
+        elif isinstance(request, OpenTest):
+            yield self._open_test(request)
         elif isinstance(request, Foresee):
             from optimizer.training.measure import foresee
 
@@ -166,14 +173,15 @@ class Trainer:
     def _train(self, request: Train) -> Iterator[Answer]:
         from optimizer.training.program import epoch_rng
 
+        order = confirmation_rng if request.confirming else epoch_rng
         compile_seconds = 0.0
-        if self._position != (request.trial, request.from_epoch):
+        if request.confirming != self._confirming or self._position != (request.trial, request.from_epoch):
             self._pace.restart()
             compile_seconds = self._load(request)
             yield from self._said()
         process = psutil.Process()
         for number in range(request.from_epoch + 1, request.until_epoch + 1):
-            rng = epoch_rng(request.study_seed, request.trial, number)
+            rng = order(request.study_seed, request.trial, number)
             self._gauge.reset()
             before = self._meter.joules()
             figures = self._current.epoch(number, batch_size=request.batch_size, rng=rng)
@@ -212,8 +220,8 @@ class Trainer:
         from optimizer.training.probe import REFUSALS, first_line
         from optimizer.training.program import Program, build, signature, state_of, trial_seed
 
-        self._position = None
-        seed = trial_seed(request.study_seed, request.trial)
+        self._position, self._confirming = None, request.confirming
+        seed = (confirmation_seed if request.confirming else trial_seed)(request.study_seed, request.trial)
         fresh = build(
             self._task, self._resident.data, learning_rate=request.learning_rate, extra=request.extra, seed=seed
         )
@@ -246,6 +254,15 @@ class Trainer:
         if self._position is None or self._position[0] != request.trial:
             raise ValueError(f"trial {request.trial} is not on the device")
         return Saved(*self._position, pack(self._current.state()))
+
+    def _open_test(self, request: OpenTest) -> Tested:
+        """The one place where the test set is looked at; a trial of the search is refused."""
+        from optimizer.training.confirmation import evaluate
+
+        if not self._confirming or self._position is None or self._position[0] != request.run:
+            raise ValueError(f"the test set is opened for a run that confirms; {request.run} is none on this device")
+        figures = evaluate(self._current.model, self._resident.data.test)
+        return Tested(request.run, figures["loss"], figures[self._task.metric])
 
 
 def data_fingerprint(data: Dataset) -> str:
