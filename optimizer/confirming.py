@@ -34,7 +34,7 @@ from optimizer.store.sharing import Turns
 from optimizer.store.stamp import Stamp, check_program
 from optimizer.store.transactions import Transactions
 from optimizer.training.client import Died
-from optimizer.training.messages import Answer, Epoch, EpochDone, Failed, OpenTest, Ready, Remark, Tested, Train
+from optimizer.training.messages import Answer, Epoch, EpochDone, Failed, OpenedTest, OpenTest, Ready, Remark, Train
 from optimizer.training.seeds import confirmation_seed
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class _Confirmation:
             )
         )
         trained: list[Epoch] = []
-        tested: Tested | None = None
+        tested: OpenedTest | None = None
         self._listener(Confirming(plan.role, configuration, number, 0, epochs))
         while tested is None and not (trained and trained[-1].diverged):
             answer = self._heard(seat)
@@ -252,7 +252,7 @@ class _Confirmation:
                 self._listener(Confirming(plan.role, configuration, number, len(trained), epochs))
                 if len(trained) == epochs and not answer.figures.diverged:
                     seat.worker.send(OpenTest(number))
-            elif isinstance(answer, Tested):
+            elif isinstance(answer, OpenedTest):
                 tested = answer
             elif isinstance(answer, Failed):
                 raise self._too_large(plan, answer.message) if answer.kind == "memory" else as_error(answer)

@@ -3,7 +3,7 @@
 The study sends `Setup` once, then `Foresee`, `Measure`, `Train` and `Save`, one at a time. The worker answers `Setup`
 with `Ready`, `Foresee` with `Foreseen`, `Measure` with one `Measured` per batch size and then `StepTimes`, `Train` with
 one `EpochDone` per epoch, `Save` with `Saved`; with `Remark` before any of them; or with `Failed` at any time, after
-which it is of no more use. The test set is opened by `OpenTest` alone, answered with `Tested`.
+which it is of no more use. The test set is opened by `OpenTest` alone, answered with `OpenedTest`.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class OpenTest:
 
 
 @dataclass(frozen=True)
-class Tested:
+class OpenedTest:
     """What the test set says of a run."""
 
     run: int
@@ -330,4 +330,4 @@ class Failed:
 
 
 Request = Setup | Foresee | Measure | Train | Save | OpenTest
-Answer = Ready | Foreseen | Measured | StepTimes | EpochDone | Saved | Tested | Remark | Failed
+Answer = Ready | Foreseen | Measured | StepTimes | EpochDone | Saved | OpenedTest | Remark | Failed

@@ -36,6 +36,7 @@ from optimizer.training.messages import (
     Failed,
     Foresee,
     Measure,
+    OpenedTest,
     OpenTest,
     ProgramStamp,
     Ready,
@@ -44,7 +45,6 @@ from optimizer.training.messages import (
     Save,
     Saved,
     Setup,
-    Tested,
     Train,
 )
 from optimizer.training.seeds import confirmation_rng, confirmation_seed
@@ -255,14 +255,14 @@ class Trainer:
             raise ValueError(f"trial {request.trial} is not on the device")
         return Saved(*self._position, pack(self._current.state()))
 
-    def _open_test(self, request: OpenTest) -> Tested:
+    def _open_test(self, request: OpenTest) -> OpenedTest:
         """The one place where the test set is looked at; a trial of the search is refused."""
         from optimizer.training.confirmation import evaluate
 
         if not self._confirming or self._position is None or self._position[0] != request.run:
             raise ValueError(f"the test set is opened for a run that confirms; {request.run} is none on this device")
         figures = evaluate(self._current.model, self._resident.data.test)
-        return Tested(request.run, figures["loss"], figures[self._task.metric])
+        return OpenedTest(request.run, figures["loss"], figures[self._task.metric])
 
 
 def data_fingerprint(data: Dataset) -> str:
