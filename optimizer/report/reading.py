@@ -12,6 +12,7 @@ from optimizer.errors import StorageError, StudyNotFound
 from optimizer.report.confirmation import confirmation
 from optimizer.report.evidence import Evidence
 from optimizer.report.machines import Place, chosen, machines_of, names_of, place_of
+from optimizer.report.noise import gradient_noise
 from optimizer.report.recommendation import MachineAdvice, Report, advise_from, by_batch_size, count_states, recommend
 from optimizer.report.targets import to_target
 from optimizer.store.confirmations import Confirmations
@@ -88,6 +89,7 @@ def read_evidence(
             by_batch_size=by_batch_size(there),
             elapsed_seconds=float(study.user_attrs.get(ELAPSED, 0.0)),
             to_target=to_target(there, target),
+            gradient_noise=gradient_noise(trials),
             confirmation=confirmation(Confirmations(database.engine, study._study_id).all(), advised),
         )
         return Evidence(report, there, stamp.space)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from optimizer.report.confirmation import Confirmation
+from optimizer.report.noise import GradientNoise
 from optimizer.report.targets import ToTarget
 from optimizer.search.costs import EpochCost
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
@@ -110,6 +111,7 @@ class Report:
         machines: what is best on each, where there are several.
         to_target: how soon a validation accuracy was reached; None before the first epoch.
         confirmation: what the test set says; None before `--confirm`.
+        gradient_noise: measured while trials trained; None where no gradient was looked at.
     """
 
     study: str
@@ -124,6 +126,7 @@ class Report:
     machines: list[MachineAdvice] = field(default_factory=list)
     to_target: ToTarget | None = None
     confirmation: Confirmation | None = None
+    gradient_noise: GradientNoise | None = None
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""

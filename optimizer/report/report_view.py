@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optimizer.report.confirmation_view import confirmation_view
+from optimizer.report.noise import noise_sentences
 from optimizer.report.recommendation import BatchSizeRow, Report
 from optimizer.report.screen import counted, seconds
 from optimizer.search.space import COMMON_BATCH_SIZE
@@ -28,7 +29,9 @@ def report_view(report: Report) -> RenderableType:
     lines += [Text(sentence) for sentence in alternatives(report)]
     if report.by_batch_size:
         lines += ["", batch_size_table(report)]
-    targets = [Text(sentence) for sentence in target_sentences(report)]
+    law = report.to_target.law if report.to_target is not None else None
+    noise = noise_sentences(report.gradient_noise, None if law is None else law.critical_batch_size)
+    targets = [Text(sentence) for sentence in (*target_sentences(report), *noise)]
     lines += ["", *targets] if targets else []
     caveats = [Text(sentence) for sentence in doubts(report)]
     lines += ["", *caveats] if caveats else []

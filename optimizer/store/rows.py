@@ -260,10 +260,12 @@ class Rows:
         # A number that only counts the rows of this table says nothing elsewhere.
         counts = [column.name for column in table.primary_key if len(table.primary_key) == 1 and column.name != parent]
         columns = [c for c in table.c if c.name not in counts and c.name in self._columns.get(name, table.c.keys())]
+        # As they will be where tables are of this version.
+        later = {c.name: None for c in table.c if c not in columns and c.name not in counts}
         for start in range(0, len(keys), CHUNK):
             query = sa.select(*columns).where(table.c[parent].in_(keys[start : start + CHUNK]))
             for row in self._connection.execute(query).mappings():
-                found[row[parent]].append({key: value for key, value in row.items() if key != parent})
+                found[row[parent]].append(later | {key: value for key, value in row.items() if key != parent})
         for rows in found.values():
             rows.sort(key=as_text)
         return found

@@ -11,7 +11,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 SCHEMA_VERSION = 3
-"""2: checkpoints may lie outside the database; turns. 3: confirmations."""
+"""2: checkpoints may lie outside the database; turns. 3: confirmations; gradient norms."""
 
 metadata = MetaData()
 
@@ -46,6 +46,11 @@ epochs_table = Table(
     Column("peak_bytes", BigInteger),
     Column("joules", Float(53)),
     Column("side_by_side", Boolean, nullable=False),
+    Column("noise_small", Integer),
+    Column("noise_big", Integer),
+    Column("sq_norm_small", Float(53)),
+    Column("sq_norm_big", Float(53)),
+    Column("noise_seconds", Float(53)),
 )
 
 step_times_table = Table(

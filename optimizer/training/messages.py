@@ -29,6 +29,9 @@ class Epoch:
         peak_bytes: the most device memory that was in use; None where the device does not tell.
         joules: energy that the GPU drew, evaluation included; None where it does not tell.
         side_by_side: whether another worker trained on the same processor meanwhile, so that the times are not its own.
+        noise_small, noise_big: batch sizes whose gradients were looked at after it, on its weights; None after most.
+        sq_norm_small, sq_norm_big: squared gradient norms, averaged over batches of these sizes.
+        noise_seconds: what that took, off the training clock.
     """
 
     epoch: int
@@ -43,6 +46,11 @@ class Epoch:
     peak_bytes: int | None = None
     joules: float | None = None
     side_by_side: bool = False
+    noise_small: int | None = None
+    noise_big: int | None = None
+    sq_norm_small: float | None = None
+    sq_norm_big: float | None = None
+    noise_seconds: float | None = None
 
     @property
     def diverged(self) -> bool:

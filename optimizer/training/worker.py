@@ -77,7 +77,7 @@ class Trainer:
     def __init__(self, setup: Setup) -> None:
         machine = use_device(setup.device, setup.cores, memory_limit=setup.memory_limit)
         # TensorFlow is configured by now; these modules may import it.
-        from optimizer.training import measure, probe, program, resident
+        from optimizer.training import measure, noise, probe, program, resident
 
         self._meter = Meter((gpu_indices(setup.device) or (0,))[0] if machine.kind == "gpu" else None)
         card = self._meter.card()
@@ -110,6 +110,7 @@ class Trainer:
         self._position: tuple[int, int] | None = None
         self._confirming = False
         self._pace = Pace()
+        self._noise = noise.NoiseWatch(lambda text: self.remarks.append(text))
         # While a trial begins, its own fresh model lies beside the compiled one.
         model_bytes = sum(array.nbytes for array in program.state_of(first.model))
         self._memory = DeviceMemory(capacity, self._gauge.in_use(), evaluation_bytes=model_bytes)
@@ -189,6 +190,9 @@ class Trainer:
             drawn = None if before is None or after is None else after - before
             figures = dataclasses.replace(figures, peak_bytes=self._gauge.peak(), joules=drawn)
             self._position = (request.trial, number)
+            if not request.confirming:
+                figures = self._noise.look(self._current, request, figures)
+                yield from self._said()
             checkpoint = None if figures.diverged else self._checkpoint(request, number, figures.train_seconds)
             yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss, checkpoint)
             compile_seconds = 0.0
