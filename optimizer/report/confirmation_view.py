@@ -23,6 +23,18 @@ def confirmation_view(found: Confirmation) -> list[RenderableType]:
     return [table, *(Text(sentence) for sentence in confirmation_sentences(found))]
 
 
+def confirmation_paragraphs(found: Confirmation | None) -> list[str]:
+    """The same in sentences, where there is no room for a table; none before `--confirm`."""
+    return [] if found is None else [*map(_said, found.configurations), *confirmation_sentences(found)]
+
+
+def _said(row: ConfirmedConfiguration) -> str:
+    *_, test, more, seconds, longer, _ = _cells(row)
+    against = f" ({more} points and {longer} s against the reference)" if more else ""
+    what = f"{row.role.capitalize()}, {row.batch_size} x {row.learning_rate:.2g}"
+    return f"{what}: {test} test accuracy, {seconds} s of training{against}." if test else f"{what}: all runs diverged."
+
+
 def confirmation_sentences(found: Confirmation) -> list[str]:
     """How to read it: what the intervals are, how much luck there is, what else is to be known."""
     said = [

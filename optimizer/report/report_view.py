@@ -29,9 +29,7 @@ def report_view(report: Report) -> RenderableType:
     lines += [Text(sentence) for sentence in alternatives(report)]
     if report.by_batch_size:
         lines += ["", batch_size_table(report)]
-    law = report.to_target.law if report.to_target is not None else None
-    noise = noise_sentences(report.gradient_noise, None if law is None else law.critical_batch_size)
-    targets = [Text(sentence) for sentence in (*target_sentences(report), *noise)]
+    targets = [Text(sentence) for sentence in (*target_sentences(report), *noise_beside_law(report))]
     lines += ["", *targets] if targets else []
     caveats = [Text(sentence) for sentence in doubts(report)]
     lines += ["", *caveats] if caveats else []
@@ -139,6 +137,12 @@ def target_sentences(report: Report) -> list[str]:
         f"The steps to it fall as {law.min_steps:.3g} (1 + {law.critical_batch_size:.3g} / batch size); the critical "
         f"batch size is {law.low:.3g} to {law.high:.3g} as any one measurement is left out.",
     ]
+
+
+def noise_beside_law(report: Report) -> list[str]:
+    """The gradient noise scale, beside the critical batch size of the law of steps."""
+    law = report.to_target.law if report.to_target is not None else None
+    return noise_sentences(report.gradient_noise, None if law is None else law.critical_batch_size)
 
 
 COLUMNS = ("batch size", "best rate", "expected", "90 % interval", "", "s/trial", "examples/s", "trials", "")

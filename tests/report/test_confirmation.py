@@ -8,7 +8,7 @@ import math
 import pytest
 
 from optimizer.report.confirmation import confirmation, mean_of
-from optimizer.report.confirmation_view import confirmation_sentences
+from optimizer.report.confirmation_view import confirmation_paragraphs, confirmation_sentences
 from optimizer.report.recommendation import Recommendation
 from optimizer.store.confirmations import ConfirmationRun, Role, plan_of
 
@@ -67,6 +67,10 @@ def test_differences_are_taken_run_by_run() -> None:
     assert recommended.seconds_difference is not None
     assert recommended.seconds_difference.mean == -2.0
     assert (reference.accuracy_difference, reference.seconds_difference) == (None, None)
+    said = confirmation_paragraphs(found)
+    assert said[0].startswith("Recommended, 128 x 0.01: 72.92% \N{PLUS-MINUS SIGN} 35.09 test accuracy, 1")
+    assert "(+6.25 \N{PLUS-MINUS SIGN} 0.00 points and -2 \N{PLUS-MINUS SIGN} 0 s against the reference)" in said[0]
+    assert "From seed to seed, runs of one configuration differ by 21 points" in said[3]
 
 
 def test_where_the_recommendation_is_the_common_default_it_is_what_is_compared_with() -> None:
@@ -90,7 +94,8 @@ def test_a_run_that_diverged_is_counted_and_in_no_mean() -> None:
     nothing = confirmation([run("recommended", 0, 32, None)], ADVICE)
     assert nothing is not None
     assert nothing.configurations[0].test_accuracy is None
-    assert confirmation_sentences(nothing)
+    assert confirmation_paragraphs(nothing)[0] == "Recommended, 32 x 0.01: all runs diverged."
+    assert confirmation_paragraphs(None) == []
 
 
 def test_another_recommendation_than_the_one_that_was_confirmed_is_said_so() -> None:
