@@ -52,14 +52,12 @@ class GradientNoise:
 
 
 def gradient_noise(trials: Sequence[TrialRecord]) -> GradientNoise | None:
-    """The noise scale of a study's complete trials; of all, where none of these was looked at. None before a look."""
-    seen = [trial for trial in trials if _looks(trial)]
-    seen = [trial for trial in seen if trial.state == "complete"] or seen
-    if not seen:
+    """The noise scale of a study's trials, those that were stopped early included; None before the first look."""
+    looks = [rows for rows in map(_looks, trials) if rows]
+    if not looks:
         return None
-    looks = [_looks(trial) for trial in seen]
     epochs = sorted({row["epoch"] for rows in looks for row in rows})
-    spent = sum(row["noise_seconds"] or 0.0 for trial in trials for row in _looks(trial))
+    spent = sum(row["noise_seconds"] or 0.0 for rows in looks for row in rows)
     return GradientNoise(
         whole=_scale(looks),
         by_epoch=[_scale([[row for row in rows if row["epoch"] == at] for rows in looks], at) for at in epochs],

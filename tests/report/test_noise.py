@@ -48,14 +48,11 @@ def test_it_is_told_by_epoch() -> None:
     assert json.loads(json.dumps(asdict(found), allow_nan=False)) == asdict(found)
 
 
-def test_complete_trials_are_asked_first() -> None:
-    whole, part = trial(0, [row(1, 0.002)]), trial(1, [row(1, 0.02)], state="pruned")
-    found = gradient_noise([whole, part])
+def test_one_trial_has_no_interval() -> None:
+    found = gradient_noise([trial(0, [row(1, 0.002)], state="pruned"), trial(1, [row(1, None)])])
     assert found is not None
-    assert (found.whole.scale, found.whole.trials, found.whole.low) == (pytest.approx(500), 1, None)
-    alone = gradient_noise([part])
-    assert alone is not None
-    assert alone.whole.scale == pytest.approx(50)
+    whole = found.whole
+    assert (whole.scale, whole.low, whole.high, whole.trials) == (pytest.approx(500), None, None, 1)
 
 
 def test_where_no_signal_stands_out_there_is_no_number() -> None:
