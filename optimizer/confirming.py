@@ -189,10 +189,8 @@ class _Confirmation:
                 self._listener(Noted("confirmed already: what was found is kept, the test set stays closed"))
                 return
             if kept and not begun:
-                was = kept[-1]
-                self._listener(
-                    Noted(f"the recommendation has changed since {was.trials} trials; the new one is confirmed too")
-                )
+                when = f"one was confirmed after {kept[-1].trials} trials"
+                self._listener(Noted(f"the recommendation has changed since {when}; the new one is confirmed too"))
             seat, largest = start()
             try:
                 self._train_missing(seat, planned(self._report, begun, largest))
@@ -205,6 +203,8 @@ class _Confirmation:
         of = len(plans) * self._seeds
         for number in range(self._seeds):
             for at, plan in enumerate(plans):
+                # It may have expired while a worker was started; whoever has it now goes first.
+                self._await_turn()
                 kept = self._kept()
                 if any((run.plan, run.role, run.run) == (self._plan, plan.role, number) for run in kept):
                     continue

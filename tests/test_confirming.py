@@ -3,38 +3,55 @@
 from __future__ import annotations
 
 import json
-import shutil
+import math
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
+from written_study import MACHINE
 
-from optimizer import Dataset, Goal, Options, SearchSpace, Study, Task
+from optimizer import Budget, Configuration, Dataset, Goal, Options, SearchSpace, Study, Task, cli, confirming
 from optimizer.confirming import planned
 from optimizer.errors import DataError, InvalidInput
-from optimizer.report.events import Confirmed, Event, Noted, Starting
+from optimizer.report.events import Confirmed, Event, Noted
 from optimizer.report.recommendation import Recommendation, Report
 from optimizer.search.advice import Advice, Estimate
+from optimizer.seat import Seat
+from optimizer.signals import Interrupted
+from optimizer.store.database import open_database
+from optimizer.store.owner import new_owner
+from optimizer.store.sharing import Turns
+from optimizer.store.stamp import Stamp
 from optimizer.store.tables import confirmations_table
+from optimizer.store.transfer import back_up
+from optimizer.training.messages import DeviceMemory, Ready
 from studies.data import load_mnist
 from studies.mnist import build_model
 
-MNIST = Path(__file__).parents[1] / "studies" / "mnist.py"
 SPACE = SearchSpace([16, 32, 64, 128, 256], (1e-4, 1e-1))
-OPTIONS = ["--train-examples", "1000", "--batch-sizes", "16..256", "--engine", "fused", "--device", "cpu", "--no-probe"]
-OPTIONS += ["--trials", "2", "--epochs", "2", "--no-pruning", "--try", "128:0.01", "--confirm", "--confirm-seeds", "2"]
+GOAL = Goal(epochs=2)
 
 
-def study_in(folder: Path, load: Any = load_mnist) -> Study:
-    """The same study as the script's."""
-    options = Options(device="cpu", engine="fused", train_examples=1000, probe=False)
+def load(path: str | None) -> Dataset:
+    images, labels = load_mnist().train
+    parts = [(images[start:stop], labels[start:stop]) for start, stop in ((0, 1000), (1000, 1300), (1300, 1800))]
+    return Dataset(*parts)
+
+
+def study_in(folder: Path, load: Any = load) -> Study:
+    options = Options(device="cpu", engine="fused", probe=False, prune=False)
     storage = str(folder / "studies.db")
-    return Study(Task(build_model, load), SPACE, Goal(epochs=2), name="mnist", storage=storage, options=options)
+    return Study(Task(build_model, load), SPACE, GOAL, name="mnist", storage=storage, options=options)
+
+
+def copy(folder: Path, to: Path) -> None:
+    """What is not yet in the file itself included."""
+    back_up(str(folder / "studies.db"), str(to / "studies.db"))
 
 
 def kept(folder: Path) -> list[dict[str, Any]]:
@@ -44,74 +61,88 @@ def kept(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two trials whose confirmation was interrupted after its second run."""
-    folder = tmp_path_factory.mktemp("confirmed")
-    command = [sys.executable, str(MNIST), *OPTIONS]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
-    assert started.stdout is not None
-    while not started.stdout.readline().startswith("confirm  2/"):
-        assert started.poll() is None
-    started.send_signal(signal.SIGINT)
-    _, said = started.communicate(timeout=30)
-    assert (started.returncode, said.startswith("interrupted")) == (130, True)
+    """A study of two trials whose confirmation was interrupted by Ctrl-C after its second run."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    study = study_in(folder)
+    study.run(Budget(trials=2), tries=[Configuration(128, 0.01), Configuration(32, 1e-4)])
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Confirmed) and event.done == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        study.confirm(2, listener=interrupt)
     return folder
 
 
 @pytest.fixture(scope="module")
-def confirmed(interrupted: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
-    """The same, gone on with: the folder, the JSON, and what was said."""
-    folder = tmp_path_factory.mktemp("again")
-    shutil.copy(interrupted / "studies.db", folder)
-    command = [sys.executable, str(MNIST), *OPTIONS, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout), done.stderr
+def confirmed(interrupted: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event]]:
+    """The same, gone on with: its folder, and what was said."""
+    folder = tmp_path_factory.mktemp("confirmed")
+    copy(interrupted, folder)
+    events: list[Event] = []
+    study_in(folder).confirm(2, listener=events.append)
+    return folder, events
 
 
 def test_what_was_confirmed_before_an_interruption_is_not_trained_again(
-    interrupted: Path, confirmed: tuple[Path, dict[str, Any], str]
+    interrupted: Path, confirmed: tuple[Path, list[Event]]
 ) -> None:
-    folder, _, said = confirmed
+    folder, events = confirmed
     before, after = kept(interrupted), kept(folder)
-    assert 2 <= len(before) < len(after)
+    assert len(before) == 2 < len(after)
     assert [row for row in after if row in before] == before
-    assert said.count("\nconfirm") == len(after) - len(before)
+    assert sum(isinstance(event, Confirmed) for event in events) == len(after) - len(before)
     assert {row["run"] for row in after} == {0, 1}
     assert len({(row["role"], row["run"]) for row in after}) == len(after)
     assert all(row["epochs"] == 2 and row["train_seconds"] > 0 for row in after)
 
 
-def test_its_runs_are_no_trials_and_its_seeds_no_trials(confirmed: tuple[Path, dict[str, Any], str]) -> None:
+def test_its_runs_are_no_trials_and_its_seeds_no_trials(confirmed: tuple[Path, list[Event]]) -> None:
     folder = confirmed[0]
     study = optuna.load_study(study_name="mnist", storage=f"sqlite:///{folder}/studies.db")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2
     assert all(row["seed"] >= 2**31 for row in kept(folder))
-    curves = [trial.value for trial in study.trials]
-    assert all(row["validation_accuracy"] not in curves for row in kept(folder))
 
 
 def test_the_json_has_accuracy_and_seconds_with_intervals_and_the_difference_to_32(
-    confirmed: tuple[Path, dict[str, Any], str],
+    confirmed: tuple[Path, list[Event]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, report, _ = confirmed
-    found, rows = report["confirmation"], kept(folder)
+    """From the command line; the study itself is done, and its own test is elsewhere."""
+    folder = confirmed[0]
+    monkeypatch.setattr(Study, "run", lambda study, *budget, **options: study.report())
+    options = [
+        "--storage",
+        str(folder / "studies.db"),
+        "--study",
+        "mnist",
+        "--confirm",
+        "--confirm-seeds",
+        "2",
+        "--json",
+    ]
+    done = CliRunner().invoke(cli._script_command(Task(build_model, load), SPACE, GOAL), options)
+    assert done.exit_code == 0, done.output
+    assert "the test set stays closed" in done.stderr
+    report, rows = json.loads(done.stdout), kept(folder)
+    found, advice = report["confirmation"], report["recommendation"]
     assert (found["current"], found["reference"], found["recommendations"]) == (True, 32, 1)
     first = found["configurations"][0]
     assert first["role"] == "recommended"
-    advice = report["recommendation"]
     assert (first["batch_size"], first["learning_rate"]) == (advice["batch_size"], advice["learning_rate"])
     mine = [row["test_accuracy"] for row in rows if row["role"] == "recommended"]
     assert first["test_accuracy"]["mean"] == pytest.approx(sum(mine) / 2)
     assert first["test_accuracy"]["low"] < first["test_accuracy"]["mean"] < first["test_accuracy"]["high"]
     assert first["train_seconds"]["count"] == 2
     others = [row for row in found["configurations"] if row["batch_size"] != 32]
+    assert others
     assert all(row["accuracy_difference"]["count"] == 2 for row in others)
     assert any(row["batch_size"] == 32 for row in found["configurations"])
     assert found["test_spread"] > 0
 
 
 def test_a_second_time_nothing_is_trained_and_the_test_set_stays_closed(
-    confirmed: tuple[Path, dict[str, Any], str],
+    confirmed: tuple[Path, list[Event]],
 ) -> None:
     folder = confirmed[0]
     before, events = kept(folder), list[Event]()
@@ -127,10 +158,10 @@ def test_a_second_time_nothing_is_trained_and_the_test_set_stays_closed(
 
 
 def test_a_recommendation_that_has_changed_is_confirmed_too_and_what_is_known_is_not_trained_again(
-    confirmed: tuple[Path, dict[str, Any], str], tmp_path: Path
+    confirmed: tuple[Path, list[Event]], tmp_path: Path
 ) -> None:
     """As if another one had been recommended before, beside the same 32."""
-    shutil.copy(confirmed[0] / "studies.db", tmp_path)
+    copy(confirmed[0], tmp_path)
     with sa.create_engine(f"sqlite:///{tmp_path}/studies.db", poolclass=sa.NullPool).begin() as connection:
         table = confirmations_table
         connection.execute(table.update().values(plan="another", trials=1))
@@ -139,32 +170,55 @@ def test_a_recommendation_that_has_changed_is_confirmed_too_and_what_is_known_is
     before, events = kept(tmp_path), list[Event]()
     report = study_in(tmp_path).confirm(2, listener=events.append)
     said = [event.text for event in events if isinstance(event, Noted)]
-    assert "the recommendation has changed since 1 trials; the new one is confirmed too" in said
+    assert "the recommendation has changed since one was confirmed after 1 trials; the new one is confirmed too" in said
     new = [row for row in kept(tmp_path) if row["plan"] != "another"]
     assert [row for row in kept(tmp_path) if row["plan"] == "another"] == before
     assert len(new) == len(before)
-    known = {(row["role"], row["run"]): row["train_seconds"] for row in before}
-    again = {role for role, run in known if all(row["train_seconds"] != known[role, run] for row in new)}
-    assert again == {"recommended"}
+    known = {row["train_seconds"] for row in before if row["role"] != "recommended"}
+    assert {row["role"] for row in new if row["train_seconds"] not in known} == {"recommended"}
     assert report.confirmation is not None
     assert (report.confirmation.current, report.confirmation.recommendations) == (True, 2)
     assert sum(isinstance(event, Confirmed) for event in events) == len(new)
 
 
-def test_data_without_a_test_set_is_said_in_a_line(confirmed: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
-    shutil.copy(confirmed[0] / "studies.db", tmp_path)
+def test_what_another_process_confirms_is_waited_for(confirmed: tuple[Path, list[Event]], tmp_path: Path) -> None:
+    copy(confirmed[0], tmp_path)
+    database = open_database(str(tmp_path / "studies.db"), create=False)
+    other = Turns(database.engine, -1, new_owner(), lease_seconds=math.inf)
+    assert other.take()
+    said: list[str] = []
 
-    def untested(path: str | None) -> Dataset:
-        whole = load_mnist(path)
-        return Dataset(whole.train, validation_examples=whole.validation_examples)
+    def hear(event: Event) -> None:
+        assert isinstance(event, Noted)
+        said.append(event.text)
+        other.end()
 
-    events: list[Event] = []
-    with pytest.raises(
-        DataError, match=r"^--confirm: the data has no test set. Load it with Dataset\(..., test=...\).$"
-    ):
-        study_in(tmp_path, untested).confirm(3, listener=events.append)
-    assert [type(event) for event in events] == [Starting]
-    assert kept(tmp_path) == kept(confirmed[0])
+    study_in(tmp_path).confirm(2, listener=hear)
+    assert said == [
+        "another process confirms; waiting for what it finds",
+        "confirmed already: what was found is kept, the test set stays closed",
+    ]
+    database.engine.dispose()
+
+
+def test_data_without_a_test_set_is_said_in_a_line_before_anything_is_trained(
+    interrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy(interrupted, tmp_path)
+    stamp = Stamp.read(optuna.load_study(study_name="mnist", storage=f"sqlite:///{tmp_path}/studies.db"))
+    assert stamp is not None
+    ready = Ready(MACHINE, stamp.program, 1, "fused", (), DeviceMemory(1 << 30, 0), has_test=False)
+    killed: list[bool] = []
+
+    class Untested:
+        def kill(self) -> None:
+            killed.append(True)
+
+    monkeypatch.setattr(confirming, "seated", lambda *setup, **how: Seat(Untested(), ready))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"^--confirm: the data has no test set. Load it with Dataset\(..., test="):
+        study_in(tmp_path).confirm(2)
+    assert killed == [True]
+    assert kept(tmp_path) == kept(interrupted)
 
 
 def test_one_run_has_no_interval(tmp_path: Path) -> None:
