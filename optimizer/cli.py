@@ -18,6 +18,7 @@ from optimizer.errors import BatchoptError, TaskFailed
 from optimizer.options import (
     AUTO_SEARCH,
     CHECKPOINT_LIMIT,
+    CONFIRM_SEEDS,
     DEFAULT_TRIALS,
     LEASE_SECONDS,
     Budget,
@@ -179,6 +180,14 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
     @click.option("--checkpoints", metavar="PATH|URL", help="Where those are.  [default: beside the database]")
     @ray_options
     @click.option("--no-pruning", is_flag=True, help="Train every trial to its last epoch.")
+    @click.option("--confirm", is_flag=True, help="Then train the advice again, and open the test set once.")
+    @click.option(
+        "--confirm-seeds",
+        type=int,
+        default=CONFIRM_SEEDS,
+        show_default=True,
+        help="Runs of each configuration, a total.",
+    )
     @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and stop.")
     @click.option("--quiet", is_flag=True, help="No progress, only the report.")
     @click.option("--json", "as_json", is_flag=True, help="The report as one JSON document; progress to stderr.")
@@ -196,6 +205,8 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         no_probe: bool,
         memory_limit: str | None,
         checkpoint_limit: str | None,
+        confirm: bool,
+        confirm_seeds: int,
         plan_only: bool,
         quiet: bool,
         as_json: bool,
@@ -233,6 +244,8 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
             return
         with view as listener:
             report = asked.run(budget, tries=configurations, listener=listener)
+            if confirm:
+                report = asked.confirm(confirm_seeds, listener=listener)
         if as_json:
             print_json(report.describe())
         else:

@@ -19,6 +19,9 @@ AUTO_SEARCH = "auto"
 DEFAULT_SEED = 0
 MAX_SEED = 2**32 - 1
 
+CONFIRM_SEEDS = 5
+"""Runs of each configuration that is confirmed: a t-interval narrows little with more."""
+
 LEASE_SECONDS = 30.0
 """How long a trial belongs to its process without a word from it. Renewed at a third of this."""
 

@@ -13,7 +13,7 @@ from optimizer.capacity import Capacity
 from optimizer.cluster import joined
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound
 from optimizer.loop import Loop
-from optimizer.options import AUTO_SEARCH, DEFAULT_SEED, Budget, Configuration, Options
+from optimizer.options import AUTO_SEARCH, CONFIRM_SEEDS, DEFAULT_SEED, Budget, Configuration, Options
 from optimizer.report.events import Listener, Noted, Opened, Starting, ignore
 from optimizer.report.reading import read_report
 from optimizer.report.recommendation import Report
@@ -169,6 +169,13 @@ class Study:
             seat, plan, _ = self._prepare(budget or Budget(), tries, listener, interruption, cluster, probing=False)
             seat.worker.kill()
         return plan
+
+    def confirm(self, seeds: int = CONFIRM_SEEDS, *, listener: Listener = ignore) -> Report:
+        """Train what is recommended again beside the common default, so often each, and open the test set; as `run`."""
+        from optimizer.confirming import confirm
+
+        confirm(self, seeds, listener)
+        return self.report()
 
     def report(self) -> Report:
         """What the study has found so far, from its database alone.

@@ -31,6 +31,7 @@ FLOORS = {
     "questions": 5,
     "tries": 5,
     "study": 6,
+    "confirming": 6,
     "inspection": 6,
     "commands": 6,
     "answering": 7,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from optuna.study import Study
 
+from optimizer.report.confirmation_view import confirmation_paragraphs
 from optimizer.report.evidence import Evidence
 from optimizer.report.page import pictures
 from optimizer.report.recommendation import Report
-from optimizer.report.report_view import alternatives, doubts, headline, table_cells, target_sentences
+from optimizer.report.report_view import alternatives, doubts, headline, noise_beside_law, table_cells, target_sentences
 
 METRIC = "validation accuracy"
 
@@ -25,7 +26,8 @@ def show(study: Study, evidence: Evidence) -> None:
 
 def note(report: Report) -> str:
     """The advice in Markdown, with the table."""
-    sentences = [*alternatives(report), *target_sentences(report), *doubts(report)]
+    sentences = [*alternatives(report), *target_sentences(report), *noise_beside_law(report), *doubts(report)]
+    sentences += confirmation_paragraphs(report.confirmation)
     lines = [f"**{headline(report)}**", "", *(f"{sentence}\n" for sentence in sentences)]
     if report.by_batch_size:
         names, rows = table_cells(report)

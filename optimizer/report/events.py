@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from optimizer.options import Configuration
 from optimizer.search.steps import Step
+from optimizer.store.confirmations import ConfirmationRun
 from optimizer.training.machine import Machine
 from optimizer.training.messages import EngineTiming, Epoch
 
@@ -93,6 +95,32 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
+class Confirming:
+    """A run that confirms the recommendation goes on; `epoch` of its `epochs` are trained."""
+
+    role: str
+    configuration: Configuration
+    run: int
+    epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A run that confirms has ended.
+
+    Attributes:
+        seeds: how many runs each configuration is to have.
+        done, of: its place among all runs.
+    """
+
+    run: ConfirmationRun
+    seeds: int
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
 class Noted:
     """Something worth one line."""
 
@@ -106,7 +134,7 @@ class Ended:
     reason: str
 
 
-Event = Starting | Probing | Opened | Stepped | Trained | TrialEnded | Noted | Ended
+Event = Starting | Probing | Opened | Stepped | Trained | TrialEnded | Confirming | Confirmed | Noted | Ended
 Listener = Callable[[Event], None]
 
 

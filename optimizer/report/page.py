@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optimizer.report import figures
+from optimizer.report.confirmation_view import confirmation_paragraphs
 from optimizer.report.evidence import Evidence
 from optimizer.report.recommendation import Report
-from optimizer.report.report_view import alternatives, doubts, headline, table_cells, target_sentences
+from optimizer.report.report_view import alternatives, doubts, headline, noise_beside_law, table_cells, target_sentences
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -50,7 +51,8 @@ def page(evidence: Evidence) -> str:
     parts = [f"<h1>Study {html.escape(report.study)}</h1>", _paragraph(headline(report), "advice")]
     parts += [_paragraph(sentence) for sentence in (*alternatives(report), *doubts(report))]
     parts += [_table(report)] if report.by_batch_size else []
-    parts += [_paragraph(sentence) for sentence in target_sentences(report)]
+    parts += [_paragraph(sentence) for sentence in (*target_sentences(report), *noise_beside_law(report))]
+    parts += [_paragraph(sentence) for sentence in confirmation_paragraphs(report.confirmation)]
     for at, (name, figure) in enumerate(pictures(evidence).items()):
         drawn = to_html(figure, full_html=False, include_plotlyjs=at == 0, div_id=name)
         parts.append(f'<div class="figure">{drawn}</div>')

@@ -9,10 +9,13 @@ from typing import Any
 import optuna
 
 from optimizer.errors import StorageError, StudyNotFound
+from optimizer.report.confirmation import confirmation
 from optimizer.report.evidence import Evidence
 from optimizer.report.machines import Place, chosen, machines_of, names_of, place_of
+from optimizer.report.noise import gradient_noise
 from optimizer.report.recommendation import MachineAdvice, Report, advise_from, by_batch_size, count_states, recommend
 from optimizer.report.targets import to_target
+from optimizer.store.confirmations import Confirmations
 from optimizer.store.database import Database, open_database
 from optimizer.store.history import TrialRecord, open_study, read_trials
 from optimizer.store.ledger import ELAPSED, ENGINES
@@ -73,6 +76,7 @@ def read_evidence(
         advice = advise_from(
             there, stamp.space, max_epochs=stamp.goal.epochs, tolerance=tolerance, max_batch_size=largest
         )
+        advised = recommend(there, advice)
         report = Report(
             study=study.study_name,
             goal=stamp.goal.describe(),
@@ -80,11 +84,13 @@ def read_evidence(
             machine=machines.get(here, {}),
             machines=on_each,
             trials=count_states(trials),
-            recommendation=recommend(there, advice),
+            recommendation=advised,
             advice=advice,
             by_batch_size=by_batch_size(there),
             elapsed_seconds=float(study.user_attrs.get(ELAPSED, 0.0)),
             to_target=to_target(there, target),
+            gradient_noise=gradient_noise(trials),
+            confirmation=confirmation(Confirmations(database.engine, study._study_id).all(), advised),
         )
         return Evidence(report, there, stamp.space)
 

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from optimizer.report.confirmation import Confirmation
+from optimizer.report.noise import GradientNoise
 from optimizer.report.targets import ToTarget
 from optimizer.search.costs import EpochCost
-from optimizer.search.space import SearchSpace
+from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from optimizer.store.history import TrialRecord, as_trial
 
 if TYPE_CHECKING:
@@ -44,6 +46,11 @@ class Recommendation:
     validation_accuracy: float
     train_seconds: float
     trial: int
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """By the names of its dimensions."""
+        return {BATCH_SIZE: self.batch_size, LEARNING_RATE: self.learning_rate, **self.extra}
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,8 @@ class Report:
         elapsed_seconds: wall time of all sessions of the study.
         machines: what is best on each, where there are several.
         to_target: how soon a validation accuracy was reached; None before the first epoch.
+        confirmation: what the test set says; None before `--confirm`.
+        gradient_noise: measured while trials trained; None where no gradient was looked at.
     """
 
     study: str
@@ -116,6 +125,8 @@ class Report:
     elapsed_seconds: float
     machines: list[MachineAdvice] = field(default_factory=list)
     to_target: ToTarget | None = None
+    confirmation: Confirmation | None = None
+    gradient_noise: GradientNoise | None = None
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""

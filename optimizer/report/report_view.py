@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from optimizer.report.confirmation_view import confirmation_view
+from optimizer.report.noise import noise_sentences
 from optimizer.report.recommendation import BatchSizeRow, Report
 from optimizer.report.screen import counted, seconds
 from optimizer.search.space import COMMON_BATCH_SIZE
@@ -27,10 +29,12 @@ def report_view(report: Report) -> RenderableType:
     lines += [Text(sentence) for sentence in alternatives(report)]
     if report.by_batch_size:
         lines += ["", batch_size_table(report)]
-    targets = [Text(sentence) for sentence in target_sentences(report)]
+    targets = [Text(sentence) for sentence in (*target_sentences(report), *noise_beside_law(report))]
     lines += ["", *targets] if targets else []
     caveats = [Text(sentence) for sentence in doubts(report)]
     lines += ["", *caveats] if caveats else []
+    if report.confirmation is not None:
+        lines += ["", *confirmation_view(report.confirmation)]
     if report.machines:
         lines += ["", Text("\n".join(machine_lines(report)))]
     counts = ", ".join(f"{count} {state}" for state, count in sorted(report.trials.items())) or "none"
@@ -133,6 +137,12 @@ def target_sentences(report: Report) -> list[str]:
         f"The steps to it fall as {law.min_steps:.3g} (1 + {law.critical_batch_size:.3g} / batch size); the critical "
         f"batch size is {law.low:.3g} to {law.high:.3g} as any one measurement is left out.",
     ]
+
+
+def noise_beside_law(report: Report) -> list[str]:
+    """The gradient noise scale, beside the critical batch size of the law of steps."""
+    law = report.to_target.law if report.to_target is not None else None
+    return noise_sentences(report.gradient_noise, None if law is None else law.critical_batch_size)
 
 
 COLUMNS = ("batch size", "best rate", "expected", "90 % interval", "", "s/trial", "examples/s", "trials", "")

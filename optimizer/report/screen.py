@@ -13,9 +13,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from optimizer.report.events import Ended, Event, Noted, Opened, Probing, Starting, Stepped, Trained, TrialEnded
+from optimizer.report.events import (
+    Confirmed,
+    Confirming,
+    Ended,
+    Event,
+    Noted,
+    Opened,
+    Probing,
+    Starting,
+    Stepped,
+    Trained,
+    TrialEnded,
+)
 from optimizer.search.steps import Step
 from optimizer.store.history import TrialRecord
+
+CONFIRMING = -1
+"""Stands for a trial's number where a run confirms."""
 
 LAST_TRIALS = 8
 """Rows of the live view: enough to see a pattern, few enough for a small terminal."""
@@ -96,6 +111,16 @@ def trial_line(ended: TrialEnded) -> str:
     )
 
 
+def confirmed_line(event: Confirmed) -> str:
+    """One run that confirms, in one line; what the test set says is told when all are there."""
+    run = event.run
+    accuracy = "diverged" if run.validation_accuracy is None else f"{run.validation_accuracy:.2%}"
+    return (
+        f"confirm {event.done:>2}/{event.of}  {run.role:<11}  {run.batch_size:>6} x {run.learning_rate:<8.3g} "
+        f"{accuracy:>8}  run {run.run + 1} of {event.seeds}  {run.train_seconds:6.2f} s"
+    )
+
+
 def step_line(step: Step, epochs: int) -> str:
     """What is trained next, and why: its expected gain in points of accuracy, and what it costs."""
     line = f"trial {step.trial} {step.reason}: {step.batch_size} x {step.learning_rate:.3g}, "
@@ -129,6 +154,8 @@ class PlainView:
             return opened_lines(event)
         if isinstance(event, TrialEnded):
             return [trial_line(event)]
+        if isinstance(event, Confirmed):
+            return [confirmed_line(event)]
         if isinstance(event, Noted):
             return [event.text]
         return [f"ended: {event.reason}"] if isinstance(event, Ended) else []
@@ -186,6 +213,11 @@ class LiveView:
             self._train(event)
         elif isinstance(event, TrialEnded):
             self._end(event)
+        elif isinstance(event, Confirming):
+            self._confirm(event)
+        elif isinstance(event, Confirmed):
+            self._progress.update(self._trials, description="confirming", completed=event.done, total=event.of)
+            self._console.print(confirmed_line(event), markup=False, highlight=False)
         elif isinstance(event, Noted):
             self._console.print(event.text, markup=False, style="yellow")
         else:
@@ -235,6 +267,16 @@ class LiveView:
             self._hide(event.trial)
         else:
             self._progress.update(self._epochs[event.trial], completed=event.figures.epoch)
+
+    def _confirm(self, event: Confirming) -> None:
+        """A bar for the run that confirms; there is one at a time, and no trial has its number."""
+        configuration = event.configuration
+        what = f"{event.role}: {configuration.batch_size} x {configuration.learning_rate:.3g}, run {event.run + 1}"
+        self._status = self._reason = "confirming: the test set is opened once for each run, and searched with by none"
+        if CONFIRMING not in self._epochs:
+            self._epochs[CONFIRMING] = self._progress.add_task(what, left="")
+            self._progress.update(self._trials, visible=True, left="")
+        self._progress.update(self._epochs[CONFIRMING], description=what, completed=event.epoch, total=event.epochs)
 
     def _hide(self, trial: int) -> None:
         if trial in self._epochs:

@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 
 from optimizer.errors import SchemaMismatch, StorageError, StorageNotFound
 from optimizer.store.filesystem import network_filesystem
-from optimizer.store.tables import SCHEMA_VERSION, checkpoints_table, metadata, schema_table
+from optimizer.store.tables import SCHEMA_VERSION, checkpoints_table, epochs_table, metadata, schema_table
 
 BUSY_TIMEOUT_S = 60
 """How long a writer waits for another on SQLite: Optuna's default of 5 s fails under eight processes."""
@@ -183,16 +183,23 @@ def _engine_options(url: URL) -> dict[str, Any]:
 
 
 def _migrate(engine: Engine) -> None:
-    """Bring tables of version 1 to version 2; the change and its record are kept together, or neither is."""
+    """Bring tables of an earlier version to this one; the change and its record are kept together, or neither is.
+
+    Tables that are missing altogether are made afterwards.
+    """
     tables = sa.inspect(engine).get_table_names()
     if schema_table.name not in tables:
         return
     with engine.begin() as connection:
-        if connection.execute(sa.select(schema_table.c.version)).scalar() != 1:
+        version = connection.execute(sa.select(schema_table.c.version)).scalar()
+        if version is None or version >= SCHEMA_VERSION:
             return
-        columns = {column["name"] for column in sa.inspect(connection).get_columns(checkpoints_table.name)}
-        if "location" not in columns:
-            connection.execute(sa.text(f"ALTER TABLE {checkpoints_table.name} ADD COLUMN location VARCHAR(1024)"))
+        for table in (checkpoints_table, epochs_table):
+            there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+            for column in table.c:
+                if column.name not in there:
+                    kind = column.type.compile(connection.dialect)
+                    connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
         connection.execute(schema_table.update().values(version=SCHEMA_VERSION))
 
 

@@ -28,6 +28,7 @@ from optimizer.store.rows import CHECKPOINTS, CURVE, EPOCHS, Rows, StudyRows, Tr
 from optimizer.store.tables import (
     SCHEMA_VERSION,
     checkpoints_table,
+    confirmations_table,
     database_clock,
     epochs_table,
     leases_table,
@@ -219,6 +220,7 @@ def _strays(connection: sa.Connection, rows: Rows, studies: list[StudyRows], sto
                 "They are removed.",
                 _deletion(storage, table, over),
             )
+    yield from _stray_confirmations(connection, rows, studies, storage)
     if rows.has(leases_table.name):
         for lease in connection.execute(sa.select(leases_table)):
             if lease.trial_id not in states or states[lease.trial_id][0].finished:
@@ -233,6 +235,25 @@ def _strays(connection: sa.Connection, rows: Rows, studies: list[StudyRows], sto
                     "It is released; the trial can be taken up again, which a study that goes on does by itself.",
                     _deletion(storage, leases_table, [lease.trial_id]),
                 )
+
+
+def _stray_confirmations(
+    connection: sa.Connection, rows: Rows, studies: list[StudyRows], storage: str
+) -> Iterator[Finding]:
+    """Runs that confirmed what a study recommended that is no more."""
+    table = confirmations_table
+    if not rows.has(table.name):
+        return
+    ids = set(connection.execute(sa.select(table.c.study_id)).scalars())
+    gone = sorted(ids - {study.study_id for study in studies})
+    if gone:
+        yield Finding(
+            "orphaned confirmations",
+            f"there are runs that confirm what {_counted(len(gone), 'study', 'studies')} recommended, not there any "
+            "more: deleted by another program, which does not know of them.",
+            "They are removed.",
+            _deletion(storage, table, gone, key="study_id"),
+        )
 
 
 def _of_study(study: StudyRows) -> Iterator[Finding]:
@@ -297,11 +318,11 @@ def _zombies(connection: sa.Connection, rows: Rows, studies: list[StudyRows], st
                 )
 
 
-def _deletion(storage: str, table: sa.Table, trial_ids: list[int]) -> Repair:
+def _deletion(storage: str, table: sa.Table, ids: list[int], key: str = "trial_id") -> Repair:
     def delete() -> None:
         with writing(storage) as connection:
-            for trial_id in trial_ids:
-                connection.execute(table.delete().where(table.c.trial_id == trial_id))
+            for id_ in ids:
+                connection.execute(table.delete().where(table.c[key] == id_))
 
     return delete
 
@@ -314,8 +335,8 @@ def _ending(storage: str, trial_id: int) -> Repair:
     return end
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str, plural: str = "") -> str:
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def _shown(storage: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from optimizer.errors import StorageError, StudyMismatch
 from optimizer.store.ledger import ELAPSED, ENGINES
 from optimizer.store.rows import (
+    CONFIRMATIONS,
     EPOCHS,
     STUDY_SYSTEM_ATTRIBUTES,
     STUDY_USER_ATTRIBUTES,
@@ -37,6 +38,7 @@ class Joined:
         added, continued, known: how many trials are new, were further trained, or were there already.
         conflicts: copies of one trial that were trained on apart, a sentence each.
         written: the digest of each trial that was written, by GUID.
+        confirmations: the runs that confirm, as text.
     """
 
     study: str
@@ -45,6 +47,7 @@ class Joined:
     known: int = 0
     conflicts: list[str] = field(default_factory=list)
     written: dict[str, str] = field(default_factory=dict)
+    confirmations: set[str] = field(default_factory=set)
 
 
 def join(source: StudyRows, target: Rows, where: str, joined: Joined, progress: Progress) -> None:
@@ -66,6 +69,7 @@ def join(source: StudyRows, target: Rows, where: str, joined: Joined, progress: 
     there = target.read(source.name)
     _check_question(source, there, where)
     _join_attributes(source, there, target)
+    _join_confirmations(source, there, target, joined)
     number = max((trial.number for trial in there.trials), default=-1) + 1
     by_guid = {trial.guid: trial for trial in there.trials}
     queued = {trial.asked: trial for trial in there.trials if trial.state == "WAITING" and trial.asked}
@@ -161,6 +165,18 @@ def _join_attributes(source: StudyRows, there: StudyRows, target: Rows) -> None:
         target.set_attribute(there.study_id, ELAPSED, source.attribute(ELAPSED))
     for table in (STUDY_USER_ATTRIBUTES, STUDY_SYSTEM_ATTRIBUTES):
         _add_missing(table, [row for row in source.rows[table] if note_of(row["key"]) is None], there, target)
+
+
+def _join_confirmations(source: StudyRows, there: StudyRows, target: Rows, joined: Joined) -> None:
+    """The runs that confirm; one that both have stays as it is."""
+    known = {_run_of(row) for row in there.rows[CONFIRMATIONS]}
+    new = [row for row in source.rows[CONFIRMATIONS] if _run_of(row) not in known]
+    target.add_rows(CONFIRMATIONS, new, study_id=there.study_id)
+    joined.confirmations |= {as_text(row) for row in (*there.rows[CONFIRMATIONS], *new)}
+
+
+def _run_of(row: Row) -> tuple[Any, ...]:
+    return row["plan"], row["role"], row["run"]
 
 
 def _join_notes(source: StudyRows, there: StudyRows, target: Rows, places: Mapping[int, int]) -> None:

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optimizer.options import CHECKPOINT_LIMIT, LEASE_SECONDS
 from optimizer.store.checkpoints import Checkpoints
+from optimizer.store.confirmations import Confirmations
 from optimizer.store.database import Database
 from optimizer.store.history import DIVERGED, FAILURE, GUID, MEMORY
 from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
@@ -57,6 +58,7 @@ class Ledger:
 
     Attributes:
         owner: this process's name on its leases.
+        confirmations: the runs that confirm what is recommended.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Ledger:
         self.records = Records(database.engine, lease_seconds=lease_seconds)
         self.owner = new_owner()
         self.transactions = transactions or Transactions(database.url)
+        self.confirmations = Confirmations(database.engine, study._study_id)
         self._turns = Turns(database.engine, study._study_id, self.owner, lease_seconds=lease_seconds)
         self._trials: dict[int, int] = {}
         self._how: dict[str, str] = {"engine": ""}

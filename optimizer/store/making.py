@@ -31,4 +31,5 @@ def stamp_if_unmade(ledger: Ledger, stamp: Stamp) -> None:
                 # optuna-dashboard reads the names; their interface may change, as the warning says.
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 ledger.study.set_metric_names(["validation_accuracy"])
+            ledger.confirmations.forget()
             stamp.write(ledger.study)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -60,7 +61,7 @@ class Records:
         """The epochs of each trial, in order, by trial id."""
         ids = list(trial_ids)
         found: dict[int, list[dict[str, Any]]] = {trial_id: [] for trial_id in ids}
-        query = sa.select(epochs_table).order_by(epochs_table.c.trial_id, epochs_table.c.epoch)
+        query = sa.select(*self._epoch_columns).order_by(epochs_table.c.trial_id, epochs_table.c.epoch)
         with self._engine.connect() as connection:
             # SQL databases bound the number of parameters of one statement.
             for start in range(0, len(ids), 500):
@@ -68,6 +69,12 @@ class Records:
                 for row in connection.execute(chunk).mappings():
                     found[row["trial_id"]].append(dict(row))
         return found
+
+    @functools.cached_property
+    def _epoch_columns(self) -> list[sa.Column[Any]]:
+        """Those that are there: a database that is only read may be an earlier version's."""
+        there = {column["name"] for column in sa.inspect(self._engine).get_columns(epochs_table.name)}
+        return [column for column in epochs_table.c if column.name in there]
 
     def take_lease(self, trial_id: int, owner: str) -> bool:
         """Take a trial that is nobody's, or whose lease has expired; one atomic statement decides.

@@ -18,15 +18,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from optimizer.store.history import GUID
-from optimizer.store.tables import checkpoints_table, epochs_table, leases_table, metadata
+from optimizer.store.tables import checkpoints_table, confirmations_table, epochs_table, leases_table, metadata
 
 STUDIES, TRIALS = "studies", "trials"
 USER_ATTRIBUTES, SYSTEM_ATTRIBUTES = "trial_user_attributes", "trial_system_attributes"
 STUDY_USER_ATTRIBUTES, STUDY_SYSTEM_ATTRIBUTES = "study_user_attributes", "study_system_attributes"
 PARAMS, VALUES, CURVE = "trial_params", "trial_values", "trial_intermediate_values"
-EPOCHS, CHECKPOINTS = epochs_table.name, checkpoints_table.name
+EPOCHS, CHECKPOINTS, CONFIRMATIONS = epochs_table.name, checkpoints_table.name, confirmations_table.name
 
-OF_STUDY = ("study_directions", STUDY_USER_ATTRIBUTES, STUDY_SYSTEM_ATTRIBUTES)
+OF_STUDY = ("study_directions", STUDY_USER_ATTRIBUTES, STUDY_SYSTEM_ATTRIBUTES, CONFIRMATIONS)
 """The tables with rows of a study; those with rows of its trials are `OF_TRIAL`."""
 
 OF_TRIAL = (USER_ATTRIBUTES, SYSTEM_ATTRIBUTES, PARAMS, VALUES, CURVE, EPOCHS, CHECKPOINTS)
@@ -260,10 +260,12 @@ class Rows:
         # A number that only counts the rows of this table says nothing elsewhere.
         counts = [column.name for column in table.primary_key if len(table.primary_key) == 1 and column.name != parent]
         columns = [c for c in table.c if c.name not in counts and c.name in self._columns.get(name, table.c.keys())]
+        # As they will be where tables are of this version.
+        later = {c.name: None for c in table.c if c not in columns and c.name not in counts}
         for start in range(0, len(keys), CHUNK):
             query = sa.select(*columns).where(table.c[parent].in_(keys[start : start + CHUNK]))
             for row in self._connection.execute(query).mappings():
-                found[row[parent]].append({key: value for key, value in row.items() if key != parent})
+                found[row[parent]].append(later | {key: value for key, value in row.items() if key != parent})
         for rows in found.values():
             rows.sort(key=as_text)
         return found

@@ -10,8 +10,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-SCHEMA_VERSION = 2
-"""2: checkpoints may lie outside the database; turns."""
+SCHEMA_VERSION = 3
+"""2: checkpoints may lie outside the database; turns. 3: confirmations; gradient norms."""
 
 metadata = MetaData()
 
@@ -46,6 +46,11 @@ epochs_table = Table(
     Column("peak_bytes", BigInteger),
     Column("joules", Float(53)),
     Column("side_by_side", Boolean, nullable=False),
+    Column("noise_small", Integer),
+    Column("noise_big", Integer),
+    Column("sq_norm_small", Float(53)),
+    Column("sq_norm_big", Float(53)),
+    Column("noise_seconds", Float(53)),
 )
 
 step_times_table = Table(
@@ -99,6 +104,28 @@ checkpoints_table = Table(
     Column("content", LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb"), nullable=False),
     # The file that holds the content where it is too large for the database; content is empty then.
     Column("location", String(1024)),
+)
+
+confirmations_table = Table(
+    "batchopt_confirmations",
+    metadata,
+    Column("study_id", BigInteger, primary_key=True, autoincrement=False),
+    # The recommendation that was to be confirmed, and what a configuration was to it.
+    Column("plan", String(64), primary_key=True),
+    Column("role", String(16), primary_key=True),
+    Column("run", Integer, primary_key=True, autoincrement=False),
+    Column("trials", Integer, nullable=False),
+    Column("machine", String(64), nullable=False),
+    Column("batch_size", BigInteger, nullable=False),
+    Column("learning_rate", Float(53), nullable=False),
+    Column("extra", JSON, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("epochs", Integer, nullable=False),
+    Column("train_seconds", Float(53), nullable=False),
+    # NULL where training diverged.
+    Column("validation_accuracy", Float(53)),
+    Column("test_loss", Float(53)),
+    Column("test_accuracy", Float(53)),
 )
 
 

@@ -25,7 +25,7 @@ from optimizer.store.joining import Joined, Progress, join
 from optimizer.store.ledger import ENGINES
 from optimizer.store.measurements import program_fingerprint
 from optimizer.store.records import DamagedCheckpoint
-from optimizer.store.rows import CHECKPOINTS, EPOCHS, NOT_COPIED, Rows, StudyRows, digest
+from optimizer.store.rows import CHECKPOINTS, CONFIRMATIONS, EPOCHS, NOT_COPIED, Rows, StudyRows, as_text, digest
 from optimizer.store.stamp import ATTRIBUTE
 from optimizer.store.tables import machines_table, memory_table, step_times_table
 
@@ -215,7 +215,8 @@ def portable(study: StudyRows) -> StudyRows:
 
 def _all_written(study: StudyRows) -> Joined:
     written = {trial.guid: digest(trial) for trial in study.trials}
-    return Joined(study.name, added=len(written), written=written)
+    confirmations = {as_text(row) for row in study.rows[CONFIRMATIONS]}
+    return Joined(study.name, added=len(written), written=written, confirmations=confirmations)
 
 
 def _join_all(storages: Sequence[str], to: str, study: str | None, progress: Progress) -> Transferred:
@@ -265,10 +266,13 @@ def _verified(target: Rows, joined: dict[str, Joined], to: str) -> Transferred:
         digests = {trial.guid: digest(trial) for trial in study.trials}
         wrong = [guid for guid, expected in done.written.items() if digests.get(guid) != expected]
         numbered = [trial.number for trial in study.trials] == list(range(len(study.trials)))
-        if wrong or not numbered or len(digests) != len(study.trials):
+        confirmed = {as_text(row) for row in study.rows[CONFIRMATIONS]} == done.confirmations
+        if wrong or not numbered or len(digests) != len(study.trials) or not confirmed:
             what = (
                 f"trial {wrong[0]} is not what was written"
                 if wrong
+                else "the runs that confirm it are not what was written"
+                if not confirmed
                 else "its trials are not numbered as they should be"
             )
             raise StorageError(f"study {name!r} did not arrive whole in {_shown(to)}: {what}. Nothing was kept.")

@@ -3,7 +3,7 @@
 The study sends `Setup` once, then `Foresee`, `Measure`, `Train` and `Save`, one at a time. The worker answers `Setup`
 with `Ready`, `Foresee` with `Foreseen`, `Measure` with one `Measured` per batch size and then `StepTimes`, `Train` with
 one `EpochDone` per epoch, `Save` with `Saved`; with `Remark` before any of them; or with `Failed` at any time, after
-which it is of no more use.
+which it is of no more use. The test set is opened by `OpenTest` alone, answered with `OpenedTest`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ class Epoch:
         peak_bytes: the most device memory that was in use; None where the device does not tell.
         joules: energy that the GPU drew, evaluation included; None where it does not tell.
         side_by_side: whether another worker trained on the same processor meanwhile, so that the times are not its own.
+        noise_small, noise_big: batch sizes whose gradients were looked at after it, on its weights; None after most.
+        sq_norm_small, sq_norm_big: squared gradient norms, averaged over batches of these sizes.
+        noise_seconds: what that took, off the training clock.
     """
 
     epoch: int
@@ -43,6 +46,11 @@ class Epoch:
     peak_bytes: int | None = None
     joules: float | None = None
     side_by_side: bool = False
+    noise_small: int | None = None
+    noise_big: int | None = None
+    sq_norm_small: float | None = None
+    sq_norm_big: float | None = None
+    noise_seconds: float | None = None
 
     @property
     def diverged(self) -> bool:
@@ -110,6 +118,7 @@ class Train:
         checkpoint: the trial's state after `from_epoch` epochs; None where the worker holds it, or from_epoch is 0.
         last_epoch: of a whole trial, after which no checkpoint is of use.
         save_seconds: what keeping a checkpoint takes, beside packing it.
+        confirming: whether `trial` is the number of a run that confirms, with seeds that no trial has.
     """
 
     trial: int
@@ -122,6 +131,23 @@ class Train:
     checkpoint: bytes | None = None
     last_epoch: int = 0
     save_seconds: float = 0.0
+    confirming: bool = False
+
+
+@dataclass(frozen=True)
+class OpenTest:
+    """Evaluate on the test set the run that was trained last, which confirms; refused for any other."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class OpenedTest:
+    """What the test set says of a run."""
+
+    run: int
+    loss: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -163,6 +189,7 @@ class Ready:
         timings: of the engines, the chosen one first; empty where the engine was pinned.
         memory: of the device, as the model and the data leave it.
         data_held: whether the data is on the device.
+        has_test: whether there is a test set.
     """
 
     machine: Machine
@@ -172,6 +199,7 @@ class Ready:
     timings: tuple[EngineTiming, ...]
     memory: DeviceMemory
     data_held: bool = True
+    has_test: bool = False
 
 
 @dataclass(frozen=True)
@@ -309,5 +337,5 @@ class Failed:
     message: str
 
 
-Request = Setup | Foresee | Measure | Train | Save
-Answer = Ready | Foreseen | Measured | StepTimes | EpochDone | Saved | Remark | Failed
+Request = Setup | Foresee | Measure | Train | Save | OpenTest
+Answer = Ready | Foreseen | Measured | StepTimes | EpochDone | Saved | OpenedTest | Remark | Failed

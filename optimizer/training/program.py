@@ -36,6 +36,7 @@ class Program:
 
     def __init__(self, task: Task, resident: Resident, engine: EngineName, model: Any) -> None:
         self._metric = task.metric
+        self.data = resident.data
         self.train_examples = resident.train_count
         self.model = model
         self.engine: Engine = make_engine(engine, model, resident)

@@ -36,6 +36,8 @@ from optimizer.training.messages import (
     Failed,
     Foresee,
     Measure,
+    OpenedTest,
+    OpenTest,
     ProgramStamp,
     Ready,
     Remark,
@@ -45,6 +47,7 @@ from optimizer.training.messages import (
     Setup,
     Train,
 )
+from optimizer.training.seeds import confirmation_rng, confirmation_seed
 from optimizer.training.task import Dataset, leaves
 
 if TYPE_CHECKING:
@@ -74,7 +77,7 @@ class Trainer:
     def __init__(self, setup: Setup) -> None:
         machine = use_device(setup.device, setup.cores, memory_limit=setup.memory_limit)
         # TensorFlow is configured by now; these modules may import it.
-        from optimizer.training import measure, probe, program, resident
+        from optimizer.training import measure, noise, probe, program, resident
 
         self._meter = Meter((gpu_indices(setup.device) or (0,))[0] if machine.kind == "gpu" else None)
         card = self._meter.card()
@@ -105,7 +108,9 @@ class Trainer:
         self._programs = {key: first}
         self._current: program.Program = first
         self._position: tuple[int, int] | None = None
+        self._confirming = False
         self._pace = Pace()
+        self._noise = noise.NoiseWatch(lambda text: self.remarks.append(text))
         # While a trial begins, its own fresh model lies beside the compiled one.
         model_bytes = sum(array.nbytes for array in program.state_of(first.model))
         self._memory = DeviceMemory(capacity, self._gauge.in_use(), evaluation_bytes=model_bytes)
@@ -123,6 +128,7 @@ class Trainer:
             timings=tuple(timings),
             memory=self._memory,
             data_held=self._resident.held,
+            has_test=data.test is not None,
         )
 
     def _held_if_it_fits(self, data: Dataset, capacity: int, *, asked: bool) -> Resident:
@@ -154,6 +160,8 @@ class Trainer:
             yield from self._train(request)
         elif isinstance(request, Save):
             yield self._save(request)
+        elif isinstance(request, OpenTest):
+            yield self._open_test(request)
         elif isinstance(request, Foresee):
             from optimizer.training.measure import foresee
 
@@ -166,14 +174,15 @@ class Trainer:
     def _train(self, request: Train) -> Iterator[Answer]:
         from optimizer.training.program import epoch_rng
 
+        order = confirmation_rng if request.confirming else epoch_rng
         compile_seconds = 0.0
-        if self._position != (request.trial, request.from_epoch):
+        if request.confirming != self._confirming or self._position != (request.trial, request.from_epoch):
             self._pace.restart()
             compile_seconds = self._load(request)
             yield from self._said()
         process = psutil.Process()
         for number in range(request.from_epoch + 1, request.until_epoch + 1):
-            rng = epoch_rng(request.study_seed, request.trial, number)
+            rng = order(request.study_seed, request.trial, number)
             self._gauge.reset()
             before = self._meter.joules()
             figures = self._current.epoch(number, batch_size=request.batch_size, rng=rng)
@@ -181,6 +190,9 @@ class Trainer:
             drawn = None if before is None or after is None else after - before
             figures = dataclasses.replace(figures, peak_bytes=self._gauge.peak(), joules=drawn)
             self._position = (request.trial, number)
+            if not request.confirming:
+                figures = self._noise.look(self._current, request, figures)
+                yield from self._said()
             checkpoint = None if figures.diverged else self._checkpoint(request, number, figures.train_seconds)
             yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss, checkpoint)
             compile_seconds = 0.0
@@ -212,8 +224,8 @@ class Trainer:
         from optimizer.training.probe import REFUSALS, first_line
         from optimizer.training.program import Program, build, signature, state_of, trial_seed
 
-        self._position = None
-        seed = trial_seed(request.study_seed, request.trial)
+        self._position, self._confirming = None, request.confirming
+        seed = (confirmation_seed if request.confirming else trial_seed)(request.study_seed, request.trial)
         fresh = build(
             self._task, self._resident.data, learning_rate=request.learning_rate, extra=request.extra, seed=seed
         )
@@ -246,6 +258,15 @@ class Trainer:
         if self._position is None or self._position[0] != request.trial:
             raise ValueError(f"trial {request.trial} is not on the device")
         return Saved(*self._position, pack(self._current.state()))
+
+    def _open_test(self, request: OpenTest) -> OpenedTest:
+        """The one place where the test set is looked at; a trial of the search is refused."""
+        from optimizer.training.confirmation import evaluate
+
+        if not self._confirming or self._position is None or self._position[0] != request.run:
+            raise ValueError(f"the test set is opened for a run that confirms; {request.run} is none on this device")
+        figures = evaluate(self._current.model, self._resident.data.test)
+        return OpenedTest(request.run, figures["loss"], figures[self._task.metric])
 
 
 def data_fingerprint(data: Dataset) -> str:

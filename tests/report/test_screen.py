@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console, RenderableType
 from written_study import MACHINE, epoch
 
-from optimizer.report.events import Ended, Noted, Opened, Starting, Stepped, Trained, TrialEnded
+from optimizer.options import Configuration
+from optimizer.report.events import Confirmed, Confirming, Ended, Noted, Opened, Starting, Stepped, Trained, TrialEnded
 from optimizer.report.screen import (
     LAST_TRIALS,
     LiveView,
@@ -21,6 +22,7 @@ from optimizer.report.screen import (
     trials_table,
 )
 from optimizer.search.steps import Step
+from optimizer.store.confirmations import ConfirmationRun
 from optimizer.store.history import TrialRecord
 from optimizer.training.messages import EngineTiming
 
@@ -208,3 +210,21 @@ def test_a_step_is_shown_with_what_it_promises_and_costs() -> None:
     assert step_line(Step(0, 128, 0.00316, until_epoch=2, reason="first"), 5) == (
         "trial 0 first: 128 x 0.00316, 0 of 5 epochs"
     )
+
+
+def test_a_run_that_confirms_has_a_bar_and_then_a_line_without_what_the_test_set_says() -> None:
+    run = ConfirmationRun("plan", "reference", 1, 30, "m", 32, 0.01, {}, 9, 5, 1.5, 0.9375, 0.25, 0.875)
+    confirming = Confirming("reference", Configuration(32, 0.01), run=1, epoch=2, epochs=5)
+    confirmed = Confirmed(run, seeds=5, done=4, of=10)
+    for before in ((OPENED,), ()):
+        console = Console(file=StringIO(), width=100)
+        view = LiveView(console)
+        for event in (*before, confirming, confirmed):
+            view(event)
+        lines = rendered(view)
+        assert any("reference: 32 x 0.01, run 2" in line and "2/5" in line for line in lines)
+        assert any("confirming" in line and "4/10" in line for line in lines)
+        said = console.file.getvalue()  # type: ignore[attr-defined]
+        assert said.split() == [
+            *("confirm", "4/10", "reference", "32", "x", "0.01", "93.75%", "run", "2", "of", "5", "1.50", "s")
+        ]

@@ -9,10 +9,13 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy as sa
+from written_study import write_study
 
 from optimizer.errors import SchemaMismatch, StorageError
+from optimizer.report.reading import read_report
 from optimizer.store.database import BUSY_TIMEOUT_S, Database, check_storage, open_database, shown, storage_url
 from optimizer.store.tables import SCHEMA_VERSION, metadata
+from optimizer.store.transfer import merge
 
 
 def execute(path: Path, *statements: str) -> None:
@@ -251,3 +254,26 @@ def test_tables_of_the_first_version_are_brought_up_to_date_and_their_content_st
         opened.engine.dispose()
         assert [tuple(row) for row in rows] == [(1, 2, "digest", None)]
         assert "batchopt_turns" in tables(path)
+
+
+def test_tables_of_the_second_version_can_be_read_copied_and_brought_up_to_date(tmp_path: Path) -> None:
+    """As version 2 left them: no confirmations, epochs without gradient norms."""
+    path, copy = tmp_path / "studies.db", tmp_path / "copy.db"
+    write_study(path)
+    before = read_report(str(path)).describe()
+    added = ("noise_small", "noise_big", "sq_norm_small", "sq_norm_big", "noise_seconds")
+    execute(
+        path,
+        "drop table batchopt_confirmations",
+        *(f"alter table batchopt_epochs drop column {name}" for name in added),
+        "update batchopt_schema set version = 2",
+    )
+    assert read_report(str(path)).describe() == before
+    merge([str(path)], str(copy))
+    assert read_report(str(copy)).describe() | {"storage": before["storage"]} == before
+    open_database(str(path), create=True).engine.dispose()
+    assert read_report(str(path)).describe() == before
+    connection = sqlite3.connect(path)
+    columns = {row[1] for row in connection.execute("pragma table_info(batchopt_epochs)")}
+    connection.close()
+    assert set(added) <= columns

@@ -89,6 +89,11 @@ def test_epochs_come_back_by_trial_and_in_order(records: Records) -> None:
             "peak_bytes": None,
             "joules": None,
             "side_by_side": False,
+            "noise_small": None,
+            "noise_big": None,
+            "sq_norm_small": None,
+            "sq_norm_big": None,
+            "noise_seconds": None,
         }
     ]
 

@@ -23,6 +23,8 @@ from optimizer.training.messages import (
     Foreseen,
     Measure,
     Measured,
+    OpenedTest,
+    OpenTest,
     Ready,
     Save,
     Saved,
@@ -236,3 +238,46 @@ def test_extra_dimensions_reach_build_model(start: Start) -> None:
     for units in (3, 5):
         worker.send(Train(units, 0, 64, 0.1, {"units": units}, 0, 1))
         assert np.isfinite(worker.receive().figures.train_loss)
+
+
+class Sealed:
+    """A test set that nothing may look into."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError("the test set was opened")
+
+    def __iter__(self) -> Any:
+        raise AssertionError("the test set was opened")
+
+
+def test_the_test_set_is_opened_for_a_run_that_confirms_and_for_no_trial(start: Start) -> None:
+    def with_test(path: str | None) -> Dataset:
+        images, labels = load_mnist().train
+        return Dataset(small_mnist(path).train, small_mnist(path).validation, test=(images[:500], labels[:500]))
+
+    worker = start(task=Task(build_model, with_test))
+    assert worker.receive().has_test
+    (trial,) = ask(worker, 0, 1, trial=0)
+    worker.send(Train(0, 0, 64, 2e-3, {}, 0, 1, confirming=True))
+    run = worker.receive()
+    assert run.figures.train_loss != trial.figures.train_loss, "other weights and another order than the trial's"
+    worker.send(OpenTest(0))
+    tested = worker.receive()
+    assert isinstance(tested, OpenedTest)
+    # These 500 are the first ones that it was trained on.
+    assert tested.accuracy == pytest.approx(run.figures.train_accuracy, abs=0.2)
+    assert tested.accuracy > 0.7
+    ask(worker, 0, 1, trial=0)
+    worker.send(OpenTest(0))
+    refusal = worker.receive()
+    assert isinstance(refusal, Failed)
+    assert "the test set is opened for a run that confirms" in refusal.message
+
+
+def test_a_search_does_not_look_into_the_test_set(start: Start) -> None:
+    def sealed(path: str | None) -> Dataset:
+        return Dataset(small_mnist(path).train, small_mnist(path).validation, test=Sealed())
+
+    worker = start(task=Task(build_model, sealed))
+    worker.receive()
+    assert [answer.trial for answer in ask(worker, 0, 2)] == [4, 4]

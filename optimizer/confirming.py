@@ -1,0 +1,315 @@
+"""`--confirm`: train what is recommended again, beside what else would do, and open the test set once.
+
+Its runs are no trials: no search sees them, and nothing is decided by them. They take turns, A B C A B C, so that a
+machine that becomes slower becomes so for all; those of one number begin with the same weights. One process confirms a
+study at a time. What was confirmed is kept, and is not trained, nor looked at on the test set, a second time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optimizer.capacity import Capacity
+from optimizer.cluster import joined
+from optimizer.errors import DataError, DeviceError, InvalidInput, WorkerDied
+from optimizer.loop import DEATHS_ALLOWED, TICK_SECONDS
+from optimizer.options import Budget, Configuration
+from optimizer.report.confirmation import from_common
+from optimizer.report.events import Confirmed, Confirming, Listener, Noted, Starting
+from optimizer.report.recommendation import Recommendation, Report
+from optimizer.seat import Seat, as_error
+from optimizer.seating import first_setup, seated
+from optimizer.signals import Interruption
+from optimizer.store.confirmations import ROLES, ConfirmationRun, Role, plan_of
+from optimizer.store.database import open_database
+from optimizer.store.history import open_study
+from optimizer.store.ledger import ENGINES, Ledger
+from optimizer.store.measurements import Measurements, measured_on
+from optimizer.store.sharing import Turns
+from optimizer.store.stamp import Stamp, check_program
+from optimizer.store.transactions import Transactions
+from optimizer.training.client import Died
+from optimizer.training.messages import Answer, Epoch, EpochDone, Failed, OpenedTest, OpenTest, Ready, Remark, Train
+from optimizer.training.seeds import confirmation_seed
+
+if TYPE_CHECKING:
+    from optimizer.search.advice import Estimate
+    from optimizer.study import Study
+
+LEAST_SEEDS = 2
+"""An interval needs two."""
+
+KEEP_TURN_S = 2.0
+"""How often the turn at confirming is renewed; it is another's after ten seconds of silence."""
+
+LOOK_S = 0.5
+"""Between two looks at whether another process has confirmed."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A configuration that is to be confirmed, and what it is to the recommendation."""
+
+    role: Role
+    configuration: Configuration
+
+
+def confirm(study: Study, seeds: int, listener: Listener) -> None:
+    """Confirm what a study recommends, as far as that was not done already.
+
+    Args:
+        study: the study; without a complete trial there is nothing to confirm.
+        seeds: how often each configuration is trained, a total.
+        listener: told what happens.
+
+    Raises:
+        BatchoptError: something the user can mend; the runs that were finished are kept.
+        Interrupted: by a signal; the same call goes on.
+    """
+    if seeds < LEAST_SEEDS:
+        raise InvalidInput(f"--confirm-seeds {seeds}: give at least {LEAST_SEEDS}; an interval needs as many.")
+    report = study.report()
+    if report.recommendation is None:
+        listener(Noted("nothing to confirm: no trial is complete"))
+        return
+    database = open_database(study.storage, create=True)
+    try:
+        with joined(study.options) as cluster, Interruption() as interruption:
+            transactions = Transactions(database.url, say=lambda line: listener(Noted(line)), check=interruption.check)
+            ledger = Ledger(database, open_study(database, study.name), transactions=transactions)
+            stamp = Stamp.read(ledger.study)
+            assert stamp is not None, "what has a report has a stamp"
+            setup = first_setup(
+                study.task,
+                # One worker has the machine to itself, so that seconds mean something.
+                dataclasses.replace(study.options, workers=None),
+                stamp.space,
+                goal=stamp.goal,
+                budget=Budget(),
+                known_engines=ledger.study.user_attrs.get(ENGINES, {}),
+                cluster=cluster,
+            )
+
+            def start() -> tuple[Seat, int | None]:
+                """A worker, and the largest batch size that its machine is known to hold."""
+                listener(Starting(1))
+                seat = seated(setup, smallest=stamp.space.smallest, interruption=interruption, listener=listener)
+                ready = seat.ready
+                try:
+                    assert ready is not None
+                    check_program(study.name, database.url, stamp, ready.program)
+                    if not ready.has_test:
+                        raise DataError("--confirm: the data has no test set. Load it with Dataset(..., test=...).")
+                    ledger.add_machine(ready.machine, ready.engine)
+                    key = measured_on(ready.machine, ready.program, ready.engine)
+                    rows = Measurements(database.engine).memory(key, study.options.memory_limit)
+                except BaseException:
+                    seat.worker.kill()
+                    raise
+                sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
+                return seat, Capacity(sizes, ready.memory, rows).max_batch_size
+
+            turns = Turns(database.engine, -ledger.study._study_id, ledger.owner, lease_seconds=math.inf)
+            _Confirmation(ledger, turns, stamp, report, seeds, interruption, listener).run(start)
+    finally:
+        database.engine.dispose()
+
+
+def planned(report: Report, begun: Sequence[ConfirmationRun], max_batch_size: int | None) -> list[Planned]:
+    """What is to be confirmed: what is recommended, the fastest that is as good, and batch size 32 at its best rate.
+
+    Args:
+        report: with a recommendation.
+        begun: the runs that there are of its confirmation; what they have begun with they go on with.
+        max_batch_size: what the machine holds, in examples; None for no limit.
+
+    Returns:
+        Each configuration once, the recommended one first; for 32 the nearest there is.
+    """
+    best, advice = report.recommendation, report.advice
+    assert best is not None and advice is not None, "there is something to confirm"
+    known = {run.role: Planned(run.role, _configuration(run)) for run in begun}
+    if any(run.run > 0 for run in begun):
+        # They take turns, so that all of them have had one.
+        return [known[role] for role in ROLES if role in known]
+    wanted = [Planned("recommended", _configuration(best)), Planned("fastest", _configuration(advice.fastest))]
+    there = [row for row in advice.by_batch_size if max_batch_size is None or row.batch_size <= max_batch_size]
+    nearest = min(there, key=lambda row: from_common(row.batch_size), default=None)
+    wanted += [] if nearest is None else [Planned("reference", _configuration(nearest))]
+    found: list[Planned] = []
+    for plan in wanted:
+        each = known.get(plan.role, plan)
+        # The fastest may be the best one, and either may be the reference.
+        if each.configuration not in [other.configuration for other in found]:
+            found.append(each)
+    return found
+
+
+def _configuration(row: Recommendation | Estimate | ConfirmationRun) -> Configuration:
+    return Configuration(row.batch_size, row.learning_rate, dict(row.extra))
+
+
+class _Confirmation:
+    """Trains and keeps the runs that are missing; arguments as in `confirm`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        turns: Turns,
+        stamp: Stamp,
+        report: Report,
+        seeds: int,
+        interruption: Interruption,
+        listener: Listener,
+    ) -> None:
+        assert report.recommendation is not None
+        self._ledger = ledger
+        self._turns = turns
+        self._renewed = 0.0
+        self._stamp = stamp
+        self._report = report
+        self._plan = plan_of(report.recommendation.params)
+        self._seeds = seeds
+        self._interruption = interruption
+        self._listener = listener
+
+    def run(self, start: Callable[[], tuple[Seat, int | None]]) -> None:
+        """Go on until nothing is missing; `start` gives a worker, where one is needed."""
+        self._await_turn()
+        try:
+            kept = self._kept()
+            begun = [run for run in kept if run.plan == self._plan]
+            roles = {run.role for run in begun}
+            if any(run.run > 0 for run in begun) and len(begun) >= len(roles) * self._seeds:
+                self._listener(Noted("confirmed already: what was found is kept, the test set stays closed"))
+                return
+            if kept and not begun:
+                when = f"one was confirmed after {kept[-1].trials} trials"
+                self._listener(Noted(f"the recommendation has changed since {when}; the new one is confirmed too"))
+            seat, largest = start()
+            try:
+                self._train_missing(seat, planned(self._report, begun, largest))
+            finally:
+                seat.worker.kill()
+        finally:
+            self._ledger.transactions.again(self._turns.end)
+
+    def _train_missing(self, seat: Seat, plans: Sequence[Planned]) -> None:
+        of = len(plans) * self._seeds
+        for number in range(self._seeds):
+            for at, plan in enumerate(plans):
+                # It may have expired while a worker was started; whoever has it now goes first.
+                self._await_turn()
+                kept = self._kept()
+                if any((run.plan, run.role, run.run) == (self._plan, plan.role, number) for run in kept):
+                    continue
+                same = [run for run in kept if run.run == number and _configuration(run) == plan.configuration]
+                run = same[0] if same else self._trained(seat, plan, number)
+                run = dataclasses.replace(run, plan=self._plan, role=plan.role, trials=self._ledger.count_finished())
+                self._ledger.transactions.again(lambda run=run: self._ledger.confirmations.add(run))  # type: ignore[misc]
+                self._listener(Confirmed(run, self._seeds, number * len(plans) + at + 1, of))
+
+    def _trained(self, seat: Seat, plan: Planned, number: int) -> ConfirmationRun:
+        """Train one run, again where its worker dies."""
+        for death_number in range(1, DEATHS_ALLOWED + 1):
+            try:
+                return self._attempt(seat, plan, number)
+            except Died as death:
+                if death.out_of_memory:
+                    raise self._too_large(plan, str(death)) from None
+                if death_number == DEATHS_ALLOWED:
+                    raise WorkerDied(str(death)) from None
+                self._listener(Noted(f"a run that confirms: {str(death).splitlines()[0]}; it begins again"))
+                seat.replace()
+        raise AssertionError
+
+    def _attempt(self, seat: Seat, plan: Planned, number: int) -> ConfirmationRun:
+        configuration, epochs = plan.configuration, self._stamp.goal.epochs
+        seat.worker.send(
+            Train(
+                trial=number,
+                study_seed=self._stamp.seed,
+                batch_size=configuration.batch_size,
+                learning_rate=configuration.learning_rate,
+                extra=configuration.extra,
+                from_epoch=0,
+                until_epoch=epochs,
+                confirming=True,
+            )
+        )
+        trained: list[Epoch] = []
+        tested: OpenedTest | None = None
+        self._listener(Confirming(plan.role, configuration, number, 0, epochs))
+        while tested is None and not (trained and trained[-1].diverged):
+            answer = self._heard(seat)
+            if isinstance(answer, EpochDone):
+                trained.append(answer.figures)
+                self._listener(Confirming(plan.role, configuration, number, len(trained), epochs))
+                if len(trained) == epochs and not answer.figures.diverged:
+                    seat.worker.send(OpenTest(number))
+            elif isinstance(answer, OpenedTest):
+                tested = answer
+            elif isinstance(answer, Failed):
+                raise self._too_large(plan, answer.message) if answer.kind == "memory" else as_error(answer)
+        assert seat.ready is not None
+        return ConfirmationRun(
+            plan=self._plan,
+            role=plan.role,
+            run=number,
+            trials=0,
+            machine=seat.ready.machine.fingerprint,
+            batch_size=configuration.batch_size,
+            learning_rate=configuration.learning_rate,
+            extra=configuration.extra,
+            seed=confirmation_seed(self._stamp.seed, number),
+            epochs=len(trained),
+            train_seconds=sum(epoch.train_seconds for epoch in trained),
+            validation_accuracy=None if tested is None else trained[-1].validation_accuracy,
+            test_loss=None if tested is None else tested.loss,
+            test_accuracy=None if tested is None else tested.accuracy,
+        )
+
+    def _heard(self, seat: Seat) -> Answer:
+        """The worker's next answer of note; the turn is kept meanwhile."""
+        while True:
+            while not seat.worker.connection.poll(TICK_SECONDS):
+                self._interruption.check()
+                self._keep_turn()
+            self._interruption.check()
+            self._keep_turn()
+            answer = seat.worker.receive()
+            if isinstance(answer, Remark):
+                self._listener(Noted(answer.text))
+            elif isinstance(answer, Ready):
+                # Of a worker that took another one's place.
+                self._listener(Noted(seat.sit(answer) or "another worker has taken its place"))
+            else:
+                return answer
+
+    def _await_turn(self) -> None:
+        waiting = False
+        while not self._ledger.transactions.again(self._turns.take):
+            if not waiting:
+                self._listener(Noted("another process confirms; waiting for what it finds"))
+            waiting = True
+            self._interruption.check()
+            time.sleep(LOOK_S)
+
+    def _keep_turn(self) -> None:
+        if time.monotonic() - self._renewed > KEEP_TURN_S:
+            self._ledger.transactions.again(self._turns.take)
+            self._renewed = time.monotonic()
+
+    def _kept(self) -> list[ConfirmationRun]:
+        return self._ledger.transactions.again(self._ledger.confirmations.all)
+
+    def _too_large(self, plan: Planned, why: str) -> DeviceError:
+        return DeviceError(
+            f"--confirm: batch size {plan.configuration.batch_size} ran out of memory: {why.splitlines()[0]}. "
+            "The runs that were finished are kept; the same command goes on where there is more."
+        )
