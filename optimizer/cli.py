@@ -26,7 +26,7 @@ from optimizer.options import (
     parse_configuration,
     parse_duration,
 )
-from optimizer.questions import Question, note, read_question, reference_script
+from optimizer.questions import Question, asked_goal, note, read_question, reference_script
 from optimizer.report.events import Listener, ignore
 from optimizer.report.inspection_view import inspection_view
 from optimizer.report.reading import list_studies, read_study
@@ -37,7 +37,7 @@ from optimizer.search.space import SearchSpace, parse_batch_sizes, parse_learnin
 from optimizer.signals import Interrupted
 from optimizer.store.stamp import shown_goal, shown_space
 from optimizer.training.messages import ENGINES
-from optimizer.training.task import Goal, Task
+from optimizer.training.task import GOALS, Goal, GoalKind, Task
 
 if TYPE_CHECKING:
     from optimizer.study import Plan
@@ -49,7 +49,8 @@ def run_script(task: Task, space: SearchSpace, goal: Goal) -> NoReturn:
     """The command line of a study script: the question in the script, everything else an option.
 
     Args:
-        task, space, goal: the question; `--epochs`, `--batch-sizes` and `--learning-rates` change the last two.
+        task, space, goal: the question; `--batch-sizes` and `--learning-rates`, `--goal`, `--target` and `--epochs`
+            change the last two.
     """
     if note(Question(task, space, goal)):
         raise SystemExit(0)
@@ -145,6 +146,8 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
     @storage_option
     @click.option("--trials", type=int, help=f"Trials of the study, a total.  [default: {DEFAULT_TRIALS}]")
     @click.option("--time-budget", metavar="10m", help="Wall time of the study, a total: 90s, 10m, 1h30m.")
+    @click.option("--goal", "kind", metavar="|".join(GOALS), help=f"What is best.  [default: {goal.kind}]")
+    @click.option("--target", metavar="0.97|97%", help="Validation accuracy to be reached; for --goal time.")
     @click.option("--epochs", type=int, default=goal.epochs, show_default=True, help="Epochs of a whole trial.")
     @click.option(
         "--batch-sizes",
@@ -187,6 +190,8 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         storage: str,
         trials: int | None,
         time_budget: str | None,
+        kind: GoalKind | None,
+        target: str | None,
         epochs: int,
         batch_sizes: str | None,
         learning_rates: str | None,
@@ -207,7 +212,7 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         asked = Study(
             task,
             _space_function(space, batch_sizes, learning_rates),
-            Goal(goal.kind, epochs=epochs),
+            asked_goal(goal, kind, target, epochs=epochs),
             name=study,
             storage=storage,
             options=Options(

@@ -285,7 +285,7 @@ class Study:
             if self.name not in optuna.get_all_study_names(database.storage):
                 return None
             study = optuna.load_study(study_name=self.name, storage=database.storage)
-            if unmade(study):
+            if unmade(study, self.goal.directions):
                 return None
             stamp = self._checked_stamp(study)
             trials = study.get_trials(deepcopy=False)
@@ -322,7 +322,7 @@ class Study:
         database = open_database(self.storage, create=True)
         if database.warning:
             listener(Noted(database.warning))
-        study = found_or_made(database, self.name)
+        study = found_or_made(database, self.name, self.goal.directions)
         transactions = Transactions(database.url, say=lambda line: listener(Noted(line)), check=interruption.check)
         ledger = Ledger(
             database,

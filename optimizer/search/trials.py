@@ -72,6 +72,11 @@ def rungs(max_epochs: int) -> list[int]:
     return sorted({math.ceil(max_epochs / 4), math.ceil(max_epochs / 2), max_epochs})
 
 
+def marks(max_epochs: int) -> set[int]:
+    """Epochs at which curves are looked at: an eighth, and the rungs."""
+    return {math.ceil(max_epochs / 8), *rungs(max_epochs)}
+
+
 def observed(trials: Sequence[Trial], cube: Cube, *, max_epochs: int, sign: float) -> Curves | None:
     """Points for the surrogate: each curve at an eighth, at the rungs, and at its last epoch.
 
@@ -85,12 +90,11 @@ def observed(trials: Sequence[Trial], cube: Cube, *, max_epochs: int, sign: floa
         Row i is trial i. A diverged trial is at most the worst value seen anywhere, after all epochs. None where no
         finite value was seen.
     """
-    marks = {math.ceil(max_epochs / 8), *rungs(max_epochs)}
     index, fidelity, value = [], [], []
     for row, trial in enumerate(trials):
         if trial.state == "infeasible":
             continue
-        for epoch in sorted(marks | {trial.epochs}):
+        for epoch in sorted(marks(max_epochs) | {trial.epochs}):
             if epoch in trial.curve:
                 index.append(row)
                 fidelity.append(epoch / max_epochs)
