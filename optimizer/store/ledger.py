@@ -56,6 +56,7 @@ class Ledger:
 
     Attributes:
         owner: this process's name on its leases.
+        engine: of the database.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Ledger:
         self.owner = new_owner()
         self.transactions = transactions or Transactions(database.url)
         self._turns = Turns(database.engine, study._study_id, self.owner, lease_seconds=lease_seconds)
+        self.engine = database.engine
         self._trials: dict[int, int] = {}
         self._how: dict[str, str] = {"engine": ""}
         self._database = database.engine

@@ -110,6 +110,7 @@ class Train:
         checkpoint: the trial's state after `from_epoch` epochs; None where the worker holds it, or from_epoch is 0.
         last_epoch: of a whole trial, after which no checkpoint is of use.
         save_seconds: what keeping a checkpoint takes, beside packing it.
+        until_accuracy: the trial is over after the first epoch whose validation accuracy is at this; None for no such.
     """
 
     trial: int
@@ -122,6 +123,7 @@ class Train:
     checkpoint: bytes | None = None
     last_epoch: int = 0
     save_seconds: float = 0.0
+    until_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -181,10 +181,12 @@ class Trainer:
             drawn = None if before is None or after is None else after - before
             figures = dataclasses.replace(figures, peak_bytes=self._gauge.peak(), joules=drawn)
             self._position = (request.trial, number)
-            checkpoint = None if figures.diverged else self._checkpoint(request, number, figures.train_seconds)
+            reached = request.until_accuracy is not None and figures.validation_accuracy >= request.until_accuracy
+            over = figures.diverged or reached
+            checkpoint = None if over else self._checkpoint(request, number, figures.train_seconds)
             yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss, checkpoint)
             compile_seconds = 0.0
-            if figures.diverged:
+            if over:
                 return
 
     def _checkpoint(self, request: Train, epoch: int, train_seconds: float) -> bytes | None:
