@@ -40,6 +40,7 @@ def make_search(
             max_batch_size=capacity.max_batch_size,
             seconds_per_epoch=capacity.seconds_per_epoch(),
             target=goal.target,
+            pareto=goal.kind == "pareto",
             value_seconds=value_seconds,
         )
         return ScheduledSearch(ledger.study, stamp.space, scheduler)

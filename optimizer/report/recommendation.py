@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from optimizer.search.space import SearchSpace
 from optimizer.store.history import TrialRecord, as_trial
 
 if TYPE_CHECKING:
-    from optimizer.search.advice import Advice
+    from optimizer.report.goals import TimeAnswer
+    from optimizer.search.advice import Advice, Estimate
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,9 @@ class Report:
         elapsed_seconds: wall time of all sessions of the study.
         machines: what is best on each, where there are several.
         to_target: how soon a validation accuracy was reached; None before the first epoch.
+        time: the answer where the goal is `time`; its advice then stands for `recommendation` and `advice`, which are
+            None.
+        front: for the goal `pareto`, what no other batch size is both faster and as accurate as, fastest first.
     """
 
     study: str
@@ -116,6 +120,8 @@ class Report:
     elapsed_seconds: float
     machines: list[MachineAdvice] = field(default_factory=list)
     to_target: ToTarget | None = None
+    time: TimeAnswer | None = None
+    front: list[Estimate] = field(default_factory=list)
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -143,18 +149,22 @@ def advise_from(
     from optimizer.search.advice import advise
 
     whole = [trial for trial in trials if trial.batch_size and trial.learning_rate]
-    rows = by_batch_size(trials)
-    measured = {row.batch_size: row.seconds_per_epoch for row in rows}
-    foreseen = EpochCost(list(measured), list(measured.values()))
     return advise(
         [as_trial(trial, held=False, max_epochs=max_epochs) for trial in whole],
         space,
         max_epochs=max_epochs,
         sign=1.0,
-        seconds_per_epoch=lambda batch_size: measured.get(batch_size) or foreseen(batch_size),
+        seconds_per_epoch=epoch_seconds(trials),
         tolerance=tolerance,
         max_batch_size=max_batch_size,
     )
+
+
+def epoch_seconds(trials: Sequence[TrialRecord]) -> Callable[[int], float]:
+    """Batch size -> seconds per epoch: the median of its epochs; foreseen from the others' where it has none."""
+    measured = {row.batch_size: row.seconds_per_epoch for row in by_batch_size(trials)}
+    foreseen = EpochCost(list(measured), list(measured.values()))
+    return lambda batch_size: measured.get(batch_size) or foreseen(batch_size)
 
 
 def recommend(trials: Sequence[TrialRecord], advice: Advice | None) -> Recommendation | None:

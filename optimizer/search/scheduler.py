@@ -25,7 +25,8 @@ from optimizer.search.racing import Race, advise_time
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from optimizer.search.steps import Infeasibility, Step
 from optimizer.search.threads import on_one_thread
-from optimizer.search.trials import Trial, observed, rotation, rungs
+from optimizer.search.tradeoff import shares, weighed
+from optimizer.search.trials import Trial, observed, rotation, rungs, step_of
 
 MAX_PAUSED = 24
 """Paused trials beyond so many are given up, the least promising first: each keeps a checkpoint."""
@@ -46,10 +47,11 @@ class Scheduler:
             a trial runs out of memory.
         pause: whether trials may be paused at rungs; else each is trained to its end at once.
         target: search for the least seconds until a value of so much is reached, instead of the highest value.
+        pareto: search for the highest values against the seconds of a trial: the most accurate, and what is faster.
         value_seconds: batch size -> seconds per epoch on the machine whose seconds these are; this one where None.
 
     Raises:
-        InvalidInput: no epochs, no trials, another direction, or a target of what is minimised.
+        InvalidInput: no epochs, no trials, another direction, or a target or a trade-off of what is minimised.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Scheduler:
         max_batch_size: int | None = None,
         pause: bool = True,
         target: float | None = None,
+        pareto: bool = False,
         value_seconds: Callable[[int], float] | None = None,
     ) -> None:
         if max_epochs < 1:
@@ -73,8 +76,8 @@ class Scheduler:
             raise InvalidInput(f"max_trials is {max_trials}. Give at least 1, or None for no limit.")
         if direction not in ("maximize", "minimize"):
             raise InvalidInput(f"direction is {direction!r}. Give 'maximize' or 'minimize'.")
-        if target is not None and direction == "minimize":
-            raise InvalidInput("a target is of values to be maximised. Leave out one of target and direction.")
+        if (target is not None) + pareto + (direction == "minimize") > 1:
+            raise InvalidInput("a target, pareto and minimizing exclude each other. Give one of them.")
         self.stop_reason = ""
         self.max_batch_size = max_batch_size
         self.max_trials = max_trials
@@ -85,6 +88,7 @@ class Scheduler:
         self._probed = seconds_per_epoch
         self._until = until
         self._target = target
+        self._pareto = pareto
         self._value_seconds = value_seconds
         self._cube = Cube(space.distributions())
         self._rungs = rungs(max_epochs) if pause else [max_epochs]
@@ -115,16 +119,18 @@ class Scheduler:
             params = self._queue.pop(0)
             if self._fits(params[BATCH_SIZE]):
                 return self._start(params, None, "queued")
-        outlook = self._outlook()
-        if outlook is None:
-            return self._blind(may_start)
-        rng = np.random.default_rng([self._seed, len(trials), sum(trial.epochs for trial in trials)])
-        new = outlook.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
-        option = outlook.pick(new)
-        under_way = any(trial.state == "running" for trial in trials)
-        why = outlook.enough(option, new, may_start=may_start, until=self._until)
-        if option is None or why:
-            self.stop_reason = "" if under_way else why
+        for share in shares(len(trials)) if self._pareto else [0.0]:
+            outlook = self._outlook(share)
+            if outlook is None:
+                return self._blind(may_start)
+            rng = np.random.default_rng([self._seed, len(trials), sum(trial.epochs for trial in trials)])
+            new = outlook.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
+            option = outlook.pick(new)
+            why = outlook.enough(option, new, may_start=may_start, until=self._until)
+            if option is not None and not why:
+                break
+        else:
+            self.stop_reason = "" if any(trial.state == "running" for trial in trials) else why
             return None
         # What is gained towards a target is no difference of values.
         gain = option.gain if outlook.complete and not (race and race.times) else None
@@ -275,14 +281,15 @@ class Scheduler:
             return None
         return self._start(params, None, "new" if trials else "first")
 
-    def _outlook(self) -> Outlook | None:
-        """What the evidence says; None before the first value."""
+    def _outlook(self, share: float = 0.0) -> Outlook | None:
+        """What the evidence says, time counting so much; None before the first value."""
         trials, cost, curves, race = self._in_order(), self._cost(), None, self._race()
+        if share > 0:
+            trials = weighed(trials, self._space, self._value_seconds or cost, share)
         if race is not None:
             trials, curves = race.seen(self._max_epochs), race.curves(self._cube, self._max_epochs)
             cost = EpochCost([], [], probed=race.bounded(cost, self._max_epochs))
-        if curves is None:
-            curves = observed(trials, self._cube, max_epochs=self._max_epochs, sign=self._sign)
+        curves = curves or observed(trials, self._cube, max_epochs=self._max_epochs, sign=self._sign)
         if curves is None:
             return None
         return Outlook(
@@ -316,23 +323,12 @@ class Scheduler:
         return self._continue(trial, gain, why)
 
     def _continue(self, trial: Trial, gain: float | None, why: str) -> Step:
-        from_epoch = trial.epochs
         trial.until_epoch = self._next_rung(trial)
         trial.state = "running"
         seconds = None
         if self._probed is not None or any(known.seconds_per_epoch > 0 for known in self._trials.values()):
-            seconds = self._cost()(trial.batch_size) * (trial.until_epoch - from_epoch)
-        return Step(
-            trial=trial.trial,
-            batch_size=trial.batch_size,
-            learning_rate=trial.learning_rate,
-            until_epoch=trial.until_epoch,
-            from_epoch=from_epoch,
-            extra=dict(trial.extra),
-            expected_gain=gain,
-            expected_seconds=seconds,
-            reason=why,
-        )
+            seconds = self._cost()(trial.batch_size) * (trial.until_epoch - trial.epochs)
+        return step_of(trial, gain=gain, seconds=seconds, why=why)
 
     def _next_rung(self, trial: Trial) -> int:
         rung = next((rung for rung in self._rungs if rung > trial.epochs), self._max_epochs)

@@ -12,6 +12,7 @@ import numpy as np
 from optimizer.search.cube import Cube
 from optimizer.search.curves import Curves
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
+from optimizer.search.steps import Step
 
 TrialState = Literal["running", "paused", "complete", "stopped", "infeasible"]
 
@@ -65,6 +66,21 @@ class Trial:
             return self.curve[epoch][0]
         values = [self.curve[e][0] for e in range(max(1, epoch - SMOOTHED_EPOCHS + 1), epoch + 1) if e in self.curve]
         return sum(values) / len(values)
+
+
+def step_of(trial: Trial, *, gain: float | None, seconds: float | None, why: str) -> Step:
+    """The step of a trial that now goes on up to its `until_epoch`; what it is expected to gain and to take."""
+    return Step(
+        trial=trial.trial,
+        batch_size=trial.batch_size,
+        learning_rate=trial.learning_rate,
+        until_epoch=trial.until_epoch,
+        from_epoch=trial.epochs,
+        extra=dict(trial.extra),
+        expected_gain=gain,
+        expected_seconds=seconds,
+        reason=why,
+    )
 
 
 def rungs(max_epochs: int) -> list[int]:
