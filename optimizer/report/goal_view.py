@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from optimizer.report.screen import counted
@@ -54,10 +55,10 @@ def time_alternatives(advice: Advice) -> list[str]:
 def time_cells(report: Report, answer: TimeAnswer) -> tuple[tuple[str, ...], Cells]:
     """The names of the columns, and the rows."""
     names = ("batch size", "best rate", f"s to {shown_target(answer.target)}", "90 % interval", "s/epoch", "trials", "")
-    return names, [_time_row(row, answer) for row in report.by_batch_size]
+    return names, [_time_row(row, answer, report.goal["epochs"]) for row in report.by_batch_size]
 
 
-def _time_row(row: BatchSizeRow, answer: TimeAnswer) -> tuple[list[str], bool]:
+def _time_row(row: BatchSizeRow, answer: TimeAnswer, epochs: int) -> tuple[list[str], bool]:
     advice = answer.advice
     estimate = None if advice is None else advice.at(row.batch_size)
     marked = advice is not None and row.batch_size == advice.best.batch_size
@@ -66,7 +67,9 @@ def _time_row(row: BatchSizeRow, answer: TimeAnswer) -> tuple[list[str], bool]:
         verdict = "diverged" if row.validation_accuracy is None else f"not reached; {row.validation_accuracy:.2%}"
     elif advice is not None and not marked and row.batch_size in advice.as_good:
         verdict = "as good"
-    expected = ["", ""] if estimate is None else [amount(estimate.mean), span(estimate)]
+    # Beyond a whole trial there is nothing but extrapolation.
+    most = row.seconds_per_epoch * epochs
+    expected = ["", ""] if estimate is None else [amount(estimate.mean, most), span(estimate, most)]
     rate = row.learning_rate if estimate is None else estimate.learning_rate
     cells = [str(row.batch_size), f"{rate:.2g}", *expected, f"{row.seconds_per_epoch:.3g}", str(row.trials), verdict]
     return cells, marked
@@ -95,11 +98,13 @@ def shown_target(target: float) -> str:
     return f"{100 * target:.4g}%"
 
 
-def span(row: Estimate) -> str:
-    """An interval of seconds."""
-    return f"{amount(row.low)} to {amount(row.high)}"
+def span(row: Estimate, most: float = math.inf) -> str:
+    """An interval of seconds, up to so many."""
+    return f"{amount(row.low, most)} to {amount(row.high, most)}" if row.low < most else amount(row.low, most)
 
 
-def amount(number: float) -> str:
-    """Seconds, which may be very few, or very many."""
+def amount(number: float, most: float = math.inf) -> str:
+    """Seconds, which may be very few, or very many; `over` so many."""
+    if number > most:
+        return f"over {amount(most)}"
     return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"

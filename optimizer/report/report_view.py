@@ -121,7 +121,7 @@ def doubts(report: Report) -> list[str]:
 def target_sentences(report: Report) -> list[str]:
     """How soon the target was reached, and what the steps to it follow."""
     found = report.to_target
-    if found is None:
+    if found is None or (report.time is not None and report.time.advice is None):
         return []
     if not found.reached:
         nearest = "" if found.nearest is None else f"; the nearest came to {found.nearest:.2%}"

@@ -169,8 +169,8 @@ def advise_time(race: Race, space: SearchSpace, *, max_epochs: int, max_batch_si
         max_batch_size: what the machine that is advised holds, in examples; None for no limit.
 
     Returns:
-        None where no trial reached the target. As good is what is within one standard error, and the fastest of these
-        is the best itself.
+        None where no trial reached the target. As good are batch sizes that reached it and are within one standard
+        error; the fastest of these is the best itself.
     """
     # The numerics take a second to load, and whoever looks for a crossing alone has no use for them.
     from optimizer.search.advice import Estimate, advise
@@ -199,6 +199,7 @@ def advise_time(race: Race, space: SearchSpace, *, max_epochs: int, max_batch_si
         )
 
     best, rows = in_seconds(logs.best), [in_seconds(row) for row in logs.by_batch_size]
+    reached = {trial.batch_size for trial in race.trials if trial.trial in race.times}
     means = {row.batch_size: row.mean for row in rows}
     undecided = [
         replace(row, seconds=None if row.runs is None else row.runs * (means[row.batch_size] + best.mean))
@@ -208,6 +209,7 @@ def advise_time(race: Race, space: SearchSpace, *, max_epochs: int, max_batch_si
         logs,
         best=best,
         by_batch_size=[best if row.batch_size == best.batch_size else row for row in rows],
+        as_good=[size for size in logs.as_good if size in reached],
         tolerance=best.mean * math.expm1(logs.tolerance),
         fastest=best,
         undecided=undecided,
