@@ -21,7 +21,7 @@ from optimizer.report.reading import read_report
 from optimizer.report.report_view import headline
 from optimizer.search.optuna_search import OptunaSearch
 from optimizer.store.database import open_database
-from optimizer.store.history import NOT_REACHED, read_trials
+from optimizer.store.history import NOT_REACHED, as_trial, read_trials
 from optimizer.store.ledger import Ledger
 from optimizer.store.making import found_or_made, stamp_if_unmade
 from optimizer.store.stamp import Stamp
@@ -244,3 +244,14 @@ def test_a_target_that_no_trial_reached_names_the_nearest_and_whether_it_still_r
     assert answer is not None and answer.advice is None and answer.nearest is not None
     nearest = answer.nearest
     assert (nearest.accuracy, nearest.batch_size, nearest.epochs, nearest.rising) == (0.95, 16, 3, True)
+
+
+def test_a_process_that_died_between_the_target_and_the_end_has_that_epoch_trained_once_more(tmp_path: Path) -> None:
+    goal = Goal("time", epochs=5, target=0.9)
+    ledger = ledger_of(tmp_path, goal)
+    number = begin(ledger, 16)
+    for at, accuracy in enumerate((0.8, 0.85, 0.95), start=1):
+        ledger.add_epoch(number, MACHINE, epoch(at, accuracy), 0.0)
+    record = read_trials(ledger.study, ledger.records)[number]
+    trial = as_trial(record, held=False, max_epochs=5, target=goal.target)
+    assert (trial.state, trial.epochs) == ("paused", 2)
