@@ -5,8 +5,9 @@ and did not is right-censored: its truth is at most -log(e * seconds per epoch).
 until it is given up or has taken longer than the best: put at its mean, as `surrogate.py` does, the bound would look
 like an observation of a trial that is still undecided.
 
-What a curve says on its way is a point too, at its fidelity: the time that it would take if what is missing to an
-accuracy of 1 went with 1 / epochs. Curves do not, but the surrogate learns how far such points are from their ends.
+What a curve says on its way is a point too: the time that it would take if the error, 1 - accuracy, went with 1 /
+epochs. Its fidelity is the target's error over the curve's, 1 at the target. Then the surrogate's trend is linear in
+the logarithm of what is missing, and learns with which power of the epochs the errors really go.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 LEAST_ERROR = 1e-3
 """What is missing to an accuracy of 1 at a target of 1, or nearly."""
+
+LONGEST_LOG_S = 25.0
+"""Two thousand years: where nobody has been, the surrogate may expect anything."""
 
 Points = Mapping[int, tuple[float, float]]
 """Epoch -> (validation accuracy, seconds)."""
@@ -131,7 +135,7 @@ class Race:
         slowest, bounds = min(value for _, _, value in exact), []
         for row, trial in enumerate(self.trials):
             if trial.state != "infeasible":
-                exact += [(row, epoch / max_epochs, -seen) for epoch, seen in self._on_the_way(trial, max_epochs)]
+                exact += [(row, share, -seen) for share, seen in self._on_the_way(trial, max_epochs)]
             if trial.reason == "diverged":
                 bounds.append((row, 1.0, slowest))
             elif trial.trial not in self.times and trial.curve and (trial.state == "stopped" or self.lost(trial)):
@@ -148,14 +152,14 @@ class Race:
             pending_fidelity=np.array([share for _, share in pending]),
         )
 
-    def _on_the_way(self, trial: Trial, max_epochs: int) -> list[tuple[int, float]]:
-        """Epochs before the target, and log seconds to it as far as they tell."""
+    def _on_the_way(self, trial: Trial, max_epochs: int) -> list[tuple[float, float]]:
+        """How near a trial was to the target at epochs before it, 1 being there, and log seconds to it from these."""
         found = []
         for epoch in sorted(marks(max_epochs) | {trial.epochs}):
-            if epoch in trial.curve and epoch < max_epochs and trial.curve[epoch][0] < self.target:
+            if epoch in trial.curve and trial.curve[epoch][0] < self.target:
                 accuracy = min(trial.value_at(epoch, max_epochs), self.target)
-                missing = (1.0 - accuracy) / max(1.0 - self.target, LEAST_ERROR)
-                found.append((epoch, math.log(epoch * self.seconds_per_epoch(trial.batch_size) * missing)))
+                missing = max((1.0 - accuracy) / max(1.0 - self.target, LEAST_ERROR), 1.0)
+                found.append((1.0 / missing, math.log(epoch * self.seconds_per_epoch(trial.batch_size) * missing)))
         return found
 
 
@@ -191,12 +195,13 @@ def advise_time(race: Race, space: SearchSpace, *, max_epochs: int, max_batch_si
     if logs is None or not logs.complete:
         return None
 
+    def seconds(log: float) -> float:
+        return math.exp(min(log, LONGEST_LOG_S))
+
     def in_seconds(row: Estimate) -> Estimate:
-        mean = math.exp(row.mean)
-        error = mean * math.expm1(row.standard_error)
-        return replace(
-            row, mean=mean, low=math.exp(row.low), high=math.exp(row.high), standard_error=error, seconds=mean
-        )
+        mean = seconds(row.mean)
+        error = seconds(row.mean + row.standard_error) - mean
+        return replace(row, mean=mean, low=seconds(row.low), high=seconds(row.high), standard_error=error, seconds=mean)
 
     best, rows = in_seconds(logs.best), [in_seconds(row) for row in logs.by_batch_size]
     reached = {trial.batch_size for trial in race.trials if trial.trial in race.times}
@@ -210,8 +215,8 @@ def advise_time(race: Race, space: SearchSpace, *, max_epochs: int, max_batch_si
         best=best,
         by_batch_size=[best if row.batch_size == best.batch_size else row for row in rows],
         as_good=[size for size in logs.as_good if size in reached],
-        tolerance=best.mean * math.expm1(logs.tolerance),
+        tolerance=seconds(logs.best.mean + logs.tolerance) - best.mean,
         fastest=best,
         undecided=undecided,
-        run_sd=best.mean * math.expm1(logs.run_sd),
+        run_sd=seconds(logs.best.mean + logs.run_sd) - best.mean,
     )

@@ -108,7 +108,7 @@ def test_the_recommendation_is_in_seconds_and_its_interval_holds_the_truth():
 
 def test_a_step_costs_at_most_what_the_best_trial_took_and_who_took_longer_is_given_up():
     search, best, gone = scheduler(), math.inf, set()
-    for _ in range(40):
+    for _ in range(25):
         step = search.next()
         if step is None:
             break
