@@ -11,11 +11,13 @@ import click
 
 from optimizer.commands import console, print_json, storage_option, study_option
 from optimizer.errors import InvalidInput
+from optimizer.options import parse_target
 from optimizer.report.reading import list_studies, read_evidence
 from optimizer.report.report_view import report_view
 from optimizer.store.database import open_database
 from optimizer.store.doctor import examine
 from optimizer.store.history import open_study
+from optimizer.training.task import GOALS, GoalKind
 
 LOOPBACK = "127.0.0.1"
 """optuna-dashboard asks nobody for a password, and deletes studies at a click: it is for this machine alone."""
@@ -34,11 +36,11 @@ PNG_SCALE = 3
     metavar="POINTS",
     help="Points of accuracy that count as equally good.  [default: one standard error]",
 )
+@click.option("--goal", type=click.Choice(GOALS), help="Answer for this goal.  [default: the study's own]")
 @click.option(
     "--target",
-    type=click.FloatRange(0, 1, min_open=True),
-    metavar="ACCURACY",
-    help="How soon this validation accuracy is reached.  [default: what half of the batch sizes reach]",
+    metavar="0.97|97%",
+    help="How soon this validation accuracy is reached.  [default: the goal's, or what half of the batch sizes reach]",
 )
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="A page with pictures; needs no network.")
 @click.option("--png", type=click.Path(path_type=Path), metavar="DIR", help="The pictures, for papers; needs a Chrome.")
@@ -48,7 +50,8 @@ def report_command(
     study: str | None,
     on: str | None,
     tolerance: float | None,
-    target: float | None,
+    goal: GoalKind | None,
+    target: str | None,
     html: Path | None,
     png: Path | None,
     as_json: bool,
@@ -58,7 +61,8 @@ def report_command(
     Where several machines have trained, all trials count, at the seconds that they would have taken on this one.
     """
     points = None if tolerance is None else tolerance / 100
-    evidence = read_evidence(storage, study, on, tolerance=points, target=target)
+    accuracy = None if target is None else parse_target(target)
+    evidence = read_evidence(storage, study, on, tolerance=points, target=accuracy, goal=goal)
     written = []
     if html is not None:
         from optimizer.report.page import page

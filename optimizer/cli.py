@@ -14,7 +14,7 @@ from rich.console import Console
 
 from optimizer import answering, commands
 from optimizer.commands import console, print_json, ray_options, storage_option, study_option
-from optimizer.errors import BatchoptError, TaskFailed
+from optimizer.errors import BatchoptError, InvalidInput, TaskFailed
 from optimizer.options import (
     AUTO_SEARCH,
     CHECKPOINT_LIMIT,
@@ -27,7 +27,7 @@ from optimizer.options import (
     parse_configuration,
     parse_duration,
 )
-from optimizer.questions import Question, note, read_question, reference_script
+from optimizer.questions import Question, asked_goal, note, read_question, reference_script
 from optimizer.report.events import Listener, ignore
 from optimizer.report.inspection_view import inspection_view
 from optimizer.report.reading import list_studies, read_study
@@ -38,7 +38,7 @@ from optimizer.search.space import SearchSpace, parse_batch_sizes, parse_learnin
 from optimizer.signals import Interrupted
 from optimizer.store.stamp import shown_goal, shown_space
 from optimizer.training.messages import ENGINES
-from optimizer.training.task import Goal, Task
+from optimizer.training.task import GOALS, Goal, GoalKind, Task
 
 if TYPE_CHECKING:
     from optimizer.study import Plan
@@ -50,7 +50,8 @@ def run_script(task: Task, space: SearchSpace, goal: Goal) -> NoReturn:
     """The command line of a study script: the question in the script, everything else an option.
 
     Args:
-        task, space, goal: the question; `--epochs`, `--batch-sizes` and `--learning-rates` change the last two.
+        task, space, goal: the question; `--batch-sizes` and `--learning-rates`, `--goal`, `--target` and `--epochs`
+            change the last two.
     """
     if note(Question(task, space, goal)):
         raise SystemExit(0)
@@ -146,6 +147,8 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
     @storage_option
     @click.option("--trials", type=int, help=f"Trials of the study, a total.  [default: {DEFAULT_TRIALS}]")
     @click.option("--time-budget", metavar="10m", help="Wall time of the study, a total: 90s, 10m, 1h30m.")
+    @click.option("--goal", "kind", metavar="|".join(GOALS), help=f"What is best.  [default: {goal.kind}]")
+    @click.option("--target", metavar="0.97|97%", help="Validation accuracy to be reached; for --goal time.")
     @click.option("--epochs", type=int, default=goal.epochs, show_default=True, help="Epochs of a whole trial.")
     @click.option(
         "--batch-sizes",
@@ -196,6 +199,8 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         storage: str,
         trials: int | None,
         time_budget: str | None,
+        kind: GoalKind | None,
+        target: str | None,
         epochs: int,
         batch_sizes: str | None,
         learning_rates: str | None,
@@ -215,10 +220,13 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         # What trains is not loaded by commands that only read.
         from optimizer.study import Study
 
+        wanted = asked_goal(goal, kind, target, epochs=epochs)
+        if confirm and wanted.kind == "time":
+            raise InvalidInput("--confirm tells accuracies after all epochs. Use it with --goal accuracy or pareto.")
         asked = Study(
             task,
             _space_function(space, batch_sizes, learning_rates),
-            Goal(goal.kind, epochs=epochs),
+            wanted,
             name=study,
             storage=storage,
             options=Options(

@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 
 from optimizer import errors
 from optimizer.capacity import Capacity
+from optimizer.ending import Ending
 from optimizer.report.events import Ended, Listener, Noted, Stepped, Trained
 from optimizer.search.steps import Search, Step
 from optimizer.seat import Seat, as_error
@@ -47,8 +48,8 @@ class Loop:
         shared: the study as this process and the others make it.
         seats: the workers; the first is ready.
         capacity: what the machine holds; told what is found out.
+        ending: when a trial has what the study's goal asks for, and how that is put down.
         seed: the study's.
-        max_epochs: epochs of a whole trial.
         until: the wall-clock time (`time.monotonic`) at which the session ends; None for no end.
         interruption: looked at between any two writes.
         listener: told what happens.
@@ -62,8 +63,8 @@ class Loop:
         seats: Sequence[Seat],
         *,
         capacity: Capacity,
+        ending: Ending,
         seed: int,
-        max_epochs: int,
         until: float | None,
         interruption: Interruption,
         listener: Listener,
@@ -73,8 +74,8 @@ class Loop:
         self._shared = shared
         self._seats = list(seats)
         self._capacity = capacity
+        self._ending = ending
         self._seed = seed
-        self._max_epochs = max_epochs
         self._until = until
         self._interruption = interruption
         self._listener = listener
@@ -176,8 +177,9 @@ class Loop:
                 from_epoch=from_epoch,
                 until_epoch=step.until_epoch,
                 checkpoint=checkpoint,
-                last_epoch=self._max_epochs,
+                last_epoch=self._ending.last_epoch,
                 save_seconds=self._save_seconds,
+                until_accuracy=self._ending.target,
             )
         )
 
@@ -258,13 +260,16 @@ class Loop:
             self._search.infeasible(step.trial, "diverged")
             self._end(step.trial, "pruned", self._ledger.diverge, note="diverged")
             return
-        if figures.epoch == step.until_epoch:
+        over = self._ending.over(figures)
+        if figures.epoch == step.until_epoch or over:
             seat.step = None
             seat.held = (step.trial, figures.epoch)
-        if figures.epoch > step.from_epoch:
+        if figures.epoch > step.from_epoch or over:
             self._search.tell(step.trial, figures.epoch, figures.validation_accuracy, figures.train_seconds)
-        if figures.epoch == self._max_epochs:
-            self._end(step.trial, "complete", lambda trial: self._ledger.complete(trial, figures.validation_accuracy))
+        if over:
+            end = self._ending.of(step.trial, figures)
+            self._progress[step.trial].seconds_to_target = end.seconds_to_target
+            self._end(step.trial, end.state, end.write, end.note)
         self._give_up(self._search.given_up())
 
     def _meet_failure(self, seat: Seat, failed: Failed) -> None:

@@ -172,6 +172,19 @@ def parse_bytes(text: str, option: str = "--memory-limit") -> int:
     return count
 
 
+def parse_target(text: str) -> float:
+    """A validation accuracy from `0.97` or `97%`.
+
+    Raises:
+        InvalidInput: anything else, or one outside 0 to 1.
+    """
+    parts = re.fullmatch(r"(\d*\.?\d+)\s*(%?)", text.strip())
+    target = float(parts[1]) / (100 if parts[2] else 1) if parts else 0.0
+    if not 0 < target <= 1:
+        raise InvalidInput(f"--target {text}: write 0.97 or 97%.")
+    return target
+
+
 def parse_configuration(text: str) -> Configuration:
     """A configuration from `32:0.001`, batch size and learning rate.
 

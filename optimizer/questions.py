@@ -10,8 +10,9 @@ from pathlib import Path
 from types import ModuleType
 
 from optimizer.errors import InvalidInput
+from optimizer.options import parse_target
 from optimizer.search.space import SearchSpace
-from optimizer.training.task import Goal, Task
+from optimizer.training.task import Goal, GoalKind, Task
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,17 @@ def read_question(script: Path) -> Question:
     if not asked:
         raise InvalidInput(f"script {script} does not call run_script. Give the path of a study script.")
     return asked[0]
+
+
+def asked_goal(goal: Goal, kind: GoalKind | None, target: str | None, *, epochs: int) -> Goal:
+    """A script's goal as `--goal`, `--target` and `--epochs` change it.
+
+    Raises:
+        InvalidInput: they do not belong together.
+    """
+    kind = kind or goal.kind
+    wanted = parse_target(target) if target is not None else goal.target if kind == goal.kind else None
+    return Goal(kind, epochs=epochs, target=wanted)
 
 
 def reference_script() -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from optimizer.capacity import Capacity
 from optimizer.options import AUTO_SEARCH, Budget, Options
 from optimizer.search.optuna_search import OptunaSearch
@@ -12,11 +14,20 @@ from optimizer.store.ledger import Ledger
 from optimizer.store.stamp import Stamp
 
 
-def make_search(ledger: Ledger, stamp: Stamp, options: Options, budget: Budget, capacity: Capacity) -> Search:
+def make_search(
+    ledger: Ledger,
+    stamp: Stamp,
+    options: Options,
+    budget: Budget,
+    capacity: Capacity,
+    value_seconds: Callable[[int], float] | None = None,
+) -> Search:
     """The search of a study; it knows nothing yet of the study's trials.
 
-    `capacity` says what this machine holds and what an epoch costs on it.
+    `capacity` says what this machine holds and what an epoch costs on it; `value_seconds` what one costs on the machine
+    whose seconds are the study's values, where that is another.
     """
+    goal = stamp.goal
     search = options.search or stamp.search
     if search == AUTO_SEARCH:
         scheduler = Scheduler(
@@ -28,6 +39,9 @@ def make_search(ledger: Ledger, stamp: Stamp, options: Options, budget: Budget, 
             pause=options.prune,
             max_batch_size=capacity.max_batch_size,
             seconds_per_epoch=capacity.seconds_per_epoch(),
+            target=goal.target,
+            pareto=goal.kind == "pareto",
+            value_seconds=value_seconds,
         )
         return ScheduledSearch(ledger.study, stamp.space, scheduler)
     return OptunaSearch(
@@ -37,6 +51,8 @@ def make_search(ledger: Ledger, stamp: Stamp, options: Options, budget: Budget, 
         seed=stamp.seed,
         max_epochs=stamp.goal.epochs,
         budget_left=lambda: budget.trials is None or ledger.count_started() < budget.trials,
-        prune=options.prune,
+        # A median of accuracies says nothing of who will be the fastest, and cannot be asked of two objectives.
+        prune=options.prune and goal.kind == "accuracy",
+        target=goal.target,
         max_batch_size=lambda: capacity.max_batch_size,
     )

@@ -22,6 +22,7 @@ class Progress:
     epochs: int = 0
     accuracy: float | None = None
     train_seconds: float = 0.0
+    seconds_to_target: float | None = None
 
     def trained(self, figures: Epoch) -> bool:
         """Count an epoch; returns whether it is a new one, and not one that was trained again."""
@@ -43,6 +44,7 @@ class Progress:
             epochs=self.epochs,
             train_seconds=self.train_seconds,
             note=note,
+            seconds_to_target=self.seconds_to_target,
         )
 
 

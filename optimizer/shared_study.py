@@ -17,6 +17,7 @@ from optimizer.search.trials import TrialState
 from optimizer.seat import Progress
 from optimizer.store.history import TrialRecord, as_trial, read_trials
 from optimizer.store.ledger import Ledger
+from optimizer.training.task import Goal
 
 LOOK_SECONDS = 1.0
 """How often a process that has nothing to do looks at what the others do."""
@@ -29,7 +30,7 @@ class SharedStudy:
         ledger: of the study.
         search: what decides; it is fed here with what the study holds.
         capacity: told of the epochs that were trained on this machine in earlier sessions.
-        max_epochs: epochs of a whole trial.
+        goal: the study's.
         dimensions: the names of all its parameters.
 
     Attributes:
@@ -38,14 +39,14 @@ class SharedStudy:
     """
 
     def __init__(
-        self, ledger: Ledger, search: Search, capacity: Capacity, *, max_epochs: int, dimensions: Collection[str]
+        self, ledger: Ledger, search: Search, capacity: Capacity, *, goal: Goal, dimensions: Collection[str]
     ) -> None:
         self.progress: dict[int, Progress] = {}
         self.others: set[int] = set()
         self._ledger = ledger
         self._search = search
         self._capacity = capacity
-        self._max_epochs = max_epochs
+        self._goal = goal
         self._dimensions = set(dimensions)
         self._seen: dict[int, tuple[TrialState, int]] = {}
         self._over: set[int] = set()
@@ -123,7 +124,7 @@ class SharedStudy:
         return bool(halves)
 
     def _tell(self, record: TrialRecord, *, held: bool) -> None:
-        trial = as_trial(record, held=held, max_epochs=self._max_epochs)
+        trial = as_trial(record, held=held, max_epochs=self._goal.epochs, target=self._goal.target)
         if trial.state == "running":
             self.others.add(trial.trial)
         if record.state == "running":

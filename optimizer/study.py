@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from optimizer.capacity import Capacity
 from optimizer.cluster import joined
+from optimizer.ending import Ending
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound
 from optimizer.loop import Loop
 from optimizer.options import AUTO_SEARCH, CONFIRM_SEEDS, DEFAULT_SEED, Budget, Configuration, Options
@@ -132,12 +133,14 @@ class Study:
             ledger.add_machine(seat.ready.machine, seat.ready.engine)
             ledger.measured(seat.ready, self.options.memory_limit, capacity.step_rows, capacity.rows)
             listener(plan.opened)
-            search = make_search(ledger, stamp, self.options, budget, capacity)
+            with ledger.turn():
+                ending = Ending(ledger, stamp, capacity)
+            search = make_search(ledger, stamp, self.options, budget, capacity, value_seconds=ending.elsewhere)
             shared = SharedStudy(
                 ledger,
                 search,
                 capacity,
-                max_epochs=self.goal.epochs,
+                goal=self.goal,
                 dimensions=stamp.space.distributions(),
             )
             with ledger.turn():
@@ -149,8 +152,8 @@ class Study:
                 shared,
                 seats,
                 capacity=capacity,
+                ending=ending,
                 seed=stamp.seed,
-                max_epochs=self.goal.epochs,
                 until=None if budget.seconds is None else time.monotonic() + budget.seconds - ledger.elapsed(),
                 interruption=interruption,
                 listener=listener,
@@ -292,7 +295,7 @@ class Study:
             if self.name not in optuna.get_all_study_names(database.storage):
                 return None
             study = optuna.load_study(study_name=self.name, storage=database.storage)
-            if unmade(study):
+            if unmade(study, self.goal.directions):
                 return None
             stamp = self._checked_stamp(study)
             trials = study.get_trials(deepcopy=False)
@@ -329,7 +332,7 @@ class Study:
         database = open_database(self.storage, create=True)
         if database.warning:
             listener(Noted(database.warning))
-        study = found_or_made(database, self.name)
+        study = found_or_made(database, self.name, self.goal.directions)
         transactions = Transactions(database.url, say=lambda line: listener(Noted(line)), check=interruption.check)
         ledger = Ledger(
             database,

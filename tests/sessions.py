@@ -84,7 +84,7 @@ class Session:
         budget = Budget(trials=trials, until_known=False)
         self.search = make_search(self.ledger, QUESTION, Options(search=search), budget, capacity)
         self.shared = SharedStudy(
-            self.ledger, self.search, capacity, max_epochs=EPOCHS, dimensions=SPACE.distributions()
+            self.ledger, self.search, capacity, goal=QUESTION.goal, dimensions=SPACE.distributions()
         )
 
     def run(self) -> None:

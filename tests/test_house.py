@@ -26,6 +26,7 @@ FLOORS = {
     "loop": 4,
     "probing": 4,
     "cluster": 4,
+    "ending": 4,
     "seating": 5,
     "searches": 5,
     "questions": 5,

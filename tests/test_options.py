@@ -9,7 +9,15 @@ import pytest
 
 from optimizer import Budget, Configuration, Options
 from optimizer.errors import InvalidInput
-from optimizer.options import AUTO_SEARCH, ENGINES, MAX_SEED, parse_bytes, parse_configuration, parse_duration
+from optimizer.options import (
+    AUTO_SEARCH,
+    ENGINES,
+    MAX_SEED,
+    parse_bytes,
+    parse_configuration,
+    parse_duration,
+    parse_target,
+)
 from optimizer.search.optuna_search import SEARCHES
 
 
@@ -53,6 +61,20 @@ def test_what_is_no_memory_is_refused_with_examples(text: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         parse_bytes(text)
     assert str(refusal.value) == f"--memory-limit {text}: write 2GiB, 512MiB, or a number of bytes."
+
+
+@pytest.mark.parametrize(
+    ("text", "target"), [("0.97", 0.97), ("97%", 0.97), (" 99.5 % ", 0.995), (".5", 0.5), ("1", 1.0)]
+)
+def test_a_target_is_an_accuracy_or_a_percentage(text: str, target: float) -> None:
+    assert parse_target(text) == pytest.approx(target)
+
+
+@pytest.mark.parametrize("text", ["97", "0", "0%", "101%", "-0.5", "most", "", "nan", "1e-1"])
+def test_what_is_no_target_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        parse_target(text)
+    assert str(refusal.value) == f"--target {text}: write 0.97 or 97%."
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,12 @@ from optimizer.report.page import pictures
 from optimizer.report.recommendation import Report
 from optimizer.report.report_view import alternatives, doubts, headline, noise_beside_law, table_cells, target_sentences
 
-METRIC = "validation accuracy"
+METRICS = {
+    "accuracy": ["validation accuracy"],
+    "time": ["seconds to the target"],
+    "pareto": ["validation accuracy", "training seconds"],
+}
+"""What the values of a trial are, by goal."""
 
 
 def show(study: Study, evidence: Evidence) -> None:
@@ -18,7 +23,7 @@ def show(study: Study, evidence: Evidence) -> None:
     # It brings a web server along, which nothing else needs.
     from optuna_dashboard import save_note, save_plotly_graph_object
 
-    study.set_metric_names([METRIC])
+    study.set_metric_names(METRICS[evidence.report.goal["kind"]])
     save_note(study, note(evidence.report))
     for name, figure in pictures(evidence).items():
         save_plotly_graph_object(study, figure, graph_object_id=name.replace("_", "-"))

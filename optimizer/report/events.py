@@ -81,7 +81,8 @@ class TrialEnded:
         accuracy: validation accuracy after its last epoch; None where there was none.
         epochs: how many it was trained.
         train_seconds: on the training clock, all its epochs together.
-        note: `diverged`, `out of memory`, or why it failed.
+        note: `diverged`, `out of memory`, how the target was met or missed, or why it failed.
+        seconds_to_target: on the study's reference machine; None where there is no target, or it was not reached.
     """
 
     trial: int
@@ -92,6 +93,15 @@ class TrialEnded:
     epochs: int
     train_seconds: float
     note: str = ""
+    seconds_to_target: float | None = None
+
+    def better_than(self, other: TrialEnded | None) -> bool:
+        """Whether this complete trial is the best so far, `other` having been it."""
+        if other is None:
+            return True
+        if self.seconds_to_target is not None and other.seconds_to_target is not None:
+            return self.seconds_to_target < other.seconds_to_target
+        return (self.accuracy or 0.0) > (other.accuracy or 0.0)
 
 
 @dataclass(frozen=True)

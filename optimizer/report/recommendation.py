@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from optimizer.store.history import TrialRecord, as_trial
 
 if TYPE_CHECKING:
-    from optimizer.search.advice import Advice
+    from optimizer.report.goals import TimeAnswer
+    from optimizer.search.advice import Advice, Estimate
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ class Report:
         to_target: how soon a validation accuracy was reached; None before the first epoch.
         confirmation: what the test set says; None before `--confirm`.
         gradient_noise: measured while trials trained; None where no gradient was looked at.
+        time: the answer where the goal is `time`; its advice then stands for `recommendation` and `advice`, which are
+            None.
+        front: for the goal `pareto`, what no other batch size is both faster and as accurate as, fastest first.
     """
 
     study: str
@@ -127,6 +131,8 @@ class Report:
     to_target: ToTarget | None = None
     confirmation: Confirmation | None = None
     gradient_noise: GradientNoise | None = None
+    time: TimeAnswer | None = None
+    front: list[Estimate] = field(default_factory=list)
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -154,18 +160,22 @@ def advise_from(
     from optimizer.search.advice import advise
 
     whole = [trial for trial in trials if trial.batch_size and trial.learning_rate]
-    rows = by_batch_size(trials)
-    measured = {row.batch_size: row.seconds_per_epoch for row in rows}
-    foreseen = EpochCost(list(measured), list(measured.values()))
     return advise(
         [as_trial(trial, held=False, max_epochs=max_epochs) for trial in whole],
         space,
         max_epochs=max_epochs,
         sign=1.0,
-        seconds_per_epoch=lambda batch_size: measured.get(batch_size) or foreseen(batch_size),
+        seconds_per_epoch=epoch_seconds(trials),
         tolerance=tolerance,
         max_batch_size=max_batch_size,
     )
+
+
+def epoch_seconds(trials: Sequence[TrialRecord]) -> Callable[[int], float]:
+    """Batch size -> seconds per epoch: the median of its epochs; foreseen from the others' where it has none."""
+    measured = {row.batch_size: row.seconds_per_epoch for row in by_batch_size(trials)}
+    foreseen = EpochCost(list(measured), list(measured.values()))
+    return lambda batch_size: measured.get(batch_size) or foreseen(batch_size)
 
 
 def recommend(trials: Sequence[TrialRecord], advice: Advice | None) -> Recommendation | None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optimizer.report.confirmation_view import confirmation_view
+from optimizer.report.goal_view import FRONT_COLUMNS, front_cells, time_alternatives, time_cells, time_headline
 from optimizer.report.noise import noise_sentences
 from optimizer.report.recommendation import BatchSizeRow, Report
 from optimizer.report.screen import counted, seconds
@@ -29,6 +30,9 @@ def report_view(report: Report) -> RenderableType:
     lines += [Text(sentence) for sentence in alternatives(report)]
     if report.by_batch_size:
         lines += ["", batch_size_table(report)]
+    if report.front:
+        lines += ["", Text("No other batch size is both faster and as accurate:")]
+        lines += [_table(FRONT_COLUMNS, front_cells(report))]
     targets = [Text(sentence) for sentence in (*target_sentences(report), *noise_beside_law(report))]
     lines += ["", *targets] if targets else []
     caveats = [Text(sentence) for sentence in doubts(report)]
@@ -61,6 +65,8 @@ def machine_lines(report: Report) -> list[str]:
 
 def headline(report: Report) -> str:
     """The advice in one sentence."""
+    if report.time is not None:
+        return time_headline(report.time, report.goal["epochs"])
     best = report.recommendation
     if best is None:
         return f"Study {report.study} has no complete trial yet, so there is nothing to recommend."
@@ -74,6 +80,8 @@ def headline(report: Report) -> str:
 
 def alternatives(report: Report) -> list[str]:
     """What else would do: the fastest that is as good, and the common default."""
+    if report.time is not None and report.time.advice is not None:
+        return time_alternatives(report.time.advice)
     advice = report.advice
     if report.recommendation is None or advice is None:
         return []
@@ -117,7 +125,7 @@ def doubts(report: Report) -> list[str]:
 def target_sentences(report: Report) -> list[str]:
     """How soon the target was reached, and what the steps to it follow."""
     found = report.to_target
-    if found is None:
+    if found is None or (report.time is not None and report.time.advice is None):
         return []
     if not found.reached:
         nearest = "" if found.nearest is None else f"; the nearest came to {found.nearest:.2%}"
@@ -150,7 +158,10 @@ COLUMNS = ("batch size", "best rate", "expected", "90 % interval", "", "s/trial"
 
 def batch_size_table(report: Report) -> Table:
     """A row for each batch size that was trained; the recommended one is marked."""
-    names, rows = table_cells(report)
+    return _table(*table_cells(report))
+
+
+def _table(names: Sequence[str], rows: Sequence[tuple[list[str], bool]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
@@ -161,6 +172,8 @@ def batch_size_table(report: Report) -> Table:
 
 def table_cells(report: Report) -> tuple[Sequence[str], list[tuple[list[str], bool]]]:
     """The names of the columns, and the rows: their cells, and whether it is the recommended one."""
+    if report.time is not None:
+        return time_cells(report, report.time)
     return COLUMNS, [(_cells(report, row), _recommended(report, row)) for row in report.by_batch_size]
 
 

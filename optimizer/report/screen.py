@@ -230,10 +230,11 @@ class LiveView:
         parts += [Text(trial_line(ended)) for ended in self._last]
         if self._best is not None:
             best = self._best
+            reached = "" if best.seconds_to_target is None else f"in {best.seconds_to_target:.2f} s  "
             parts.append(
                 Text(
                     f"best so far  {best.batch_size} x {best.learning_rate:.3g}  {best.accuracy:.2%}  "
-                    f"(trial {best.trial})",
+                    f"{reached}(trial {best.trial})",
                     style="bold green",
                 )
             )
@@ -284,8 +285,7 @@ class LiveView:
 
     def _end(self, ended: TrialEnded) -> None:
         self._last.append(ended)
-        best = -1.0 if self._best is None or self._best.accuracy is None else self._best.accuracy
-        if ended.state == "complete" and ended.accuracy is not None and ended.accuracy > best:
+        if ended.state == "complete" and ended.accuracy is not None and ended.better_than(self._best):
             self._best = ended
         self._hide(ended.trial)
 

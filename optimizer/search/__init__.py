@@ -6,15 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from optimizer.search.advice import Recommendation as Recommendation
     from optimizer.search.sampler import BatchSizeSampler as BatchSizeSampler
-    from optimizer.search.scheduler import Recommendation as Recommendation
     from optimizer.search.scheduler import Scheduler as Scheduler
     from optimizer.search.space import SearchSpace as SearchSpace
     from optimizer.search.steps import Step as Step
 
 _PLACES = {
     "BatchSizeSampler": "optimizer.search.sampler",
-    "Recommendation": "optimizer.search.scheduler",
+    "Recommendation": "optimizer.search.advice",
     "Scheduler": "optimizer.search.scheduler",
     "SearchSpace": "optimizer.search.space",
     "Step": "optimizer.search.steps",

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from optimizer.search.cube import Cube
+from optimizer.search.curves import Curves
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace, powers_of_two
 from optimizer.search.surrogate import Surrogate
 from optimizer.search.threads import on_one_thread
@@ -115,6 +116,38 @@ class Advice:
         return next((row for row in self.by_batch_size if row.batch_size == batch_size), None)
 
 
+@dataclass(frozen=True)
+class Recommendation:
+    """What to train with, and how sure that is.
+
+    Attributes:
+        batch_size: examples per optimizer step.
+        learning_rate: as applied.
+        mean: the expected final value (the median of the posterior), run-to-run luck left out; where there is a target,
+            the seconds until it is reached.
+        low, high: its 90 % interval.
+        extra: values of the extra dimensions.
+        trial: the number of the trial in which this configuration was trained.
+        complete: whether that trial was trained to the end, or to the target.
+    """
+
+    batch_size: int
+    learning_rate: float
+    mean: float
+    low: float
+    high: float
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    trial: int = -1
+    complete: bool = True
+
+    @classmethod
+    def of(cls, advice: Advice) -> Recommendation:
+        """The best of what is advised."""
+        best = advice.best
+        size, rate = best.batch_size, best.learning_rate
+        return cls(size, rate, best.mean, best.low, best.high, best.extra, best.trial, advice.complete)
+
+
 @on_one_thread
 def advise(
     trials: Sequence[Trial],
@@ -125,6 +158,7 @@ def advise(
     seconds_per_epoch: Callable[[int], float],
     max_batch_size: int | None = None,
     tolerance: float | None = None,
+    curves: Curves | None = None,
 ) -> Advice | None:
     """What follows from the trials of a study.
 
@@ -136,12 +170,14 @@ def advise(
         seconds_per_epoch: batch size -> seconds, on the machine that is advised.
         max_batch_size: what that machine holds, in examples; None for no limit.
         tolerance: what counts as equally good, in the units of the values; None for one standard error of the best.
+        curves: points of these trials, row i trial i; None for their values.
 
     Returns:
         None where no value was seen, or nothing that was tried fits.
     """
     cube = Cube(space.distributions())
-    curves = observed(trials, cube, max_epochs=max_epochs, sign=sign)
+    if curves is None:
+        curves = observed(trials, cube, max_epochs=max_epochs, sign=sign)
     if curves is None:
         return None
     surrogate = Surrogate(curves, rotation=rotation(space, cube))

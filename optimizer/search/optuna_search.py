@@ -110,6 +110,7 @@ class OptunaSearch:
         max_epochs: epochs of a whole trial.
         budget_left: whether another trial may be started, asked before each.
         prune: whether trials may be stopped early.
+        target: a value at which a trial is over; None for none.
         max_batch_size: the largest that this machine holds, in examples, asked before each trial.
     """
 
@@ -123,6 +124,7 @@ class OptunaSearch:
         max_epochs: int,
         budget_left: Callable[[], bool],
         prune: bool,
+        target: float | None = None,
         max_batch_size: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.stop_reason = ""
@@ -134,6 +136,7 @@ class OptunaSearch:
         self._max_epochs = max_epochs
         self._budget_left = budget_left
         self._prune = prune
+        self._target = target
         self._open: dict[int, Step] = {}
         self._idle: list[int] = []
         self._given_up: list[int] = []
@@ -177,7 +180,7 @@ class OptunaSearch:
 
     def tell(self, trial: int, epoch: int, value: float, seconds: float) -> None:
         step = self._open[trial]
-        if epoch == self._max_epochs:
+        if epoch == self._max_epochs or (self._target is not None and value >= self._target):
             del self._open[trial]
         elif epoch == step.until_epoch:
             frozen = self._study.get_trials(deepcopy=False)[trial]

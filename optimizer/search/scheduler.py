@@ -10,48 +10,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
 from optimizer.errors import BatchoptError, InvalidInput
-from optimizer.search.advice import Advice, advise
+from optimizer.search.advice import Advice, Recommendation, advise
 from optimizer.search.costs import EpochCost
 from optimizer.search.cube import Cube
 from optimizer.search.decision import Outlook
 from optimizer.search.opening import opening
+from optimizer.search.racing import Race, advise_time
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from optimizer.search.steps import Infeasibility, Step
 from optimizer.search.threads import on_one_thread
-from optimizer.search.trials import Trial, observed, rotation, rungs
+from optimizer.search.tradeoff import shares, weighed
+from optimizer.search.trials import Trial, observed, rotation, rungs, step_of
 
 MAX_PAUSED = 24
 """Paused trials beyond so many are given up, the least promising first: each keeps a checkpoint."""
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """What to train with, and how sure that is.
-
-    Attributes:
-        batch_size: examples per optimizer step.
-        learning_rate: as applied.
-        mean: the expected final value (the median of the posterior), run-to-run luck left out.
-        low, high: its 90 % interval.
-        extra: values of the extra dimensions.
-        trial: the number of the trial in which this configuration was trained.
-        complete: whether that trial was trained to the end.
-    """
-
-    batch_size: int
-    learning_rate: float
-    mean: float
-    low: float
-    high: float
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    trial: int = -1
-    complete: bool = True
 
 
 class Scheduler:
@@ -68,9 +46,12 @@ class Scheduler:
         max_batch_size: the largest that this machine holds, in examples; None where nothing is known. It falls when
             a trial runs out of memory.
         pause: whether trials may be paused at rungs; else each is trained to its end at once.
+        target: search for the least seconds until a value of so much is reached, instead of the highest value.
+        pareto: search for the highest values against the seconds of a trial: the most accurate, and what is faster.
+        value_seconds: batch size -> seconds per epoch on the machine whose seconds these are; this one where None.
 
     Raises:
-        InvalidInput: no epochs, no trials, or another direction.
+        InvalidInput: no epochs, no trials, another direction, or a target or a trade-off of what is minimised.
     """
 
     def __init__(
@@ -85,6 +66,9 @@ class Scheduler:
         until: bool = True,
         max_batch_size: int | None = None,
         pause: bool = True,
+        target: float | None = None,
+        pareto: bool = False,
+        value_seconds: Callable[[int], float] | None = None,
     ) -> None:
         if max_epochs < 1:
             raise InvalidInput(f"max_epochs is {max_epochs}. Give at least 1.")
@@ -92,6 +76,8 @@ class Scheduler:
             raise InvalidInput(f"max_trials is {max_trials}. Give at least 1, or None for no limit.")
         if direction not in ("maximize", "minimize"):
             raise InvalidInput(f"direction is {direction!r}. Give 'maximize' or 'minimize'.")
+        if (target is not None) + pareto + (direction == "minimize") > 1:
+            raise InvalidInput("a target, pareto and minimizing exclude each other. Give one of them.")
         self.stop_reason = ""
         self.max_batch_size = max_batch_size
         self.max_trials = max_trials
@@ -101,6 +87,9 @@ class Scheduler:
         self._seed = seed
         self._probed = seconds_per_epoch
         self._until = until
+        self._target = target
+        self._pareto = pareto
+        self._value_seconds = value_seconds
         self._cube = Cube(space.distributions())
         self._rungs = rungs(max_epochs) if pause else [max_epochs]
         self._trials: dict[int, Trial] = {}
@@ -119,9 +108,10 @@ class Scheduler:
             A step; None where there is none. Then `stop_reason` says why in one line, or is empty where this call only
             has to wait until a step that is under way was told.
         """
-        trials = self._in_order()
+        trials, race = self._in_order(), self._race()
         self.stop_reason = ""
-        interrupted = next((t for t in trials if t.state == "paused" and t.epochs not in self._rungs), None)
+        waiting = [t for t in trials if t.state == "paused" and not (race and race.lost(t))]
+        interrupted = next((t for t in waiting if t.epochs not in self._rungs), None)
         if interrupted is not None:
             return self._continue(interrupted, None, "taken up again" if interrupted.epochs else "queued")
         may_start = self.may_start
@@ -129,21 +119,24 @@ class Scheduler:
             params = self._queue.pop(0)
             if self._fits(params[BATCH_SIZE]):
                 return self._start(params, None, "queued")
-        outlook = self._outlook()
-        if outlook is None:
-            return self._blind(may_start)
-        rng = np.random.default_rng([self._seed, len(trials), sum(trial.epochs for trial in trials)])
-        new = outlook.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
-        option = outlook.pick(new)
-        under_way = any(trial.state == "running" for trial in trials)
-        why = outlook.enough(option, new, may_start=may_start, until=self._until)
-        if option is None or why:
-            self.stop_reason = "" if under_way else why
+        for share in shares(len(trials)) if self._pareto else [0.0]:
+            outlook = self._outlook(share)
+            if outlook is None:
+                return self._blind(may_start)
+            rng = np.random.default_rng([self._seed, len(trials), sum(trial.epochs for trial in trials)])
+            new = outlook.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
+            option = outlook.pick(new)
+            why = outlook.enough(option, new, may_start=may_start, until=self._until)
+            if option is not None and not why:
+                break
+        else:
+            self.stop_reason = "" if any(trial.state == "running" for trial in trials) else why
             return None
-        gain = option.gain if outlook.complete else None
+        # What is gained towards a target is no difference of values.
+        gain = option.gain if outlook.complete and not (race and race.times) else None
         if option.trial is None:
             return self._start(option.params, gain, "new")
-        return self._continue(option.trial, gain, "continues")
+        return self._continue(self._trials[option.trial.trial], gain, "continues")
 
     def tell(self, trial: int, epoch: int, value: float, seconds: float = 0.0) -> None:
         """One epoch of a trial was trained.
@@ -166,8 +159,10 @@ class Scheduler:
             self.infeasible(trial, "diverged")
             return
         told.curve[epoch] = (float(value), float(seconds))
-        if epoch == self._max_epochs:
+        if self._target is not None and value >= self._target:
             told.state, told.until_epoch = "complete", 0
+        elif epoch == self._max_epochs:
+            told.state, told.until_epoch = "complete" if self._target is None else "stopped", 0
         elif told.state == "running" and epoch >= told.until_epoch:
             told.state, told.until_epoch = "paused", 0
 
@@ -189,17 +184,20 @@ class Scheduler:
         """The configuration to use, by the posterior: among complete trials, before there is one among all.
 
         Raises:
-            BatchoptError: no value was told yet.
+            BatchoptError: no value was told yet, or none that reaches the target.
         """
         advice = self.advise()
+        if advice is None and self._target is not None:
+            raise BatchoptError(f"nothing to recommend: no trial reached {self._target:g} yet.")
         if advice is None:
             raise BatchoptError("nothing to recommend: no value was told yet. Train at least one epoch.")
-        best = advice.best
-        size, rate = best.batch_size, best.learning_rate
-        return Recommendation(size, rate, best.mean, best.low, best.high, best.extra, best.trial, advice.complete)
+        return Recommendation.of(advice)
 
     def advise(self) -> Advice | None:
-        """All that the trials say of every batch size; None before the first value."""
+        """All that the trials say of every batch size, in seconds to a target; None before the first value."""
+        race = self._race()
+        if race is not None:
+            return advise_time(race, self._space, max_epochs=self._max_epochs, max_batch_size=self.max_batch_size)
         return advise(
             self._in_order(),
             self._space,
@@ -214,13 +212,16 @@ class Scheduler:
         """Paused trials that are never continued from now on, those told before left out.
 
         Returns:
-            Their numbers: the least promising beyond `MAX_PAUSED`; all of them once `stop_reason` is set.
+            Their numbers: those that were slower than the best to a target; the least promising beyond `MAX_PAUSED`;
+            all of them once `stop_reason` is set.
         """
-        paused = [trial for trial in self._in_order() if trial.state == "paused"]
+        paused, race = [trial for trial in self._in_order() if trial.state == "paused"], self._race()
         if not self.stop_reason:
-            excess = len(paused) - MAX_PAUSED
+            lost = [trial for trial in paused if race and race.lost(trial)]
+            excess = len(paused) - len(lost) - MAX_PAUSED
             outlook = self._outlook() if excess > 0 else None
-            paused = outlook.least_promising(excess) if outlook is not None else []
+            least = outlook.least_promising(excess) if outlook is not None else []
+            paused = lost + [self._trials[trial.trial] for trial in least]
         for trial in paused:
             trial.state = "stopped"
         return sorted(trial.trial for trial in paused)
@@ -280,10 +281,15 @@ class Scheduler:
             return None
         return self._start(params, None, "new" if trials else "first")
 
-    def _outlook(self) -> Outlook | None:
-        """What the evidence says; None before the first value."""
-        trials = self._in_order()
-        curves = observed(trials, self._cube, max_epochs=self._max_epochs, sign=self._sign)
+    def _outlook(self, share: float = 0.0) -> Outlook | None:
+        """What the evidence says, time counting so much; None before the first value."""
+        trials, cost, curves, race = self._in_order(), self._cost(), None, self._race()
+        if share > 0:
+            trials = weighed(trials, self._space, self._value_seconds or cost, share)
+        if race is not None:
+            trials, curves = race.seen(self._max_epochs), race.curves(self._cube, self._max_epochs)
+            cost = EpochCost([], [], probed=race.bounded(cost, self._max_epochs))
+        curves = curves or observed(trials, self._cube, max_epochs=self._max_epochs, sign=self._sign)
         if curves is None:
             return None
         return Outlook(
@@ -293,9 +299,15 @@ class Scheduler:
             self._cube,
             rungs=self._rungs,
             sign=self._sign,
-            cost=self._cost(),
+            cost=cost,
             rotation=rotation(self._space, self._cube),
         )
+
+    def _race(self) -> Race | None:
+        """The trials on their way to the target; None where there is none."""
+        if self._target is None:
+            return None
+        return Race.of(self._in_order(), self._target, self._value_seconds or self._cost())
 
     def _cost(self) -> EpochCost:
         timed = [trial for trial in self._in_order() if trial.seconds_per_epoch > 0]
@@ -311,26 +323,17 @@ class Scheduler:
         return self._continue(trial, gain, why)
 
     def _continue(self, trial: Trial, gain: float | None, why: str) -> Step:
-        from_epoch = trial.epochs
         trial.until_epoch = self._next_rung(trial)
         trial.state = "running"
         seconds = None
         if self._probed is not None or any(known.seconds_per_epoch > 0 for known in self._trials.values()):
-            seconds = self._cost()(trial.batch_size) * (trial.until_epoch - from_epoch)
-        return Step(
-            trial=trial.trial,
-            batch_size=trial.batch_size,
-            learning_rate=trial.learning_rate,
-            until_epoch=trial.until_epoch,
-            from_epoch=from_epoch,
-            extra=dict(trial.extra),
-            expected_gain=gain,
-            expected_seconds=seconds,
-            reason=why,
-        )
+            seconds = self._cost()(trial.batch_size) * (trial.until_epoch - trial.epochs)
+        return step_of(trial, gain=gain, seconds=seconds, why=why)
 
     def _next_rung(self, trial: Trial) -> int:
-        return next((rung for rung in self._rungs if rung > trial.epochs), self._max_epochs)
+        rung = next((rung for rung in self._rungs if rung > trial.epochs), self._max_epochs)
+        race = self._race()
+        return rung if race is None else race.until(trial, rung)
 
     def _fits(self, batch_size: int) -> bool:
         return self.max_batch_size is None or batch_size <= self.max_batch_size

@@ -12,6 +12,7 @@ import numpy as np
 from optimizer.search.cube import Cube
 from optimizer.search.curves import Curves
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
+from optimizer.search.steps import Step
 
 TrialState = Literal["running", "paused", "complete", "stopped", "infeasible"]
 
@@ -67,9 +68,29 @@ class Trial:
         return sum(values) / len(values)
 
 
+def step_of(trial: Trial, *, gain: float | None, seconds: float | None, why: str) -> Step:
+    """The step of a trial that now goes on up to its `until_epoch`; what it is expected to gain and to take."""
+    return Step(
+        trial=trial.trial,
+        batch_size=trial.batch_size,
+        learning_rate=trial.learning_rate,
+        until_epoch=trial.until_epoch,
+        from_epoch=trial.epochs,
+        extra=dict(trial.extra),
+        expected_gain=gain,
+        expected_seconds=seconds,
+        reason=why,
+    )
+
+
 def rungs(max_epochs: int) -> list[int]:
     """Epochs at which a trial is paused and thought over: a quarter, a half, all."""
     return sorted({math.ceil(max_epochs / 4), math.ceil(max_epochs / 2), max_epochs})
+
+
+def marks(max_epochs: int) -> set[int]:
+    """Epochs at which curves are looked at: an eighth, and the rungs."""
+    return {math.ceil(max_epochs / 8), *rungs(max_epochs)}
 
 
 def observed(trials: Sequence[Trial], cube: Cube, *, max_epochs: int, sign: float) -> Curves | None:
@@ -85,12 +106,11 @@ def observed(trials: Sequence[Trial], cube: Cube, *, max_epochs: int, sign: floa
         Row i is trial i. A diverged trial is at most the worst value seen anywhere, after all epochs. None where no
         finite value was seen.
     """
-    marks = {math.ceil(max_epochs / 8), *rungs(max_epochs)}
     index, fidelity, value = [], [], []
     for row, trial in enumerate(trials):
         if trial.state == "infeasible":
             continue
-        for epoch in sorted(marks | {trial.epochs}):
+        for epoch in sorted(marks(max_epochs) | {trial.epochs}):
             if epoch in trial.curve:
                 index.append(row)
                 fidelity.append(epoch / max_epochs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.errors import StudyNotFound
+from optimizer.search.racing import first_at
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE
 from optimizer.search.trials import Trial
 from optimizer.search.trials import TrialState as SearchState
@@ -25,6 +27,18 @@ FAILURE = "failure"
 
 GUID = "guid"
 """User attribute of a trial: its name in all databases that it is copied to."""
+
+MISSED = "target_not_reached_in_seconds"
+"""User attribute of a trial that trained all its epochs and did not reach its goal's target: what it trained."""
+
+NOT_REACHED = "target not reached"
+"""The note of such a trial."""
+
+NO_VALUE = "no_value"
+"""The constraint of a trial without a value: by how much its best accuracy falls short of the target."""
+
+LEARNED_NOTHING = 1.0
+"""What stands there for a trial that was ended before: as one that learned nothing."""
 
 OUT_OF_MEMORY = "out of memory"
 """The note of a trial that did not fit."""
@@ -42,9 +56,9 @@ class TrialRecord:
         trial_id: the database's.
         state: `running`, `complete`, `pruned`, `fail` or `waiting`.
         batch_size, learning_rate, extra: its parameters; None where it waits for them.
-        value: the goal's value of a complete trial.
+        value: the goal's value of a complete trial, the first where it has two.
         epochs: one row for each epoch, as in the table of epochs.
-        note: `diverged`, `out of memory`, why it failed, or empty.
+        note: `diverged`, `out of memory`, `target not reached`, why it failed, or empty.
         machine: fingerprint of the machine that trained it last; empty before its first epoch.
     """
 
@@ -134,7 +148,7 @@ def _record(trial: FrozenTrial, epochs: list[dict[str, Any]]) -> TrialRecord:
         batch_size=params.pop(BATCH_SIZE, None),
         learning_rate=params.pop(LEARNING_RATE, None),
         extra=params,
-        value=trial.value if trial.state == TrialState.COMPLETE else None,
+        value=trial.values[0] if trial.state == TrialState.COMPLETE else None,
         epochs=epochs,
         note=_note(trial),
     )
@@ -143,13 +157,31 @@ def _record(trial: FrozenTrial, epochs: list[dict[str, Any]]) -> TrialRecord:
 def _note(trial: FrozenTrial) -> str:
     if trial.user_attrs.get(DIVERGED):
         return DIVERGED
-    if any(over > 0 for over in trial.constraints.values()):
+    if trial.constraints.get(MEMORY, 0.0) > 0:
         return OUT_OF_MEMORY
+    if MISSED in trial.user_attrs:
+        return NOT_REACHED
     return str(trial.user_attrs.get(FAILURE, ""))
 
 
-def as_trial(record: TrialRecord, *, held: bool, max_epochs: int) -> Trial:
-    """A stored trial as a search knows it; `held` by another process or not."""
+def summary(epochs: list[dict[str, Any]]) -> dict[str, float | int | str | None]:
+    """A trial in the words of its epochs: sums of seconds and steps, the last of the rest."""
+    if not epochs:
+        return {"epochs": 0}
+    total = {
+        name: sum(epoch[name] for epoch in epochs)
+        for name in ("train_seconds", "evaluation_seconds", "compile_seconds", "steps")
+    }
+    last = {
+        name: epochs[-1][name]
+        for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "machine")
+    }
+    speed = statistics.median(epoch["examples_per_second"] for epoch in epochs)
+    return {**last, **total, "examples_per_second": speed, "epochs": len(epochs)}
+
+
+def as_trial(record: TrialRecord, *, held: bool, max_epochs: int, target: float | None = None) -> Trial:
+    """A stored trial as a search knows it; `held` by another process or not; `target` is its goal's."""
     assert record.batch_size is not None
     assert record.learning_rate is not None
     curve = {
@@ -158,8 +190,9 @@ def as_trial(record: TrialRecord, *, held: bool, max_epochs: int) -> Trial:
         if row["validation_accuracy"] is not None
     }
     if record.state == "running":
-        # All its epochs and no end: it died between the two, and its last epoch is trained once more.
-        curve.pop(max_epochs, None)
+        # All that it needs and no end: it died between the two, and its last epoch is trained once more.
+        last = max_epochs if target is None else first_at(target, curve) or max_epochs
+        curve = {epoch: point for epoch, point in curve.items() if epoch < last}
     state, reason = _state(record, held=held)
     return Trial(
         record.number, record.batch_size, record.learning_rate, record.extra, curve, state=state, reason=reason

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-import statistics
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +17,14 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.options import CHECKPOINT_LIMIT, LEASE_SECONDS
 from optimizer.store.checkpoints import Checkpoints
 from optimizer.store.confirmations import Confirmations
 from optimizer.store.database import Database
-from optimizer.store.history import DIVERGED, FAILURE, GUID, MEMORY
+from optimizer.store.history import DIVERGED, FAILURE, GUID, LEARNED_NOTHING, MEMORY, MISSED, NO_VALUE, summary
 from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
 from optimizer.store.owner import new_owner
 from optimizer.store.records import Records, forget_training, put_epoch
@@ -59,6 +58,7 @@ class Ledger:
     Attributes:
         owner: this process's name on its leases.
         confirmations: the runs that confirm what is recommended.
+        engine: of the database.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class Ledger:
         self.transactions = transactions or Transactions(database.url)
         self.confirmations = Confirmations(database.engine, study._study_id)
         self._turns = Turns(database.engine, study._study_id, self.owner, lease_seconds=lease_seconds)
+        self.engine = database.engine
         self._trials: dict[int, int] = {}
         self._how: dict[str, str] = {"engine": ""}
-        self._database = database.engine
         self._storage = database.storage
         self._checkpoints = Checkpoints(database.engine, limit=checkpoint_limit, folder=checkpoints)
         self._fence = Fence(database.storage)
@@ -179,23 +179,33 @@ class Ledger:
         """
         return self._again(lambda: self._checkpoints.get(self._trials[number]))
 
-    def complete(self, number: int, value: float) -> None:
-        """All epochs are trained; raises as `add_epoch`, as do all the ends of a trial."""
-        self._end(number, TrialState.COMPLETE, value)
+    def complete(self, number: int, *values: float) -> None:
+        """It has what its goal asks for; raises as `add_epoch`, as do all the ends of a trial."""
+        if NO_VALUE in self.frozen(number).constraints:
+            # It was about to be pruned when its process died.
+            self._constrain(number, NO_VALUE, 0.0)
+        self._end(number, TrialState.COMPLETE, values)
 
     def prune(self, number: int) -> None:
         """Stopped early; the curve stays evidence."""
+        self._hold_against(number)
+        self._end(number, TrialState.PRUNED)
+
+    def miss(self, number: int, seconds: float, short_by: float) -> None:
+        """All epochs are trained, and the target was not reached: right-censored after so many seconds."""
+        self._set(number, MISSED, seconds)
+        self._constrain(number, NO_VALUE, short_by)
         self._end(number, TrialState.PRUNED)
 
     def diverge(self, number: int) -> None:
         """The loss is not finite: evidence against that corner, not an error."""
         self._set(number, DIVERGED, True)
+        self._hold_against(number)
         self._end(number, TrialState.PRUNED)
 
     def exceed_memory(self, number: int, bytes_over: float) -> None:
-        """It does not fit; written once and last, as Optuna ignores a second constraint."""
-        trial = Trial(self.study, self._id(number))
-        self._write(number, None, lambda: trial.set_constraint(MEMORY, bytes_over))
+        """It does not fit."""
+        self._constrain(number, MEMORY, bytes_over)
         self._end(number, TrialState.PRUNED)
 
     def fail(self, number: int, why: str) -> None:
@@ -225,7 +235,7 @@ class Ledger:
         """Keep what a probe has found with this program on this machine."""
         key = measured_on(ready.machine, ready.program, ready.engine)
         self._measured = (key, memory_limit)
-        measurements = Measurements(self._database)
+        measurements = Measurements(self.engine)
         self._again(lambda: measurements.add_step_times(key, step_times))
         self._again(lambda: measurements.add_memory(key, memory_limit, memory))
 
@@ -233,7 +243,7 @@ class Ledger:
         """Keep what a trial has found out about memory, on the machine that was measured."""
         if self._measured is not None:
             key, limit = self._measured
-            self._again(lambda: Measurements(self._database).add_memory(key, limit, rows))
+            self._again(lambda: Measurements(self.engine).add_memory(key, limit, rows))
 
     def _begin(self, number: int) -> bool:
         trial = self.study.get_trials(deepcopy=False)[number]
@@ -258,12 +268,11 @@ class Ledger:
         clear = forget_training if newborn else None
         self._write(number, clear, lambda: self._storage.set_trial_user_attr(trial_id, GUID, guid))
 
-    def _end(self, number: int, state: TrialState, value: float | None = None) -> None:
+    def _end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
         trial_id = self._id(number)
         # A finished trial is immutable, so what summarises it is written first.
-        for name, summary in self._again(lambda: self._summary(trial_id)).items():
-            self._set(number, name, summary)
-        values = None if value is None else [value]
+        for name, value in self._again(lambda: self._summary(trial_id)).items():
+            self._set(number, name, value)
         tried = 0
 
         def tell() -> None:
@@ -278,6 +287,20 @@ class Ledger:
             if tried < 2 or self.frozen(number).state != state:
                 raise
         self._trials.pop(number, None)
+
+    def _hold_against(self, number: int) -> None:
+        """Mark a trial without a value as infeasible, where its curve is not of the study's one value.
+
+        Optuna's samplers rank what was pruned by its last reported value, whatever that is of, and raise where there
+        are two objectives. What is infeasible they rank by its constraints.
+        """
+        if self.study.directions != [StudyDirection.MAXIMIZE]:
+            self._constrain(number, NO_VALUE, LEARNED_NOTHING)
+
+    def _constrain(self, number: int, name: str, over: float) -> None:
+        """Set a constraint, as Optuna does, which would ignore a second value of it."""
+        trial_id = self._id(number)
+        self._write(number, None, lambda: self._storage.set_trial_system_attr(trial_id, f"constraints:{name}", over))
 
     def _set(self, number: int, name: str, value: object) -> None:
         trial_id = self._id(number)
@@ -300,7 +323,7 @@ class Ledger:
 
         def write() -> None:
             if optunas is None:
-                with self._database.begin() as connection:
+                with self.engine.begin() as connection:
                     first(connection)
             else:
                 with self._fence.joined(first):
@@ -326,17 +349,4 @@ class Ledger:
         return self.transactions.again(operation)
 
     def _summary(self, trial_id: int) -> dict[str, float | int | str | None]:
-        """A trial in the words of its epochs: sums of seconds and steps, the last of the rest."""
-        epochs = self.records.epochs([trial_id])[trial_id]
-        if not epochs:
-            return {**self._how, "epochs": 0}
-        total = {
-            name: sum(epoch[name] for epoch in epochs)
-            for name in ("train_seconds", "evaluation_seconds", "compile_seconds", "steps")
-        }
-        last = {
-            name: epochs[-1][name]
-            for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "machine")
-        }
-        speed = statistics.median(epoch["examples_per_second"] for epoch in epochs)
-        return {**last, **total, "examples_per_second": speed, **self._how, "epochs": len(epochs)}
+        return summary(self.records.epochs([trial_id])[trial_id]) | self._how

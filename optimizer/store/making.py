@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import optuna
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 
 from optimizer.store.database import Database
 from optimizer.store.ledger import Ledger
 from optimizer.store.stamp import Stamp
+from optimizer.training.task import MAXIMIZE, Direction
 
 
-def found_or_made(database: Database, name: str) -> Study:
-    """The study of that name; where there is none, an empty one without a stamp."""
-    return optuna.create_study(study_name=name, storage=database.storage, direction="maximize", load_if_exists=True)
+def found_or_made(database: Database, name: str, directions: Sequence[Direction] = MAXIMIZE) -> Study:
+    """The study of that name; where there is none, an empty one of these directions without a stamp."""
+    return optuna.create_study(study_name=name, storage=database.storage, directions=directions, load_if_exists=True)
 
 
-def unmade(study: Study) -> bool:
+def unmade(study: Study, directions: Sequence[Direction] = MAXIMIZE) -> bool:
     """Whether a study is as `found_or_made` makes it: whoever made it has yet to stamp it, or has died before."""
-    fresh = study.direction == StudyDirection.MAXIMIZE and not study.user_attrs
-    return fresh and not study.get_trials(deepcopy=False)
+    same = [direction.name.lower() for direction in study.directions] == list(directions)
+    return same and not study.user_attrs and not study.get_trials(deepcopy=False)
 
 
 def stamp_if_unmade(ledger: Ledger, stamp: Stamp) -> None:
     """Stamp a study, in this process's turn, unless another one has done so."""
     with ledger.turn():
-        if unmade(ledger.study):
+        if unmade(ledger.study, stamp.goal.directions):
             with warnings.catch_warnings():
                 # optuna-dashboard reads the names; their interface may change, as the warning says.
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                ledger.study.set_metric_names(["validation_accuracy"])
+                ledger.study.set_metric_names(stamp.goal.metrics)
             ledger.confirmations.forget()
             stamp.write(ledger.study)

@@ -137,4 +137,7 @@ def shown_space(space: SearchSpace) -> str:
 
 def shown_goal(goal: Goal) -> str:
     """A goal in a few words."""
-    return f"{goal.kind} after {goal.epochs} epoch{'' if goal.epochs == 1 else 's'}"
+    epochs = f"{goal.epochs} epoch{'' if goal.epochs == 1 else 's'}"
+    if goal.kind == "time":
+        return f"time to {100 * (goal.target or 0):.4g}% within {epochs}"
+    return f"accuracy against time after {epochs}" if goal.kind == "pareto" else f"accuracy after {epochs}"

@@ -119,6 +119,7 @@ class Train:
         last_epoch: of a whole trial, after which no checkpoint is of use.
         save_seconds: what keeping a checkpoint takes, beside packing it.
         confirming: whether `trial` is the number of a run that confirms, with seeds that no trial has.
+        until_accuracy: the trial is over after the first epoch whose validation accuracy is at this; None for no such.
     """
 
     trial: int
@@ -132,6 +133,7 @@ class Train:
     last_epoch: int = 0
     save_seconds: float = 0.0
     confirming: bool = False
+    until_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,13 @@ from optimizer.errors import DataError, InvalidInput
 
 SPLIT_SEED = 20_260_101
 """Splits validation from training data: fixed, so that every study of a data set validates on the same examples."""
+
+GoalKind = Literal["accuracy", "time", "pareto"]
+GOALS: tuple[GoalKind, ...] = get_args(GoalKind)
+
+Direction = Literal["maximize", "minimize"]
+MAXIMIZE: tuple[Direction, ...] = ("maximize",)
+MINIMIZE: tuple[Direction, ...] = ("minimize",)
 
 Arrays = tuple[Any, ...]
 """`(x, y)` or `(x, y, sample_weight)`; x and y are arrays, or dicts, lists and tuples of arrays, of one length."""
@@ -40,22 +47,47 @@ class Goal:
     """What is best.
 
     Attributes:
-        kind: `accuracy`, the highest validation metric after `epochs` epochs.
-        epochs: passes over the training data that a whole trial gets.
+        kind: `accuracy`, the highest validation metric after `epochs` epochs; `time`, the least training time until it
+            reaches `target`; `pareto`, the highest after `epochs` epochs against the training time of these.
+        epochs: passes over the training data that a whole trial gets; for `time`, at most.
+        target: for `time`, the validation metric to be reached, in 0 to 1.
+
+    Raises:
+        InvalidInput: naming what is wrong and what to write.
     """
 
-    kind: Literal["accuracy"] = "accuracy"
+    kind: GoalKind = "accuracy"
     epochs: int = 5
+    target: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind != "accuracy":
-            raise InvalidInput(f"goal {self.kind!r} is unknown. Use 'accuracy'.")
+        if self.kind not in GOALS:
+            raise InvalidInput(f"goal {self.kind!r} is unknown. Use {', '.join(GOALS[:-1])} or {GOALS[-1]}.")
         if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
             raise InvalidInput(f"epochs {self.epochs!r}: give a whole number of at least 1.")
+        if self.kind == "time" and self.target is None:
+            raise InvalidInput("goal time needs a target: the validation accuracy to be reached, for example 0.97.")
+        if self.kind != "time" and self.target is not None:
+            raise InvalidInput(
+                f"target {self.target:g} is for goal time, and this is {self.kind}. Leave one of them out."
+            )
+        if self.target is not None and not 0 < self.target <= 1:
+            raise InvalidInput(f"target {self.target:g} is outside 0 to 1. Write 0.97 or 97%.")
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """Of the values of a trial, as Optuna has them."""
+        return {"accuracy": MAXIMIZE, "time": MINIMIZE, "pareto": MAXIMIZE + MINIMIZE}[self.kind]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of these values."""
+        names = {"accuracy": ["validation_accuracy"], "time": ["seconds_to_target"]}
+        return names.get(self.kind, ["validation_accuracy", "train_seconds"])
 
     def describe(self) -> dict[str, Any]:
         """The goal as JSON values, for the study's stamp."""
-        return dataclasses.asdict(self)
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -193,10 +193,12 @@ class Trainer:
             if not request.confirming:
                 figures = self._noise.look(self._current, request, figures)
                 yield from self._said()
-            checkpoint = None if figures.diverged else self._checkpoint(request, number, figures.train_seconds)
+            reached = request.until_accuracy is not None and figures.validation_accuracy >= request.until_accuracy
+            over = figures.diverged or reached
+            checkpoint = None if over else self._checkpoint(request, number, figures.train_seconds)
             yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss, checkpoint)
             compile_seconds = 0.0
-            if figures.diverged:
+            if over:
                 return
 
     def _checkpoint(self, request: Train, epoch: int, train_seconds: float) -> bytes | None:

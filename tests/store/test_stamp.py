@@ -24,6 +24,19 @@ def test_a_stamp_is_read_back_as_it_was_written(database: Database) -> None:
     assert {"python", "batchopt", "optuna", "sqlalchemy"} <= set(versions())
 
 
+def test_a_stamp_names_kind_and_target_and_one_from_before_targets_reads_as_ever(database: Database) -> None:
+    study = optuna.create_study(storage=database.storage, study_name="stamped")
+    Stamp(SPACE, Goal("time", epochs=7, target=0.97), PROGRAM, seed=1, search="auto").write(study)
+    assert study.user_attrs["batchopt"]["goal"] == {"kind": "time", "epochs": 7, "target": 0.97}
+    stored = Stamp.read(study)
+    assert stored is not None and stored.goal.target == 0.97
+    with pytest.raises(StudyMismatch, match="has the goal time to 97% within 7 epochs; this script asks for accuracy"):
+        check_question("stamped", "studies.db", stored, SPACE, Goal(epochs=7))
+    assert STAMP.goal.describe() == {"kind": "accuracy", "epochs": 2}
+    STAMP.write(study)
+    assert Stamp.read(study) == dataclasses.replace(STAMP, versions=versions())
+
+
 def test_a_study_of_another_program_has_no_stamp(database: Database) -> None:
     assert Stamp.read(optuna.create_study(storage=database.storage)) is None
 

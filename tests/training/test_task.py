@@ -74,6 +74,27 @@ def test_a_goal_needs_at_least_one_epoch(epochs: int) -> None:
         Goal(epochs=epochs)
 
 
-def test_an_unknown_goal_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="unknown"):
-        Goal("speed")
+GOALS: list[tuple[dict[str, object], str]] = [
+    ({"kind": "speed"}, "goal 'speed' is unknown. Use accuracy, time or pareto"),
+    ({"kind": "time"}, "goal time needs a target: the validation accuracy to be reached, for example 0.97"),
+    ({"target": 0.97}, "target 0.97 is for goal time, and this is accuracy"),
+    ({"kind": "pareto", "target": 0.97}, "target 0.97 is for goal time, and this is pareto"),
+    ({"kind": "time", "target": 0.0}, "target 0 is outside 0 to 1. Write 0.97 or 97%"),
+    ({"kind": "time", "target": -0.5}, "target -0.5 is outside 0 to 1"),
+    ({"kind": "time", "target": 97.0}, "target 97 is outside 0 to 1"),
+    ({"kind": "time", "target": float("nan")}, "target nan is outside 0 to 1"),
+]
+
+
+@pytest.mark.parametrize(("asked", "wrong"), GOALS, ids=[wrong for _, wrong in GOALS])
+def test_a_goal_that_cannot_be_is_refused_in_one_line(asked: dict[str, object], wrong: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        Goal(**asked)  # type: ignore[arg-type]
+    assert wrong in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_each_goal_has_its_values_and_directions() -> None:
+    time = Goal("time", epochs=3, target=1.0)
+    assert (time.directions, time.describe()) == (("minimize",), {"kind": "time", "epochs": 3, "target": 1.0})
+    assert Goal("pareto").directions == ("maximize", "minimize") and len(Goal("pareto").metrics) == 2
+    assert Goal().describe() == {"kind": "accuracy", "epochs": 5}

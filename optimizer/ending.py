@@ -1,0 +1,110 @@
+"""How a trial ends, by the goal of its study: when it has what the goal asks for, with which values, or without one.
+
+Values in seconds are those of the study's reference machine, the first that worked on it, so that trials of all
+machines compare: epochs, which belong to the model, times seconds per epoch there.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from optimizer.capacity import Capacity
+from optimizer.report.machines import place_of
+from optimizer.search.racing import epochs_to_target
+from optimizer.search.space import BATCH_SIZE
+from optimizer.store.history import NOT_REACHED, read_trials
+from optimizer.store.ledger import ENGINES, Ledger
+from optimizer.store.stamp import Stamp
+from optimizer.training.messages import Epoch
+
+REFERENCE = "reference_machine"
+"""User attribute of a study: the fingerprint of its reference machine."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a trial ends.
+
+    Attributes:
+        state: `complete` or `pruned`.
+        write: puts that down, given the trial's number.
+        note: in a few words, for the screen; empty where the state says it all.
+        seconds_to_target: where there is a target and it was reached.
+    """
+
+    state: str
+    write: Callable[[int], None]
+    note: str = ""
+    seconds_to_target: float | None = None
+
+
+class Ending:
+    """The ends of one study's trials.
+
+    Args:
+        ledger: of the study, in whose turn this is made.
+        stamp: the study's.
+        capacity: of this machine.
+
+    Attributes:
+        last_epoch: after which a trial is over.
+        target: validation accuracy at which it is over too; None where the goal has none.
+        elsewhere: batch size -> seconds per epoch on the reference machine; None where that is this one, or where
+            nothing was measured there.
+    """
+
+    def __init__(self, ledger: Ledger, stamp: Stamp, capacity: Capacity) -> None:
+        self.last_epoch = stamp.goal.epochs
+        self.target = stamp.goal.target
+        self.elsewhere: Callable[[int], float] | None = None
+        self._ledger = ledger
+        self._goal = stamp.goal
+        self._capacity = capacity
+        if stamp.goal.kind == "accuracy":
+            return
+        reference = ledger.study.user_attrs.get(REFERENCE)
+        if reference is None:
+            reference = capacity.machine
+            ledger.transactions.again(lambda: ledger.study.set_user_attr(REFERENCE, reference))
+        if reference != capacity.machine:
+            self.elsewhere = place_of(
+                reference,
+                engine=ledger.engine,
+                stamp=stamp,
+                trials=read_trials(ledger.study, ledger.records),
+                engines=ledger.study.user_attrs.get(ENGINES, {}),
+                names={reference: ""},
+            ).seconds_per_epoch
+
+    def over(self, figures: Epoch) -> bool:
+        """Whether an epoch was its trial's last."""
+        reached = self.target is not None and figures.validation_accuracy >= self.target
+        return reached or figures.epoch == self.last_epoch
+
+    def of(self, number: int, figures: Epoch) -> End:
+        """The end of a trial after its last epoch, which has been written."""
+        ledger, accuracy = self._ledger, figures.validation_accuracy
+        if self._goal.kind == "accuracy":
+            return End("complete", lambda trial: ledger.complete(trial, accuracy))
+        per_epoch = self._seconds_per_epoch(number)
+        if self.target is None:
+            return End("complete", lambda trial: ledger.complete(trial, accuracy, self.last_epoch * per_epoch))
+        curve = {epoch: (value, per_epoch) for epoch, value in ledger.frozen(number).intermediate_values.items()}
+        epochs = epochs_to_target(self.target, curve)
+        if epochs is None:
+            short_by = self.target - max(value for value, _ in curve.values())
+            spent = figures.epoch * per_epoch
+            return End("pruned", lambda trial: ledger.miss(trial, spent, short_by), NOT_REACHED)
+        seconds = epochs * per_epoch
+        return End("complete", lambda trial: ledger.complete(trial, seconds), f"target in {seconds:.2f} s", seconds)
+
+    def _seconds_per_epoch(self, number: int) -> float:
+        """On the reference machine; where nothing was measured there, what this trial's epochs took."""
+        trial = self._ledger.frozen(number)
+        foretold = self.elsewhere or self._capacity.seconds_per_epoch()
+        if foretold is not None:
+            return foretold(trial.params[BATCH_SIZE])
+        epochs = self._ledger.records.epochs([trial._trial_id])[trial._trial_id]
+        return float(statistics.median(epoch["train_seconds"] for epoch in epochs))
