@@ -39,6 +39,9 @@ ELAPSED = "elapsed_seconds"
 ENGINES = "engines"
 """User attribute of a study: the engine chosen on each machine, by the machine's fingerprint."""
 
+MEMORY_LIMITS = "memory_limits"
+"""User attribute of a study: `--memory-limit` as last given on each machine, in bytes, by its fingerprint."""
+
 TURN_PAUSE_S = 0.03
 """Between two looks at whose turn it is, in the mean; a turn takes some hundredths of a second."""
 
@@ -225,6 +228,9 @@ class Ledger:
         measurements = Measurements(self._database)
         self._again(lambda: measurements.add_step_times(key, step_times))
         self._again(lambda: measurements.add_memory(key, memory_limit, memory))
+        known = self._again(lambda: self.study.user_attrs.get(MEMORY_LIMITS, {}))
+        if known.get(key.machine) != memory_limit:
+            self._again(lambda: self.study.set_user_attr(MEMORY_LIMITS, known | {key.machine: memory_limit}))
 
     def add_memory(self, rows: Sequence[MemoryRow]) -> None:
         """Keep what a trial has found out about memory, on the machine that was measured."""
