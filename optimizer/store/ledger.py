@@ -160,11 +160,10 @@ class Ledger:
             if placed is not None:
                 self._checkpoints.put(connection, trial_id, figures.epoch, placed)
 
-        if figures.diverged:
-            self._write(number, put)
-        else:
-            trial_id, epoch, value = self._id(number), figures.epoch, figures.validation_accuracy
-            self._write(number, put, lambda: self._storage.set_trial_intermediate_value(trial_id, epoch, value))
+        # What diverges is not a number from there on, so that nobody takes a good value before it for its last.
+        value = math.nan if figures.diverged else figures.validation_accuracy
+        trial_id, epoch = self._id(number), figures.epoch
+        self._write(number, put, lambda: self._storage.set_trial_intermediate_value(trial_id, epoch, value))
 
     def add_checkpoint(self, number: int, epoch: int, content: bytes) -> None:
         """Keep the state of an unfinished trial; raises as `add_epoch`."""
@@ -341,5 +340,8 @@ class Ledger:
             name: epochs[-1][name]
             for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "machine")
         }
+        if None in (last["train_loss"], last["validation_loss"]):
+            # It diverged; an accuracy beside such a loss would look like a good trial's.
+            last["validation_accuracy"] = None
         speed = statistics.median(epoch["examples_per_second"] for epoch in epochs)
         return {**last, **total, "examples_per_second": speed, **self._how, "epochs": len(epochs)}

@@ -11,6 +11,9 @@ from optimizer.store.database import Database
 from optimizer.store.ledger import Ledger
 from optimizer.store.stamp import Stamp
 
+METRIC = "validation_accuracy"
+"""The name of a trial's value, as of the user attribute of its last epoch."""
+
 
 def found_or_made(database: Database, name: str) -> Study:
     """The study of that name; where there is none, an empty one without a stamp."""
@@ -23,12 +26,17 @@ def unmade(study: Study) -> bool:
     return fresh and not study.get_trials(deepcopy=False)
 
 
+def name_metric(study: Study) -> None:
+    """Say what a trial's value is."""
+    with warnings.catch_warnings():
+        # optuna-dashboard reads the names; their interface may change, as the warning says.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([METRIC])
+
+
 def stamp_if_unmade(ledger: Ledger, stamp: Stamp) -> None:
     """Stamp a study, in this process's turn, unless another one has done so."""
     with ledger.turn():
         if unmade(ledger.study):
-            with warnings.catch_warnings():
-                # optuna-dashboard reads the names; their interface may change, as the warning says.
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                ledger.study.set_metric_names(["validation_accuracy"])
+            name_metric(ledger.study)
             stamp.write(ledger.study)

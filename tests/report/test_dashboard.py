@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,8 +17,16 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import optuna
 import pytest
+from optuna_dashboard import get_note, save_note
 from written_study import write_study
+
+from optimizer.report.dashboard import ShownWhileItGoesOn, bring_up_to_date, show
+from optimizer.report.events import Event, Noted, TrialEnded
+from optimizer.report.reading import read_evidence
+from optimizer.store.database import open_database
+from optimizer.store.ledger import Ledger
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 DASHBOARD = [sys.executable, "-c", "from optimizer.cli import main; main()", "dashboard"]
@@ -73,7 +83,7 @@ def test_the_study_has_its_note_its_figures_and_its_trials(address: str) -> None
     assert study["note"]["body"].startswith("**Use batch size 64 with learning rate 0.01")  # type: ignore[index]
     figures = {plot["id"] for plot in study["plotly_graph_objects"]}  # type: ignore[attr-defined]
     assert {"landscape", "pareto", "throughput", "learning-curves"} <= figures
-    assert study["objective_names"] == ["validation accuracy"]
+    assert study["objective_names"] == ["validation_accuracy"]
     assert len(study["trials"]) == 6  # type: ignore[arg-type]
 
 
@@ -83,6 +93,9 @@ def test_what_diverged_or_did_not_fit_does_not_look_good(address: str) -> None:
     trials = {trial["number"]: trial for trial in study["trials"]}  # type: ignore[attr-defined]
     assert [trials[number]["state"] for number in (3, 4)] == ["Pruned", "Pruned"]
     assert not any(trials[number].get("values") for number in (3, 4))
+    assert [step["value"] for step in trials[3]["intermediate_values"]] == ["nan"]
+    attributes = {attr["key"]: attr["value"] for attr in trials[3]["user_attrs"]}
+    assert (attributes["diverged"], attributes["validation_accuracy"]) == ("True", "null")
     assert [trial["number"] for trial in study["best_trials"]] == [1]  # type: ignore[attr-defined]
 
 
@@ -101,6 +114,56 @@ def test_a_browser_shows_the_note_and_a_trial(address: str, tmp_path: Path) -> N
             check=True,
         ).stdout
         assert wanted in seen, page
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    write_study(tmp_path / "studies.db")
+    return optuna.load_study(study_name="mnist", storage=f"sqlite:///{tmp_path}/studies.db")
+
+
+def test_a_note_of_the_users_own_stays_and_one_of_ours_is_brought_up_to_date(
+    study: optuna.Study, tmp_path: Path
+) -> None:
+    evidence = read_evidence(str(tmp_path / "studies.db"))
+    assert show(study, evidence)
+    assert get_note(study).startswith("**Use batch size 64")
+    assert show(study, dataclasses.replace(evidence, report=dataclasses.replace(evidence.report, recommendation=None)))
+    assert get_note(study).startswith("**Study mnist has no complete trial yet")
+    save_note(study, "Remember the milk.")
+    assert not show(study, evidence)
+    assert get_note(study) == "Remember the milk."
+    save_note(study, " ")
+    assert show(study, evidence)
+
+
+def test_a_study_that_goes_on_is_shown_once_a_minute_and_less_often_where_that_is_slow() -> None:
+    now, shown = 0.0, []
+
+    def show_slowly() -> None:
+        nonlocal now
+        shown.append(now)
+        now += 3.0 if len(shown) > 1 else 0.5
+
+    heard: list[Event] = []
+    listener = ShownWhileItGoesOn(heard.append, show_slowly, clock=lambda: now)
+    ended = TrialEnded(0, "complete", 32, 0.01, 0.9, 5, 2.0)
+    for second in range(0, 400, 10):
+        now = max(now, float(second))
+        listener(Noted("nothing to do"))
+        listener(ended)
+    assert len(heard) == 80
+    assert shown == [60.0, 130.0, 290.0]
+
+
+def test_what_keeps_a_study_from_being_shown_is_said_and_does_not_end_it(study: optuna.Study, tmp_path: Path) -> None:
+    database = open_database(str(tmp_path / "studies.db"), create=False)
+    ledger, heard = Ledger(database, study), []
+    with sqlite3.connect(tmp_path / "studies.db") as connection:
+        connection.execute("drop table batchopt_epochs")
+    assert bring_up_to_date(ledger, str(tmp_path / "studies.db"), heard.append) is None
+    assert ["optuna-dashboard does not show the last findings" in event.text for event in heard] == [True]
+    database.engine.dispose()
 
 
 def test_a_port_that_is_taken_is_one_clear_line(address: str, tmp_path: Path) -> None:
