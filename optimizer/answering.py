@@ -5,7 +5,9 @@ It prints, as `cli.py` does.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -21,8 +23,8 @@ from optimizer.store.history import open_study
 LOOPBACK = "127.0.0.1"
 """optuna-dashboard asks nobody for a password, and deletes studies at a click: it is for this machine alone."""
 
-PNG_SCALE = 3
-"""Pixels of a PNG for each of the figure's: 300 to the inch on a page."""
+PNG_WIDTH, PNG_SCALE = 760, 3
+"""The width of a figure, and pixels of a PNG for each of its: 300 to the inch on a page."""
 
 
 @click.command("report")
@@ -85,26 +87,27 @@ def _write_page(evidence: Evidence, file: Path) -> list[Path]:
 
 
 def _write_pictures(evidence: Evidence, folder: Path) -> list[Path]:
-    """The pictures; all are drawn before the first is written."""
+    """The pictures; all are drawn before the first one is there."""
+    import plotly.io
+
     from optimizer.report.page import pictures
 
-    try:
-        drawn = {
-            folder / f"{name}.png": figure.to_image("png", scale=PNG_SCALE)
-            for name, figure in pictures(evidence).items()
-        }
-    except (ValueError, RuntimeError) as error:
-        # Plotly raises the one without kaleido, and kaleido the other without a browser.
-        raise InvalidInput(
-            "--png needs kaleido, from `pip install 'batchopt[png]'`, and a Chrome or Chromium; --html needs neither."
-        ) from error
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, image in drawn.items():
-            file.write_bytes(image)
-    except OSError as error:
-        raise InvalidInput(f"--png {folder}: {error.strerror}.") from error
-    return list(drawn)
+    figures = pictures(evidence)
+    with TemporaryDirectory() as drawn:
+        files = [Path(drawn) / f"{name}.png" for name in figures]
+        try:
+            # All at once: each call starts a browser.
+            plotly.io.write_images(list(figures.values()), files, width=PNG_WIDTH, scale=PNG_SCALE)
+        except (ValueError, RuntimeError) as error:
+            # Plotly raises the one without kaleido, and kaleido the other without a browser.
+            raise InvalidInput(
+                "--png needs kaleido (`pip install 'batchopt[png]'`) and a Chrome or Chromium; --html needs neither."
+            ) from error
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return [Path(shutil.copy(file, folder)) for file in files]
+        except OSError as error:
+            raise InvalidInput(f"--png {folder}: {error.strerror}.") from error
 
 
 @click.command("dashboard")

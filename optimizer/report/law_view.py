@@ -54,12 +54,13 @@ def critical(law: StepsLaw) -> str:
         return f"above {law.largest:.0f}, the largest that got there"
     if law.critical_batch_size < law.smallest:
         return f"below {law.smallest:.0f}, the smallest that got there"
-    low = f"below {law.smallest:.0f}" if law.low < law.smallest else f"{law.low:.3g}"
+    fitted = _examples(law.critical_batch_size)
+    low = f"below {law.smallest:.0f}" if law.low < law.smallest else _examples(law.low)
     high = law.high
     if high is None:
-        return f"{law.critical_batch_size:.3g} ({low} or more, with no upper bound, as any one measurement is left out)"
-    above = f"above {law.largest:.0f}" if high > law.largest else f"{high:.3g}"
-    return f"{law.critical_batch_size:.3g} ({low} to {above} as any one measurement is left out)"
+        return f"{fitted} ({low} or more, with no upper bound, as any one measurement is left out)"
+    above = f"above {law.largest:.0f}" if high > law.largest else _examples(high)
+    return f"{fitted} ({low} to {above} as any one measurement is left out)"
 
 
 def fastest_sentences(report: Report) -> list[str]:
@@ -68,7 +69,7 @@ def fastest_sentences(report: Report) -> list[str]:
     if least is None or found is None or found.law is None or step_time is None:
         return []
     smallest, largest = found.law.smallest, found.law.largest
-    where = f"about {least:.2g}"
+    where = f"about {_examples(least)}"
     if least > largest:
         where = f"above {largest:.0f}"
     elif least < smallest:
@@ -78,3 +79,8 @@ def fastest_sentences(report: Report) -> list[str]:
 
 def _us(seconds: float) -> str:
     return f"{1e6 * seconds:.3g}"
+
+
+def _examples(size: float) -> str:
+    """A batch size that no ladder has, to two digits and without an exponent."""
+    return f"{float(f'{size:.2g}'):,.0f}" if size >= 10 else f"{size:.2g}"

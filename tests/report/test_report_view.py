@@ -97,7 +97,7 @@ def test_a_table_is_no_wider_than_a_hundred_columns() -> None:
 
 
 def test_the_laws_are_told_and_nothing_of_a_critical_batch_size_that_was_not_measured() -> None:
-    law = StepsLaw(300.0, 200.0, 105.0, None, smallest=8.0, largest=1024.0, worst=0.1)
+    law = StepsLaw(300.0, 200.0, 100.0, None, smallest=8.0, largest=1024.0, worst=0.1)
     target = ToTarget(0.92, [Reached(64, 0.0123, 7, 2.5, 1954.0, 45.0)], 0.94, law)
     step_time = StepTimeFit(4e-4, 3e-4, 5e-4, 2e-6, 1e-6, 3e-6, 8, 1024, 0.1, followed=True)
     report = dataclasses.replace(
@@ -106,8 +106,8 @@ def test_the_laws_are_told_and_nothing_of_a_critical_batch_size_that_was_not_mea
     assert target_sentences(report) == [
         "Soonest at 92.0%: batch size 64 with learning rate 0.012, 45.0 s of training, 2.5 epochs.",
         "The steps to it fall as 300 (1 + B / batch size), to 10% at every batch size. The critical batch size B is "
-        "200 (105 or more, with no upper bound, as any one measurement is left out).",
-        "By both laws, steps times seconds a step, the least time to it is at batch size about 2e+02.",
+        "200 (100 or more, with no upper bound, as any one measurement is left out).",
+        "By both laws, steps times seconds a step, the least time to it is at batch size about 200.",
     ]
     for critical, side in ((2000.0, "above 1024, the largest"), (3.0, "below 8, the smallest")):
         out = dataclasses.replace(law, critical_batch_size=critical)
