@@ -237,7 +237,7 @@ def throughput(rows: Sequence[BatchSizeRow], trials: Sequence[TrialRecord], limi
         )
     figure.update_xaxes(type="log", tickvals=sizes, ticktext=[str(size) for size in sizes])
     figure.update_xaxes(title="batch size, examples", row=2, col=1)
-    figure.update_yaxes(title="examples per second", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title="examples/s", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="peak memory, MiB", rangemode="tozero", row=2, col=1)
     return _styled(figure, "Throughput and memory").update_layout(showlegend=False)
 

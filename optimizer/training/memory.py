@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import nnls
 
 from optimizer.training.messages import DeviceMemory
 
@@ -46,6 +45,9 @@ class MemoryLaw:
             return cls(0.0, float(seen[0] / sizes[0]), 0.0)
         scaled = powers / seen[:, None]
         norms = np.linalg.norm(scaled, axis=0)
+        # Not at the top: it takes a second to import, and reports need but `shown_bytes`.
+        from scipy.optimize import nnls
+
         weights = nnls(scaled / norms, np.ones(len(sizes)))[0] / norms
         constant, per_example, per_pair = [*weights.tolist(), 0.0][:3]
         return cls(constant, per_example, per_pair)
