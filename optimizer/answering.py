@@ -5,13 +5,16 @@ It prints, as `cli.py` does.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
 from optimizer.commands import console, print_json, storage_option, study_option
 from optimizer.errors import InvalidInput
 from optimizer.options import parse_target
+from optimizer.report.evidence import Evidence
 from optimizer.report.reading import list_studies, read_evidence
 from optimizer.report.report_view import report_view
 from optimizer.store.database import open_database
@@ -22,8 +25,8 @@ from optimizer.training.task import GOALS, GoalKind
 LOOPBACK = "127.0.0.1"
 """optuna-dashboard asks nobody for a password, and deletes studies at a click: it is for this machine alone."""
 
-PNG_SCALE = 3
-"""Pixels of a PNG for each of the figure's: 300 to the inch on a page."""
+PNG_WIDTH, PNG_SCALE = 760, 3
+"""The width of a figure, and pixels of a PNG for each of its: 300 to the inch on a page."""
 
 
 @click.command("report")
@@ -60,34 +63,55 @@ def report_command(
 
     Where several machines have trained, all trials count, at the seconds that they would have taken on this one.
     """
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise InvalidInput(f"--html {html}: no file can be written there. Name one in a folder that exists.")
+    if png is not None and png.exists() and not png.is_dir():
+        raise InvalidInput(f"--png {png}: that is a file. Name a folder; it is made where there is none.")
     points = None if tolerance is None else tolerance / 100
     accuracy = None if target is None else parse_target(target)
     evidence = read_evidence(storage, study, on, tolerance=points, target=accuracy, goal=goal)
-    written = []
-    if html is not None:
-        from optimizer.report.page import page
-
-        html.write_text(page(evidence), encoding="utf-8")
-        written.append(html)
-    if png is not None:
-        from optimizer.report.page import pictures
-
-        png.mkdir(parents=True, exist_ok=True)
-        for name, figure in pictures(evidence).items():
-            file = png / f"{name}.png"
-            try:
-                figure.write_image(file, scale=PNG_SCALE)
-            except (ValueError, RuntimeError) as error:
-                raise InvalidInput(
-                    "--png needs the package kaleido and a Chrome or Chromium; use --html, or install both."
-                ) from error
-            written.append(file)
+    written = _write_page(evidence, html) if html is not None else []
+    written += _write_pictures(evidence, png) if png is not None else []
     if as_json:
         print_json(evidence.report.describe())
         return
     console().print(report_view(evidence.report))
     for file in written:
         click.echo(f"written: {file}")
+
+
+def _write_page(evidence: Evidence, file: Path) -> list[Path]:
+    from optimizer.report.page import page
+
+    try:
+        file.write_text(page(evidence), encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"--html {file}: {error.strerror}.") from error
+    return [file]
+
+
+def _write_pictures(evidence: Evidence, folder: Path) -> list[Path]:
+    """The pictures; all are drawn before the first one is there."""
+    import plotly.io
+
+    from optimizer.report.page import pictures
+
+    figures = pictures(evidence)
+    with TemporaryDirectory() as drawn:
+        files = [Path(drawn) / f"{name}.png" for name in figures]
+        try:
+            # All at once: each call starts a browser.
+            plotly.io.write_images(list(figures.values()), files, width=PNG_WIDTH, scale=PNG_SCALE)
+        except (ValueError, RuntimeError) as error:
+            # Plotly raises the one without kaleido, and kaleido the other without a browser.
+            raise InvalidInput(
+                "--png needs kaleido (`pip install 'batchopt[png]'`) and a Chrome or Chromium; --html needs neither."
+            ) from error
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return [Path(shutil.copy(file, folder)) for file in files]
+        except OSError as error:
+            raise InvalidInput(f"--png {folder}: {error.strerror}.") from error
 
 
 @click.command("dashboard")
@@ -109,7 +133,8 @@ def dashboard_command(storage: str, port: int) -> None:
     names = [study["study"] for study in list_studies(storage)]
     database = open_database(storage, create=False)
     for name in names:
-        show(open_study(database, name), read_evidence(storage, name))
+        if not show(open_study(database, name), read_evidence(storage, name)):
+            click.echo(f"study {name} has a note of your own, which stays as it is")
     click.echo(f"http://{LOOPBACK}:{port}/dashboard shows it; Ctrl-C ends it")
     try:
         run_server(database.storage, host=LOOPBACK, port=port)

@@ -1,4 +1,6 @@
-"""Flags to calls: a study script's command line, and the `batchopt` command. Only this file and `commands.py` print."""
+"""Flags to calls: a study script's command line, and the `batchopt` command. With `commands.py` and `answering.py`
+the only file that prints.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands of `batchopt` that move databases, and what all its commands share. Only this file and `cli.py` print."""
+"""Commands of `batchopt` that move databases, and what all its commands share. It prints, as `cli.py` does."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from optimizer.report.machines import place_of
 from optimizer.search.racing import epochs_to_target
 from optimizer.search.space import BATCH_SIZE
 from optimizer.store.history import NOT_REACHED, read_trials
-from optimizer.store.ledger import ENGINES, Ledger
+from optimizer.store.ledger import ENGINES, MEMORY_LIMITS, Ledger
 from optimizer.store.stamp import Stamp
 from optimizer.training.messages import Epoch
 
@@ -75,7 +75,9 @@ class Ending:
                 stamp=stamp,
                 trials=read_trials(ledger.study, ledger.records),
                 engines=ledger.study.user_attrs.get(ENGINES, {}),
-                names={reference: ""},
+                limits=ledger.study.user_attrs.get(MEMORY_LIMITS, {}),
+                described={},
+                name="",
             ).seconds_per_epoch
 
     def over(self, figures: Epoch) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import optuna
 from optuna.trial import TrialState
@@ -15,6 +16,7 @@ from optimizer.ending import Ending
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound
 from optimizer.loop import Loop
 from optimizer.options import AUTO_SEARCH, CONFIRM_SEEDS, DEFAULT_SEED, Budget, Configuration, Options
+from optimizer.report.dashboard import ShownWhileItGoesOn, bring_up_to_date
 from optimizer.report.events import Listener, Noted, Opened, Starting, ignore
 from optimizer.report.reading import read_report
 from optimizer.report.recommendation import Report
@@ -146,6 +148,7 @@ class Study:
             with ledger.turn():
                 for configuration in tries:
                     ledger.study.enqueue_trial(configuration.params, skip_if_exists=True)
+            show = partial(bring_up_to_date, ledger, self.storage, listener)
             Loop(
                 ledger,
                 search,
@@ -156,9 +159,10 @@ class Study:
                 seed=stamp.seed,
                 until=None if budget.seconds is None else time.monotonic() + budget.seconds - ledger.elapsed(),
                 interruption=interruption,
-                listener=listener,
+                listener=ShownWhileItGoesOn(listener, show),
             ).run()
-        return read_report(self.storage, self.name)
+            evidence = show()
+        return self.report() if evidence is None else evidence.report
 
     def plan(
         self, budget: Budget | None = None, *, tries: Sequence[Configuration] = (), listener: Listener = ignore

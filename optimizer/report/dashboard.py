@@ -2,44 +2,129 @@
 
 from __future__ import annotations
 
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study
 
 from optimizer.report.confirmation_view import confirmation_paragraphs
+from optimizer.report.events import Event, Listener, Noted, TrialEnded
 from optimizer.report.evidence import Evidence
 from optimizer.report.page import pictures
+from optimizer.report.reading import read_evidence
 from optimizer.report.recommendation import Report
-from optimizer.report.report_view import alternatives, doubts, headline, noise_beside_law, table_cells, target_sentences
+from optimizer.report.report_view import (
+    Row,
+    alternatives,
+    doubts,
+    headline,
+    machine_sentences,
+    table_cells,
+    table_notes,
+    target_sentences,
+    training_cells,
+)
+from optimizer.signals import Interrupted
+from optimizer.store.ledger import Ledger
+from optimizer.store.making import name_metrics
+from optimizer.store.stamp import Stamp
 
-METRICS = {
-    "accuracy": ["validation accuracy"],
-    "time": ["seconds to the target"],
-    "pareto": ["validation accuracy", "training seconds"],
-}
-"""What the values of a trial are, by goal."""
+SIGNED = "*Written by batchopt, which brings it up to date. A note without this line is yours, and stays as it is.*"
+"""The last line of our notes."""
+
+PAUSE_S = 60.0
+"""At least so long between two times that a study is shown while it goes on."""
+
+SHARE = 0.02
+"""Of a study's time, that showing it may take."""
 
 
-def show(study: Study, evidence: Evidence) -> None:
-    """Write the note, the figures and the metric's name into a study; again, they take the place of the last ones."""
+def show(study: Study, evidence: Evidence) -> bool:
+    """Write the note and the figures into a study; again, they take the place of the last ones.
+
+    Returns:
+        Whether the note was written; not in the place of one that somebody else has written.
+    """
     # It brings a web server along, which nothing else needs.
-    from optuna_dashboard import save_note, save_plotly_graph_object
+    from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 
-    study.set_metric_names(METRICS[evidence.report.goal["kind"]])
-    save_note(study, note(evidence.report))
-    for name, figure in pictures(evidence).items():
-        save_plotly_graph_object(study, figure, graph_object_id=name.replace("_", "-"))
+    with warnings.catch_warnings():
+        # Their interface may change, as the warning says.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        stamp = Stamp.read(study)
+        if stamp is not None and study.metric_names is None:
+            name_metrics(study, stamp.goal)
+        before = get_note(study)
+        ours = not before.strip() or SIGNED in before
+        if ours:
+            save_note(study, note(evidence.report))
+        for name, figure in pictures(evidence).items():
+            save_plotly_graph_object(study, figure, graph_object_id=name.replace("_", "-"))
+    return ours
+
+
+def bring_up_to_date(ledger: Ledger, storage: str, listener: Listener) -> Evidence | None:
+    """Show a study that is under way, by what its database says; None where that could not be done, which is said.
+
+    Raises:
+        Interrupted: while a database was waited for.
+    """
+    try:
+        evidence = read_evidence(storage, ledger.study.study_name)
+        ledger.transactions.again(lambda: show(ledger.study, evidence))
+    except Interrupted:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever keeps a picture from being drawn, the study is worth more
+        listener(Noted(f"optuna-dashboard does not show the last findings: {error}"))
+        return None
+    return evidence
+
+
+class ShownWhileItGoesOn:
+    """A listener that shows a study now and then, when a trial has ended.
+
+    Args:
+        listener: told everything first.
+        show: shows it.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, listener: Listener, show: Callable[[], object], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._listener = listener
+        self._show = show
+        self._clock = clock
+        self._next = clock() + PAUSE_S
+
+    def __call__(self, event: Event) -> None:
+        self._listener(event)
+        if isinstance(event, TrialEnded) and self._clock() >= self._next:
+            started = self._clock()
+            self._show()
+            took = self._clock() - started
+            self._next = self._clock() + max(PAUSE_S, took / SHARE)
 
 
 def note(report: Report) -> str:
-    """The advice in Markdown, with the table."""
-    sentences = [*alternatives(report), *target_sentences(report), *noise_beside_law(report), *doubts(report)]
+    """The advice in Markdown, with the tables."""
+    sentences = [*alternatives(report), *doubts(report), *report.notes]
     sentences += confirmation_paragraphs(report.confirmation)
     lines = [f"**{headline(report)}**", "", *(f"{sentence}\n" for sentence in sentences)]
     if report.by_batch_size:
-        names, rows = table_cells(report)
-        lines += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-        lines += ["| " + " | ".join(_marked(cells, marked=marked)) + " |" for cells, marked in rows]
-    return "\n".join(lines)
+        lines += [*_table(*table_cells(report)), "", *table_notes(report), "", *_table(*training_cells(report)), ""]
+    lines += [f"{sentence}\n" for sentence in (*target_sentences(report), *machine_sentences(report))]
+    return "\n".join([*lines, SIGNED])
+
+
+def _table(names: Sequence[str], rows: list[Row]) -> list[str]:
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    return lines + ["| " + " | ".join(_marked(cells, marked=marked)) + " |" for cells, marked in rows]
 
 
 def _marked(cells: list[str], *, marked: bool) -> list[str]:
+    # A tilde or two would strike text through.
+    cells = [cell.replace("~", "\\~") for cell in cells]
     return [f"**{cell}**" if cell else "" for cell in cells] if marked else cells

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from optimizer.report.law_view import critical
 from optimizer.report.recommendation import BatchSizeRow, Report
 from optimizer.report.targets import ToTarget
 from optimizer.store.history import TrialRecord
@@ -21,8 +22,14 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, RED, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999", "#000000"
 """Okabe and Ito 2008, Color universal design."""
 
+DARK_GREY = "#444444"
+"""Seen on the light part of the scale, where the values that matter are."""
+
 SCALE = "Cividis"
 """Of values and batch sizes: even in lightness, so that it prints, and the same to the colour-blind."""
+
+DOUBTS = (0.5, 1, 2, 5, 10, 20)
+"""Half widths of the 90 % interval, in points, that the landscape has lines for."""
 
 SHOWN_PART = 0.35
 """Of the posterior's range the upper part has colours of its own: what diverges is far below, and all alike."""
@@ -33,9 +40,10 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
     mean = 100 * surface.mean
     floor = float(mean.max() - SHOWN_PART * (mean.max() - mean.min()))
     doubt = 50 * (surface.high - surface.low)
+    names = [str(size) for size in surface.batch_sizes]
     figure = go.Figure(
         go.Heatmap(
-            x=[str(size) for size in surface.batch_sizes],
+            x=names,
             y=surface.learning_rates,
             z=mean,
             customdata=doubt,
@@ -46,20 +54,38 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
             hovertemplate="%{x} x %{y:.2g}: %{z:.2f} ± %{customdata:.2f} % (90 %)<extra></extra>",
         )
     )
+    levels = [level for level in DOUBTS if doubt.min() < level < doubt.max()]
+    for level in levels:
+        figure.add_trace(
+            go.Contour(
+                x=names,
+                y=surface.learning_rates,
+                z=doubt,
+                contours={"start": level, "end": level, "size": 1, "coloring": "none", "showlabels": True},
+                line={"color": DARK_GREY, "width": 1, "dash": "dot"},
+                name="± points (90 %)",
+                showlegend=level == levels[0],
+                hoverinfo="skip",
+            )
+        )
     for name, symbol, wanted in (
         ("complete", "circle", lambda trial: trial.state == "complete"),
         ("stopped or paused", "circle-open", lambda trial: trial.state in ("pruned", "running") and not trial.note),
-        ("diverged or out of memory", "x-thin-open", lambda trial: bool(trial.note)),
+        ("diverged or out of memory", "x", lambda trial: bool(trial.note)),
     ):
         chosen = [trial for trial in trials if trial.batch_size and trial.learning_rate and wanted(trial)]
         if chosen:
+            # White in black is seen on every colour of the map, and on paper.
+            shape = {"symbol": symbol, "size": 9, "color": "white", "line": {"width": 1.5, "color": BLACK}}
+            if symbol == "circle-open":
+                shape |= {"symbol": "circle-dot", "size": 8, "color": GREY}
             figure.add_trace(
                 go.Scatter(
                     x=[str(trial.batch_size) for trial in chosen],
                     y=[trial.learning_rate for trial in chosen],
                     mode="markers",
                     name=name,
-                    marker={"symbol": symbol, "size": 9, "color": "white", "line": {"width": 1.5, "color": "white"}},
+                    marker=shape,
                     text=[
                         f"trial {trial.number}: {trial.last.get('validation_accuracy') or 0:.2%}" for trial in chosen
                     ],
@@ -74,15 +100,12 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
                 y=[best.learning_rate],
                 mode="markers",
                 name="recommended",
-                marker={"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": "white"}},
+                marker={"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": BLACK}},
             )
         )
-    figure.update_xaxes(title="batch size, examples", type="category")
-    figure.update_yaxes(title="learning rate", type="log", exponentformat="power", dtick=1)
-    _styled(figure, "Expected validation accuracy")
-    # The marks are white, as the map is dark: so is the ground of their legend.
-    figure.update_layout(legend={"bgcolor": "#00204C", "font": {"color": "white"}})
-    return figure
+    figure.update_xaxes(title="batch size, examples", type="category", tickangle=0, tickfont={"size": 11})
+    figure.update_yaxes(title="learning rate (log)", type="log", exponentformat="power", dtick=1)
+    return _styled(figure, "Expected validation accuracy")
 
 
 def learning_curves(trials: Sequence[TrialRecord]) -> go.Figure:
@@ -214,9 +237,9 @@ def throughput(rows: Sequence[BatchSizeRow], trials: Sequence[TrialRecord], limi
         )
     figure.update_xaxes(type="log", tickvals=sizes, ticktext=[str(size) for size in sizes])
     figure.update_xaxes(title="batch size, examples", row=2, col=1)
-    figure.update_yaxes(title="examples per second", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title="examples/s", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="peak memory, MiB", rangemode="tozero", row=2, col=1)
-    return _styled(figure, "Throughput and memory", height=620).update_layout(showlegend=False)
+    return _styled(figure, "Throughput and memory").update_layout(showlegend=False)
 
 
 def steps_to_target(target: ToTarget) -> go.Figure | None:
@@ -229,23 +252,23 @@ def steps_to_target(target: ToTarget) -> go.Figure | None:
             x=sizes,
             y=[row.steps for row in target.reached],
             mode="markers",
-            marker={"size": 9, "color": BLUE},
-            name="measured, best rate of each",
+            marker={"size": 9, "color": BLUE, "symbol": _marks(target)},
+            name="measured, best rate of each" + _at_most(target),
         )
     )
     if target.law is not None:
         law = target.law
-        grid = [sizes[0] * (sizes[-1] / sizes[0]) ** (at / 60) for at in range(61)]
+        grid = [law.smallest * (law.largest / law.smallest) ** (at / 60) for at in range(61)]
         figure.add_trace(
             go.Scatter(
                 x=grid,
                 y=law(grid).tolist(),
                 mode="lines",
                 line={"color": BLACK, "width": 1.5},
-                name=f"{law.min_steps:.3g} (1 + {law.critical_batch_size:.3g} / batch size)",
+                name=f"{law.min_steps:.3g} (1 + B / batch size), B {critical(law).split(' (')[0].split(',')[0]}",
             )
         )
-        if sizes[0] <= law.critical_batch_size <= sizes[-1]:
+        if law.smallest <= law.critical_batch_size <= law.largest:
             figure.add_vline(
                 x=law.critical_batch_size, line={"color": GREY, "dash": "dash"}, annotation_text="critical"
             )
@@ -266,14 +289,29 @@ def time_to_target(target: ToTarget) -> go.Figure | None:
             y=[row.seconds for row in target.reached],
             mode="lines+markers",
             line={"color": BLUE, "width": 1.5},
-            marker={"size": 9, "color": [RED if row is fastest else BLUE for row in target.reached]},
+            marker={
+                "size": 9,
+                "color": [RED if row is fastest else BLUE for row in target.reached],
+                "symbol": _marks(target),
+            },
             text=[f"rate {row.learning_rate:.2g}, {row.epochs:.2g} epochs" for row in target.reached],
             hovertemplate="%{x}: %{y:.2f} s, %{text}<extra></extra>",
         )
     )
-    figure.update_xaxes(title="batch size, examples", type="log", tickvals=sizes, ticktext=[str(s) for s in sizes])
+    title = "batch size, examples" + _at_most(target)
+    figure.update_xaxes(title=title, type="log", tickvals=sizes, ticktext=[str(s) for s in sizes])
     figure.update_yaxes(title=f"training time to {target.target:.1%}, s", rangemode="tozero")
     return _styled(figure, f"Time to {target.target:.1%} validation accuracy").update_layout(showlegend=False)
+
+
+def _marks(target: ToTarget) -> list[str]:
+    """A downward triangle where no more is known than that it was within the first epoch."""
+    return ["triangle-down" if row.within_first else "circle" for row in target.reached]
+
+
+def _at_most(target: ToTarget) -> str:
+    early = any(row.within_first for row in target.reached)
+    return "; triangle: at most so much, within the first epoch" if early else ""
 
 
 def _one_two_five(low: float, high: float) -> list[float]:
@@ -286,13 +324,14 @@ def _percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
-def _styled(figure: go.Figure, title: str, *, height: int = 460) -> go.Figure:
+def _styled(figure: go.Figure, title: str) -> go.Figure:
+    """The looks of all; as wide as there is room, and no higher than a card of optuna-dashboard."""
     return figure.update_layout(
         title={"text": title, "x": 0.02},
         template="simple_white",
         font={"size": 14},
-        height=height,
-        width=760,
+        height=460,
+        autosize=True,
         margin={"l": 70, "r": 30, "t": 60, "b": 60},
-        legend={"orientation": "h", "y": -0.2, "x": 0},
+        legend={"orientation": "h", "y": -0.25, "x": 0, "font": {"size": 12}},
     )

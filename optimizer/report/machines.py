@@ -2,6 +2,7 @@
 
 Epochs belong to the model and the data, seconds to the machine. So the trials of all machines are handed to the
 recommendation with the seconds that this machine's step times foretell, and those that do not fit here are left out.
+Epochs that were trained side by side on this machine count as those of another one: their seconds are not its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from sqlalchemy.engine import Engine
 
 from optimizer.errors import InvalidInput
+from optimizer.report.step_time import StepTimeFit
 from optimizer.store.history import TrialRecord
 from optimizer.store.measurements import MeasuredOn, Measurements, program_fingerprint
 from optimizer.store.stamp import Stamp
@@ -33,12 +35,18 @@ class Place:
         name: for people, unlike those of the study's other machines.
         seconds_per_epoch: batch size -> seconds; None where it has neither been probed nor trained anything.
         max_batch_size: the largest batch size that fits; None where nothing says that any is too large.
+        largest: the largest that is known to fit, by a real step or epoch; None where none is.
+        memory_bytes: of device memory, that training may use; None where nobody said.
+        step_time: the law of its step times; None with fewer than three batch sizes.
     """
 
     fingerprint: str
     name: str
     seconds_per_epoch: Callable[[int], float] | None
     max_batch_size: int | None
+    largest: int | None = None
+    memory_bytes: int | None = None
+    step_time: StepTimeFit | None = None
 
     def trials(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The trials that fit here, with the seconds that they would have taken here."""
@@ -51,11 +59,14 @@ class Place:
         return dataclasses.replace(trial, epochs=[self._epoch_here(trial, epoch) for epoch in trial.epochs])
 
     def _epoch_here(self, trial: TrialRecord, epoch: dict[str, Any]) -> dict[str, Any]:
-        if self.seconds_per_epoch is None or epoch["machine"] == self.fingerprint or trial.batch_size is None:
+        own = epoch["machine"] == self.fingerprint and not epoch["side_by_side"]
+        if self.seconds_per_epoch is None or own or trial.batch_size is None:
             return epoch
         seconds = self.seconds_per_epoch(trial.batch_size)
         speed = epoch["examples_per_second"] * epoch["train_seconds"] / seconds
-        return epoch | {"train_seconds": seconds, "examples_per_second": speed, "machine": self.fingerprint}
+        peak = epoch.get("peak_bytes") if epoch["machine"] == self.fingerprint else None
+        here = {"train_seconds": seconds, "examples_per_second": speed, "peak_bytes": peak}
+        return epoch | here | {"machine": self.fingerprint}
 
 
 def machines_of(trials: Sequence[TrialRecord], engines: Mapping[str, str]) -> list[str]:
@@ -70,7 +81,9 @@ def place_of(
     stamp: Stamp,
     trials: Sequence[TrialRecord],
     engines: Mapping[str, Any],
-    names: Mapping[str, str],
+    limits: Mapping[str, int | None],
+    described: Mapping[str, Any],
+    name: str,
 ) -> Place:
     """What is known of a machine of a study.
 
@@ -80,10 +93,13 @@ def place_of(
         stamp: the study's.
         trials: all of them.
         engines: how epochs are run on each machine, by fingerprint.
-        names: of the study's machines, by fingerprint.
+        limits: the device memory that each was told to use, by fingerprint.
+        described: the machine, as it describes itself.
+        name: the machine's, for people.
     """
-    # The numerics take a second to import, and most studies have one machine.
+    # The numerics take a second to import.
     from optimizer.capacity import Capacity
+    from optimizer.report.step_time import fitted_step_time
     from optimizer.training.timing import StepTimeLaw
 
     measurements = Measurements(engine)
@@ -97,8 +113,19 @@ def place_of(
             for epoch in epochs:
                 law.tell(size, epoch["train_seconds"])
     sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
-    capacity = Capacity(sizes, None, measurements.memory(key, None))
-    return Place(fingerprint, names[fingerprint], law, capacity.max_batch_size)
+    limit = limits.get(fingerprint)
+    capacity = Capacity(sizes, None, measurements.memory(key, limit))
+    # What was trained there fits, unless it failed since, or the limit was another one.
+    known = [size for size in (capacity.verified, *trained) if size and size <= (capacity.max_batch_size or size)]
+    return Place(
+        fingerprint,
+        name,
+        law,
+        capacity.max_batch_size,
+        largest=max(known, default=None),
+        memory_bytes=limit or described.get("device_memory_bytes") or None,
+        step_time=fitted_step_time(rows, stamp.program.train_examples),
+    )
 
 
 def chosen(on: str | None, machines: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:

@@ -9,21 +9,34 @@ from typing import TYPE_CHECKING
 from optimizer.report import figures
 from optimizer.report.confirmation_view import confirmation_paragraphs
 from optimizer.report.evidence import Evidence
-from optimizer.report.recommendation import Report
-from optimizer.report.report_view import alternatives, doubts, headline, noise_beside_law, table_cells, target_sentences
+from optimizer.report.report_view import (
+    Row,
+    alternatives,
+    doubts,
+    headline,
+    machine_sentences,
+    table_cells,
+    table_notes,
+    target_sentences,
+    training_cells,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem; color: #111; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #111; }
 h1 { font-size: 1.3rem; } .advice { font-weight: 600; } .dim { color: #666; font-size: .85rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1.5rem 0; }
-th, td { padding: .15rem .7rem; text-align: right; white-space: nowrap; } td:last-child { text-align: left; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1.5rem 0; font-size: .9rem; }
+th, td { padding: .1rem .6rem; text-align: right; white-space: nowrap; } td.words { text-align: left; }
 thead th { border-bottom: 1px solid #111; } tr.recommended { font-weight: 600; }
+.figure { width: 100%; overflow: hidden; }
 @media print { .figure { break-inside: avoid; } }
 """
+
+CONFIG = {"responsive": True, "displaylogo": False}
+"""Figures take the width that there is."""
 
 
 def pictures(evidence: Evidence) -> dict[str, go.Figure]:
@@ -35,7 +48,7 @@ def pictures(evidence: Evidence) -> dict[str, go.Figure]:
         found["landscape"] = figures.landscape(surface, trials, report)
     found["pareto"] = figures.pareto(report)
     if report.by_batch_size:
-        found["throughput"] = figures.throughput(report.by_batch_size, trials, report.machine.get("memory_bytes"))
+        found["throughput"] = figures.throughput(report.by_batch_size, trials, report.memory_bytes)
         found["learning_curves"] = figures.learning_curves(trials)
     if report.to_target is not None:
         found["time_to_target"] = figures.time_to_target(report.to_target)
@@ -49,12 +62,14 @@ def page(evidence: Evidence) -> str:
 
     report = evidence.report
     parts = [f"<h1>Study {html.escape(report.study)}</h1>", _paragraph(headline(report), "advice")]
-    parts += [_paragraph(sentence) for sentence in (*alternatives(report), *doubts(report))]
-    parts += [_table(report)] if report.by_batch_size else []
-    parts += [_paragraph(sentence) for sentence in (*target_sentences(report), *noise_beside_law(report))]
+    parts += [_paragraph(sentence) for sentence in (*alternatives(report), *doubts(report), *report.notes)]
+    if report.by_batch_size:
+        parts += [_table(*table_cells(report)), *(_paragraph(sentence, "dim") for sentence in table_notes(report))]
+        parts.append(_table(*training_cells(report)))
+    parts += [_paragraph(sentence) for sentence in (*target_sentences(report), *machine_sentences(report))]
     parts += [_paragraph(sentence) for sentence in confirmation_paragraphs(report.confirmation)]
     for at, (name, figure) in enumerate(pictures(evidence).items()):
-        drawn = to_html(figure, full_html=False, include_plotlyjs=at == 0, div_id=name)
+        drawn = to_html(figure, full_html=False, include_plotlyjs=at == 0, div_id=name, config=CONFIG)
         parts.append(f'<div class="figure">{drawn}</div>')
     machine = report.machine.get("device", "")
     parts.append(_paragraph(f"{report.storage}; trained on {machine}" if machine else report.storage, "dim"))
@@ -68,8 +83,7 @@ def _paragraph(text: str, kind: str = "") -> str:
     return f'<p class="{kind}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"
 
 
-def _table(report: Report) -> str:
-    names, rows = table_cells(report)
+def _table(names: Sequence[str], rows: Sequence[Row]) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = "".join(_row(cells, marked=marked) for cells, marked in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -77,4 +91,10 @@ def _table(report: Report) -> str:
 
 def _row(cells: Sequence[str], *, marked: bool) -> str:
     kind = ' class="recommended"' if marked else ""
-    return f"<tr{kind}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+    return f"<tr{kind}>" + "".join(_cell(cell) for cell in cells) + "</tr>"
+
+
+def _cell(text: str) -> str:
+    """A cell; words and bars begin at the left, numbers end at the right."""
+    kind = ' class="words"' if text[:1].isalpha() or text.startswith("\N{FULL BLOCK}") else ""
+    return f"<td{kind}>{html.escape(text)}</td>"

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from optimizer.errors import StorageError, StudyNotFound
+from optimizer.errors import InvalidInput, StorageError, StudyNotFound
 from optimizer.report.confirmation import confirmation
 from optimizer.report.evidence import Evidence
 from optimizer.report.goals import answered_goal, front, time_answer
 from optimizer.report.machines import Place, chosen, machines_of, names_of, place_of
 from optimizer.report.noise import gradient_noise
-from optimizer.report.recommendation import MachineAdvice, Report, advise_from, by_batch_size, count_states, recommend
+from optimizer.report.notes import notes
+from optimizer.report.recommendation import (
+    MachineAdvice,
+    Report,
+    advise_from,
+    by_batch_size,
+    compared,
+    count_states,
+    recommend,
+)
+from optimizer.report.step_time import fastest_by_laws
 from optimizer.report.targets import to_target
 from optimizer.search.space import SearchSpace
 from optimizer.store.confirmations import Confirmations
 from optimizer.store.database import Database, open_database
 from optimizer.store.history import TrialRecord, open_study, read_trials
-from optimizer.store.ledger import ELAPSED, ENGINES
+from optimizer.store.ledger import ELAPSED, ENGINES, MEMORY_LIMITS
 from optimizer.store.records import Records
 from optimizer.store.stamp import ATTRIBUTE, Stamp
 from optimizer.training.task import Goal, GoalKind
+
+if TYPE_CHECKING:
+    from optimizer.search.advice import Advice
+
+NOWHERE = Place("", "", None, None)
+"""Where a study was that no machine has joined."""
 
 
 def read_report(
@@ -49,7 +66,7 @@ def read_report(
 
     Raises:
         StorageError: there is no such database or study.
-        InvalidInput: `on` is none of the study's machines, or several; or `goal` lacks a target.
+        InvalidInput: `on` is none of the study's machines, or several; `goal` lacks a target; a number that is none.
     """
     return read_evidence(storage, name, on, tolerance=tolerance, target=target, goal=goal).report
 
@@ -64,49 +81,84 @@ def read_evidence(
     goal: GoalKind | None = None,
 ) -> Evidence:
     """A report with all that its pictures are made of; arguments and errors as `read_report`."""
+    for option, value in (("--tolerance", tolerance), ("--target", target)):
+        if value is not None and not math.isfinite(value):
+            raise InvalidInput(f"{option} {value}: give a number.")
     with _reading(storage) as database:
         study, stamp = _stamped(database, name or _only_study(database))
         asked = answered_goal(stamp.goal, goal, target)
+        in_seconds = asked.kind == "time"
         records = Records(database.engine)
         trials = read_trials(study, records)
         engines, described = study.user_attrs.get(ENGINES, {}), records.machines()
         machines = {key: described.get(key, {}) for key in machines_of(trials, engines)}
         names = names_of(machines)
         here = chosen(on, machines, names) if machines else ""
-        there, on_each, largest = trials, [], None
-        if len(machines) > 1:
-            places = {
-                key: place_of(key, engine=database.engine, stamp=stamp, trials=trials, engines=engines, names=names)
-                for key in machines
-            }
-            there, largest = places[here].trials(trials), places[here].max_batch_size
-            on_each = [_on(place, trials, stamp.space, asked, tolerance) for place in places.values()]
-        advice, in_time = None, None
-        if asked.kind == "time":
-            in_time = time_answer(there, stamp.space, asked, max_batch_size=largest)
-        else:
-            advice = advise_from(
-                there, stamp.space, max_epochs=asked.epochs, tolerance=tolerance, max_batch_size=largest
+        places = {
+            key: place_of(
+                key,
+                engine=database.engine,
+                stamp=stamp,
+                trials=trials,
+                engines=engines,
+                limits=study.user_attrs.get(MEMORY_LIMITS, {}),
+                described=machines[key],
+                name=names[key],
             )
-        advised = None if advice is None else recommend(there, advice)
+            for key in machines
+        }
+        place = places.get(here, NOWHERE)
+        there = place.trials(trials)
+        in_time = time_answer(there, stamp.space, asked, max_batch_size=place.max_batch_size) if in_seconds else None
+        advice = None if in_seconds else _advice(place, there, stamp.space, asked, tolerance)
+        best = recommend(there, advice)
+        found = to_target(there, asked.target if target is None else target)
         report = Report(
             study=study.study_name,
             goal=asked.describe(),
             storage=database.url,
             machine=machines.get(here, {}),
-            machines=on_each,
+            machines=[_on(each, trials, stamp.space, asked, tolerance) for each in places.values()]
+            if len(places) > 1
+            else [],
             trials=count_states(trials),
-            recommendation=advised,
+            recommendation=best,
             advice=advice,
-            by_batch_size=by_batch_size(there),
+            by_batch_size=compared(by_batch_size(there), advice, found),
             elapsed_seconds=float(study.user_attrs.get(ELAPSED, 0.0)),
-            to_target=to_target(there, asked.target if target is None else target),
+            to_target=found,
+            confirmation=confirmation(Confirmations(database.engine, study._study_id).all(), best),
             gradient_noise=gradient_noise(trials),
-            confirmation=confirmation(Confirmations(database.engine, study._study_id).all(), advised),
             time=in_time,
             front=front(advice) if asked.kind == "pareto" else [],
+            max_batch_size=_largest(place, stamp),
+            largest_of_space=stamp.space.largest,
+            memory_bytes=place.memory_bytes,
+            step_time=place.step_time,
+            fastest_by_laws=None if found is None else fastest_by_laws(found.law, place.step_time),
+            notes=notes(there, best.trial if best else None),
         )
         return Evidence(report, there, stamp.space)
+
+
+def _advice(
+    place: Place, there: Sequence[TrialRecord], space: SearchSpace, goal: Goal, tolerance: float | None
+) -> Advice | None:
+    """What is advised on a machine, from trials as it has them."""
+    return advise_from(
+        there,
+        space,
+        max_epochs=goal.epochs,
+        tolerance=tolerance,
+        max_batch_size=place.max_batch_size,
+        seconds_per_epoch=place.seconds_per_epoch,
+    )
+
+
+def _largest(place: Place, stamp: Stamp) -> int | None:
+    """The largest batch size of the space that is known to fit."""
+    sizes = [size for size in stamp.space.grid_batch_sizes() if size <= (place.largest or 0)]
+    return int(max(sizes)) if sizes else None
 
 
 def _on(
@@ -126,7 +178,7 @@ def _on(
             fastest=soonest.batch_size if soonest and place.seconds_per_epoch else None,
             max_batch_size=largest,
         )
-    advice = advise_from(there, space, max_epochs=goal.epochs, tolerance=tolerance, max_batch_size=largest)
+    advice = _advice(place, there, space, goal, tolerance)
     best = recommend(there, advice)
     return MachineAdvice(
         fingerprint=place.fingerprint,

@@ -8,15 +8,17 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from optimizer.report.confirmation import Confirmation
 from optimizer.report.noise import GradientNoise
+from optimizer.report.notes import loss_spread
+from optimizer.report.step_time import StepTimeFit
 from optimizer.report.targets import ToTarget
 from optimizer.search.costs import EpochCost
-from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
-from optimizer.store.history import TrialRecord, as_trial
+from optimizer.search.space import BATCH_SIZE, COMMON_BATCH_SIZE, LEARNING_RATE, SearchSpace
+from optimizer.store.history import DIVERGED, TrialRecord, as_trial
 
 if TYPE_CHECKING:
     from optimizer.report.goals import TimeAnswer
@@ -66,6 +68,16 @@ class BatchSizeRow:
         seconds_per_epoch: on the training clock, the median of all its epochs.
         examples_per_second: the median of all its epochs.
         trials: how many trials had this batch size.
+        diverged: how many of them did.
+        train_loss, validation_loss: after the last epoch of the best trial, the first as it was during that epoch;
+            their difference is the generalization gap. None where they are not finite.
+        loss_spread: how far the validation loss of its trials jumps from epoch to epoch: standard deviation around a
+            line through the last epochs, the median trial's; None where none has three epochs.
+        peak_bytes: the most device memory that an epoch took; None where the device does not tell.
+        points_gained: expected accuracy less that of batch size 32 at its own best rate, in 0 to 1; None where that is
+            not known.
+        time_ratio: seconds of a whole trial, in parts of batch size 32's; None as above.
+        epochs_to_target, seconds_to_target: until the report's target was reached; None where it was not.
     """
 
     batch_size: int
@@ -75,6 +87,15 @@ class BatchSizeRow:
     seconds_per_epoch: float
     examples_per_second: float
     trials: int
+    diverged: int = 0
+    train_loss: float | None = None
+    validation_loss: float | None = None
+    loss_spread: float | None = None
+    peak_bytes: int | None = None
+    points_gained: float | None = None
+    time_ratio: float | None = None
+    epochs_to_target: float | None = None
+    seconds_to_target: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +137,13 @@ class Report:
         time: the answer where the goal is `time`; its advice then stands for `recommendation` and `advice`, which are
             None.
         front: for the goal `pareto`, what no other batch size is both faster and as accurate as, fastest first.
+        max_batch_size: the largest of the space that is known to fit on the machine; None where none is.
+        largest_of_space: the largest that the study may try.
+        memory_bytes: of device memory, that training may use there; None where nobody said.
+        step_time: the law of step times there; None with fewer than three batch sizes.
+        fastest_by_laws: where steps to the target times seconds per step are least, in examples; None where one of the
+            laws is not known or not followed.
+        notes: what the curves say that a table does not.
     """
 
     study: str
@@ -133,6 +161,12 @@ class Report:
     gradient_noise: GradientNoise | None = None
     time: TimeAnswer | None = None
     front: list[Estimate] = field(default_factory=list)
+    max_batch_size: int | None = None
+    largest_of_space: int | None = None
+    memory_bytes: int | None = None
+    step_time: StepTimeFit | None = None
+    fastest_by_laws: float | None = None
+    notes: list[str] = field(default_factory=list)
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -146,6 +180,7 @@ def advise_from(
     max_epochs: int,
     tolerance: float | None = None,
     max_batch_size: int | None = None,
+    seconds_per_epoch: Callable[[int], float] | None = None,
 ) -> Advice | None:
     """What the posterior says; None before the first value.
 
@@ -155,6 +190,7 @@ def advise_from(
         max_epochs: of a whole trial.
         tolerance: what counts as equally good, in accuracy; None for one standard error.
         max_batch_size: what the machine that is advised holds, in examples; None for no limit.
+        seconds_per_epoch: batch size -> seconds, where that machine was measured; else learned from the trials.
     """
     # Not at the top: the numerics take a second to load, and a study's first lines need not wait for them.
     from optimizer.search.advice import advise
@@ -165,7 +201,7 @@ def advise_from(
         space,
         max_epochs=max_epochs,
         sign=1.0,
-        seconds_per_epoch=epoch_seconds(trials),
+        seconds_per_epoch=seconds_per_epoch or epoch_seconds(trials),
         tolerance=tolerance,
         max_batch_size=max_batch_size,
     )
@@ -200,27 +236,52 @@ def recommend(trials: Sequence[TrialRecord], advice: Advice | None) -> Recommend
 def by_batch_size(trials: Sequence[TrialRecord]) -> list[BatchSizeRow]:
     """A row for each batch size that was trained at least one epoch, ascending.
 
-    Its best trial is the one trained furthest, and of those the most accurate.
+    Its best trial is the one trained furthest of those that did not diverge, and of those the most accurate.
     """
     rows = []
     trained = [trial for trial in trials if trial.epochs and trial.batch_size and trial.learning_rate]
     for size in sorted({trial.batch_size for trial in trained if trial.batch_size}):
         same = [trial for trial in trained if trial.batch_size == size]
         best = max(same, key=lambda trial: (accuracy(trial) >= 0, len(trial.epochs), accuracy(trial)))
+        fine = accuracy(best) >= 0
         epochs = [epoch for trial in same for epoch in trial.epochs]
         assert best.learning_rate is not None
         rows.append(
             BatchSizeRow(
                 batch_size=size,
                 learning_rate=best.learning_rate,
-                validation_accuracy=best.last.get("validation_accuracy"),
+                validation_accuracy=accuracy(best) if fine else None,
                 epochs=len(best.epochs),
                 seconds_per_epoch=statistics.median([epoch["train_seconds"] for epoch in epochs]),
                 examples_per_second=statistics.median([epoch["examples_per_second"] for epoch in epochs]),
                 trials=len(same),
+                diverged=sum(trial.note == DIVERGED for trial in same),
+                train_loss=best.last.get("train_loss") if fine else None,
+                validation_loss=best.last.get("validation_loss") if fine else None,
+                loss_spread=loss_spread(same),
+                peak_bytes=max((epoch.get("peak_bytes") or 0 for epoch in epochs), default=0) or None,
             )
         )
     return rows
+
+
+def compared(rows: Sequence[BatchSizeRow], advice: Advice | None, to_target: ToTarget | None) -> list[BatchSizeRow]:
+    """The rows with what each batch size gains and costs against the common one, and how soon it is at the target."""
+    common = None if advice is None else advice.at(COMMON_BATCH_SIZE)
+    reached = {} if to_target is None else {at.batch_size: at for at in to_target.reached}
+    found = []
+    for row in rows:
+        estimate, there = None if advice is None else advice.at(row.batch_size), reached.get(row.batch_size)
+        found.append(
+            replace(
+                row,
+                points_gained=estimate.mean - common.mean if estimate and common else None,
+                time_ratio=estimate.seconds / common.seconds if estimate and common and common.seconds else None,
+                epochs_to_target=there.epochs if there else None,
+                seconds_to_target=there.seconds if there else None,
+            )
+        )
+    return found
 
 
 def count_states(trials: Sequence[TrialRecord]) -> dict[str, int]:
@@ -229,6 +290,6 @@ def count_states(trials: Sequence[TrialRecord]) -> dict[str, int]:
 
 
 def accuracy(trial: TrialRecord) -> float:
-    """Validation accuracy after a trial's last epoch; -inf before its first, or where it is not a number."""
-    value = trial.last.get("validation_accuracy")
+    """Validation accuracy after a trial's last epoch; -inf before its first, and where the trial diverged."""
+    value = None if trial.note == DIVERGED else trial.last.get("validation_accuracy")
     return float("-inf") if value is None else float(value)

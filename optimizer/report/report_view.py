@@ -12,10 +12,12 @@ from rich.text import Text
 
 from optimizer.report.confirmation_view import confirmation_view
 from optimizer.report.goal_view import FRONT_COLUMNS, front_cells, time_alternatives, time_cells, time_headline
+from optimizer.report.law_view import fastest_sentences, memory_sentences, step_time_sentences, steps_sentences
 from optimizer.report.noise import noise_sentences
 from optimizer.report.recommendation import BatchSizeRow, Report
 from optimizer.report.screen import counted, seconds
 from optimizer.search.space import COMMON_BATCH_SIZE
+from optimizer.training.memory import shown_bytes
 
 if TYPE_CHECKING:
     from optimizer.search.advice import Advice, Estimate
@@ -23,19 +25,24 @@ if TYPE_CHECKING:
 BAR_BLOCKS = 8
 """A bar is full within the tolerance of the best, and loses a block with each doubling of the distance beyond it."""
 
+UNTRIED = "~"
+"""Before a rate that no trial had: between those that were tried, the posterior expects it to be best."""
+
 
 def report_view(report: Report) -> RenderableType:
     """The report as one screen."""
     lines: list[RenderableType] = [Text(headline(report), style="bold")]
     lines += [Text(sentence) for sentence in alternatives(report)]
     if report.by_batch_size:
-        lines += ["", batch_size_table(report)]
+        lines += ["", table(*table_cells(report))]
+        lines += [Text(sentence, style="dim") for sentence in table_notes(report)]
+        lines += ["", table(*training_cells(report))]
     if report.front:
         lines += ["", Text("No other batch size is both faster and as accurate:")]
-        lines += [_table(FRONT_COLUMNS, front_cells(report))]
-    targets = [Text(sentence) for sentence in (*target_sentences(report), *noise_beside_law(report))]
-    lines += ["", *targets] if targets else []
-    caveats = [Text(sentence) for sentence in doubts(report)]
+        lines += [table(FRONT_COLUMNS, front_cells(report))]
+    laws = [Text(sentence) for sentence in (*target_sentences(report), *machine_sentences(report))]
+    lines += ["", *laws] if laws else []
+    caveats = [Text(sentence) for sentence in (*doubts(report), *report.notes)]
     lines += ["", *caveats] if caveats else []
     if report.confirmation is not None:
         lines += ["", *confirmation_view(report.confirmation)]
@@ -112,18 +119,26 @@ def doubts(report: Report) -> list[str]:
         f"The data cannot tell it from {sizes}; runs differ by {points(advice.run_sd)} points (standard deviation)."
     ]
     tellable = [row for row in advice.undecided if row.runs is not None]
-    if tellable:
+    if not tellable:
+        said.append("They differ by so little that no reasonable number of runs would tell.")
+    else:
         row = max(tellable, key=lambda row: row.chance)
         assert row.runs is not None and row.seconds is not None
         said.append(
-            f"{counted(row.runs, 'more run')} each of it and of {row.batch_size} would, "
+            f"{counted(row.runs, 'more run')} each of it and of {row.batch_size} would tell these two apart, "
             f"{seconds(row.seconds)} of training."
         )
     return said
 
 
 def target_sentences(report: Report) -> list[str]:
-    """How soon the target was reached, and what the steps to it follow."""
+    """How soon the target was reached, what the steps to it follow, and how noisy gradients are beside that."""
+    law = report.to_target.law if report.to_target is not None else None
+    noise = noise_sentences(report.gradient_noise, None if law is None else law.critical_batch_size)
+    return [*_soonest(report), *noise]
+
+
+def _soonest(report: Report) -> list[str]:
     found = report.to_target
     if found is None or (report.time is not None and report.time.advice is None):
         return []
@@ -131,50 +146,79 @@ def target_sentences(report: Report) -> list[str]:
         nearest = "" if found.nearest is None else f"; the nearest came to {found.nearest:.2%}"
         return [f"No trial reached {found.target:.1%}{nearest}."]
     soonest = min(found.reached, key=lambda row: row.seconds)
+    when = f"{seconds(soonest.seconds)} of training, {soonest.epochs:.2g} epochs"
+    if soonest.within_first:
+        when = f"within the first epoch, at most {seconds(soonest.seconds)} of training"
     said = [
         f"Soonest at {found.target:.1%}: batch size {soonest.batch_size} with learning rate "
-        f"{soonest.learning_rate:.2g}, {seconds(soonest.seconds)} of training, {soonest.epochs:.2g} epochs."
+        f"{soonest.learning_rate:.2g}, {when}."
     ]
-    law = found.law
-    if law is None:
-        return [*said, "Too few batch sizes got there, or their steps do not level off, to fit the law of steps."]
-    if not law.followed:
-        return [*said, f"The steps to it do not follow the law of steps: one batch size is off by {law.worst:.0%}."]
-    return [
-        *said,
-        f"The steps to it fall as {law.min_steps:.3g} (1 + {law.critical_batch_size:.3g} / batch size); the critical "
-        f"batch size is {law.low:.3g} to {law.high:.3g} as any one measurement is left out.",
-    ]
+    return [*said, *steps_sentences(found), *fastest_sentences(report)]
 
 
-def noise_beside_law(report: Report) -> list[str]:
-    """The gradient noise scale, beside the critical batch size of the law of steps."""
-    law = report.to_target.law if report.to_target is not None else None
-    return noise_sentences(report.gradient_noise, None if law is None else law.critical_batch_size)
+def machine_sentences(report: Report) -> list[str]:
+    """What is known of the machine: what fits, what a step costs."""
+    return [*memory_sentences(report), *step_time_sentences(report)]
 
 
-COLUMNS = ("batch size", "best rate", "expected", "90 % interval", "", "s/trial", "examples/s", "trials", "")
+Row = tuple[list[str], bool]
+"""The cells of a row, and whether it is the recommended batch size's."""
+
+COLUMNS = ("batch size", "best rate", "expected", "90 % interval", "", "vs 32", "time", "s/trial", "")
 
 
-def batch_size_table(report: Report) -> Table:
-    """A row for each batch size that was trained; the recommended one is marked."""
-    return _table(*table_cells(report))
-
-
-def _table(names: Sequence[str], rows: Sequence[tuple[list[str], bool]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def table(names: Sequence[str], rows: Sequence[Row]) -> Table:
+    """A table for the terminal; the recommended row is marked."""
+    found = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+        found.add_column(name, justify="right" if name else "left", no_wrap=True)
     for cells, marked in rows:
-        table.add_row(*cells, style="bold green" if marked else "")
-    return table
+        found.add_row(*cells, style="bold green" if marked else "")
+    return found
 
 
-def table_cells(report: Report) -> tuple[Sequence[str], list[tuple[list[str], bool]]]:
-    """The names of the columns, and the rows: their cells, and whether it is the recommended one."""
+def table_cells(report: Report) -> tuple[Sequence[str], list[Row]]:
+    """What each batch size that was trained is worth: the names of the columns, and the rows."""
     if report.time is not None:
         return time_cells(report, report.time)
     return COLUMNS, [(_cells(report, row), _recommended(report, row)) for row in report.by_batch_size]
+
+
+def table_notes(report: Report) -> list[str]:
+    """What the first table's signs mean, where they are used."""
+    cells = [cell for row, _ in table_cells(report)[1] for cell in row]
+    compared = any(row.points_gained is not None for row in report.by_batch_size)
+    said = [f"vs {COMMON_BATCH_SIZE}: points of accuracy, and parts of its time"] if compared else []
+    said += [f"{UNTRIED} a rate between those that were trained"] if any(c.startswith(UNTRIED) for c in cells) else []
+    return ["; ".join(said)] if said else []
+
+
+def training_cells(report: Report) -> tuple[Sequence[str], list[Row]]:
+    """How each batch size trains: the names of the columns, and the rows."""
+    found = report.to_target
+    target = f"{found.target:.1%}" if found is not None and found.reached else ""
+    names = ["batch size", "examples/s", "memory", "loss gap", "loss spread", "trials", "diverged"]
+    names += [f"s to {target}", "epochs"] if target else []
+    early = {row.batch_size for row in found.reached if row.within_first} if found is not None else set()
+
+    def cells(row: BatchSizeRow) -> list[str]:
+        known = row.train_loss is not None and row.validation_loss is not None
+        at_most = "<" if row.batch_size in early else ""
+        to_target = ["", ""]
+        if row.seconds_to_target is not None and row.epochs_to_target is not None:
+            to_target = [f"{at_most}{row.seconds_to_target:.3g}", f"{at_most}{row.epochs_to_target:.2g}"]
+        return [
+            str(row.batch_size),
+            f"{row.examples_per_second:,.0f}",
+            "" if row.peak_bytes is None else shown_bytes(row.peak_bytes),
+            f"{row.validation_loss - row.train_loss:+.3f}" if known else "",  # type: ignore[operator]
+            "" if row.loss_spread is None else f"{row.loss_spread:.2g}",
+            str(row.trials),
+            str(row.diverged or ""),
+            *(to_target if target else []),
+        ]
+
+    return names, [(cells(row), _recommended(report, row)) for row in report.by_batch_size]
 
 
 def _cells(report: Report, row: BatchSizeRow) -> list[str]:
@@ -184,13 +228,14 @@ def _cells(report: Report, row: BatchSizeRow) -> list[str]:
     if advice is not None and estimate is not None:
         expected = [f"{estimate.mean:.2%}", interval(estimate.low, estimate.high), bar(estimate, advice)]
     rate = row.learning_rate if estimate is None else estimate.learning_rate
+    untried = UNTRIED if estimate is not None and estimate.trial < 0 else ""
     return [
         str(row.batch_size),
-        f"{rate:.2g}",
+        f"{untried}{rate:.2g}",
         *expected,
+        "" if row.points_gained is None else f"{100 * row.points_gained:+.2f}",
+        "" if row.time_ratio is None else f"{row.time_ratio:.2g}",
         f"{row.seconds_per_epoch * report.goal['epochs']:.3g}",
-        f"{row.examples_per_second:,.0f}",
-        str(row.trials),
         _verdict(report, row),
     ]
 
@@ -212,7 +257,7 @@ def _verdict(report: Report, row: BatchSizeRow) -> str:
 
 def bar(estimate: Estimate, advice: Advice) -> str:
     """How near the best an estimate is, in blocks; see `BAR_BLOCKS`."""
-    gap = abs(advice.best.mean - estimate.mean)
+    gap = estimate.behind
     lost = math.log2(max(gap / advice.tolerance, 1.0)) if advice.tolerance > 0 else (BAR_BLOCKS if gap > 0 else 0)
     return "\N{FULL BLOCK}" * max(1, BAR_BLOCKS - math.ceil(lost))
 

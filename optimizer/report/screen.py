@@ -27,7 +27,7 @@ from optimizer.report.events import (
     TrialEnded,
 )
 from optimizer.search.steps import Step
-from optimizer.store.history import TrialRecord
+from optimizer.store.history import DIVERGED, TrialRecord
 
 CONFIRMING = -1
 """Stands for a trial's number where a run confirms."""
@@ -50,7 +50,7 @@ def trials_table(trials: list[TrialRecord]) -> Table:
             trial.state,
             "" if trial.batch_size is None else str(trial.batch_size),
             "" if trial.learning_rate is None else f"{trial.learning_rate:.3g}",
-            "" if accuracy is None else f"{accuracy:.2%}",
+            "" if accuracy is None or trial.note == DIVERGED else f"{accuracy:.2%}",
             "" if loss is None else f"{loss:.4f}",
             str(len(trial.epochs)),
             f"{trial.train_seconds:.2f}",
@@ -103,7 +103,7 @@ def seconds(amount: float) -> str:
 
 def trial_line(ended: TrialEnded) -> str:
     """One trial in one line."""
-    accuracy = "-" if ended.accuracy is None else f"{ended.accuracy:.2%}"
+    accuracy = "-" if ended.accuracy is None or ended.note == DIVERGED else f"{ended.accuracy:.2%}"
     epochs = f"{counted(ended.epochs, 'epoch'):<8}"
     return (
         f"trial {ended.trial:>3}  {ended.batch_size:>6} x {ended.learning_rate:<8.3g} {accuracy:>7}  "

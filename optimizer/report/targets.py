@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.search.laws import StepsLaw, fitted_steps_law
-from optimizer.store.history import TrialRecord
+from optimizer.store.history import DIVERGED, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Reached:
         epochs: until then, interpolated between evaluations.
         steps: optimizer steps until then.
         seconds: training seconds until then.
+        within_first: whether that was within the first epoch. Before it nothing was evaluated, so that no more is known
+            than that it took at most the epoch, its steps and its seconds.
     """
 
     batch_size: int
@@ -29,6 +31,7 @@ class Reached:
     epochs: float
     steps: float
     seconds: float
+    within_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class ToTarget:
         target: validation accuracy, in 0 to 1.
         reached: a row for each batch size that got there, ascending.
         nearest: the best accuracy that any trial reached at any epoch; None before the first.
-        law: what the steps follow; None with fewer than three batch sizes.
+        law: what the steps follow, from those that are known to more than an epoch; None with fewer than three.
     """
 
     target: float
@@ -52,12 +55,13 @@ def to_target(trials: Sequence[TrialRecord], target: float | None = None) -> ToT
     """How soon each batch size reached a target.
 
     Args:
-        trials: of one study.
+        trials: of one study; those that diverged in the end count for nothing.
         target: validation accuracy, in 0 to 1; None for one that half of the batch sizes reached.
 
     Returns:
         None before the first epoch.
     """
+    trials = [trial for trial in trials if trial.note != DIVERGED]
     best = best_by_batch_size(trials)
     if not best:
         return None
@@ -70,7 +74,8 @@ def to_target(trials: Sequence[TrialRecord], target: float | None = None) -> ToT
             known = soonest.get(reached.batch_size)
             soonest[reached.batch_size] = reached if known is None or reached.steps < known.steps else known
     rows = [soonest[size] for size in sorted(soonest)]
-    law = fitted_steps_law([row.batch_size for row in rows], [row.steps for row in rows])
+    certain = [row for row in rows if not row.within_first]
+    law = fitted_steps_law([row.batch_size for row in certain], [row.steps for row in certain])
     return ToTarget(target, rows, max(best.values()), law)
 
 
@@ -86,7 +91,7 @@ def best_by_batch_size(trials: Sequence[TrialRecord]) -> dict[int, float]:
 
 
 def _reached(trial: TrialRecord, target: float) -> Reached | None:
-    """Where a trial's curve first crosses the target, linear between two evaluations; the first counts from 0."""
+    """Where a trial's curve first crosses the target, linear between two evaluations; in the first epoch, its end."""
     if trial.batch_size is None or trial.learning_rate is None:
         return None
     before, seconds = 0.0, 0.0
@@ -95,7 +100,8 @@ def _reached(trial: TrialRecord, target: float) -> Reached | None:
         if accuracy is None:
             return None
         if accuracy >= target:
-            part = (target - before) / (accuracy - before) if accuracy > before else 1.0
+            # Before the first evaluation the curve is unknown, and rises by most.
+            part = (target - before) / (accuracy - before) if done else 1.0
             return Reached(
                 trial.batch_size,
                 trial.learning_rate,
@@ -103,6 +109,7 @@ def _reached(trial: TrialRecord, target: float) -> Reached | None:
                 epochs=done + part,
                 steps=(done + part) * epoch["steps"],
                 seconds=seconds + part * epoch["train_seconds"],
+                within_first=done == 0,
             )
         before, seconds = accuracy, seconds + epoch["train_seconds"]
     return None

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
 from optimizer.search.cube import Cube
 from optimizer.search.curves import Curves
@@ -37,6 +38,12 @@ two cannot be told apart. Chosen so that intervals hold what they should, see `t
 MAY_BE_BETTER = 0.05
 """A batch size is told apart from the best once it is less likely than this to be better."""
 
+POWER = 0.8
+"""With as many more runs as are asked for, that many of studies tell the two apart."""
+
+FASTER = 0.95
+"""Of the best one's seconds: what needs more is not called faster, as timings differ by some per cent."""
+
 MOST_RUNS = 200
 """More runs than this would not be made: the difference is too small to matter."""
 
@@ -54,6 +61,8 @@ class Estimate:
         seconds: of one whole run.
         runs: trials of this batch size with at least one epoch.
         trial: the number of the trial of this configuration; -1 where there is none.
+        behind: how far it is behind the best configuration, by what both are expected to be worth or by that less one
+            standard error, whichever is more; so what is little known is not near the best.
     """
 
     batch_size: int
@@ -67,6 +76,7 @@ class Estimate:
     seconds: float
     runs: int
     trial: int
+    behind: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,8 +85,8 @@ class Undecided:
 
     Attributes:
         chance: that it is.
-        runs: whole runs of it, and as many of the best, that would tell the two apart; None where far too many would,
-            because they hardly differ.
+        runs: whole runs of it beside those there are, and as many of the best, that would most likely tell the two
+            apart if they differ by what is expected; None where far too many would, because they hardly differ.
         seconds: of all these runs.
     """
 
@@ -95,9 +105,9 @@ class Advice:
         complete: whether it was trained to its end; else no trial was.
         by_batch_size: the best configuration of each batch size that fits, ascending.
         tolerance: what counts as equally good, in the units of the values.
-        as_good: batch sizes whose best is within tolerance of the best, both at one standard error down, ascending;
-            that of `best` is one of them.
-        fastest: of these the one whose run takes least.
+        as_good: batch sizes whose best is behind the best by no more than the tolerance, ascending; that of `best` is
+            one of them.
+        fastest: of these the one whose run takes least; `best` where none is faster by more than timings differ.
         undecided: what the data cannot tell apart from the best, ascending.
         run_sd: standard deviation of one run's final value around its configuration's worth.
     """
@@ -238,8 +248,10 @@ def advise(
         found = estimates(configurations, [-1] * len(rates) + [trial.trial for trial in same])
         rows.append(max(found, key=sure))
     margin = best.standard_error if tolerance is None else tolerance
-    good = [row for row in rows if row is best or sure(best) - sure(row) <= margin]
-    rivals = [row for row in rows if row is not best and row.chance_best > MAY_BE_BETTER]
+    rows = [replace(row, behind=max(sign * (best.mean - row.mean), sure(best) - sure(row), 0.0)) for row in rows]
+    good = [row for row in rows if row.behind <= margin]
+    fastest = min(good, key=lambda row: row.seconds)
+    rivals = [row for row in rows if row.batch_size != best.batch_size and row.chance_best > MAY_BE_BETTER]
     run_sd = surrogate.run_sd(point)
     return Advice(
         best=best,
@@ -247,7 +259,7 @@ def advise(
         by_batch_size=rows,
         tolerance=margin,
         as_good=[row.batch_size for row in good],
-        fastest=min(good, key=lambda row: row.seconds),
+        fastest=fastest if fastest.seconds < FASTER * best.seconds else best,
         undecided=[_undecided(row, best, run_sd) for row in rivals],
         run_sd=run_sd,
     )
@@ -261,9 +273,15 @@ def _sizes(space: SearchSpace, seen: Sequence[Trial]) -> list[int]:
 
 
 def _undecided(row: Estimate, best: Estimate, run_sd: float) -> Undecided:
-    """How many runs of each it takes until the gap is 1.645 standard errors of the difference of their means."""
+    """How many more runs of each it takes until the gap is as many standard errors as it must be.
+
+    What is known already is the variance v of the difference. It and n runs of each, whose difference has the variance
+    2 run_sd^2 / n, leave 1 / (1 / v + n / (2 run_sd^2)).
+    """
     gap = abs(best.mean - row.mean)
-    runs = math.inf if gap <= 0 else 2 * (1.645 * run_sd / gap) ** 2
+    known = row.standard_error**2 + best.standard_error**2
+    wanted = (gap / (ndtri(1 - MAY_BE_BETTER) + ndtri(POWER))) ** 2
+    runs = 2 * run_sd**2 * (1 / wanted - 1 / known) if wanted > 0 and known > 0 else math.inf
     if runs > MOST_RUNS:
         return Undecided(row.batch_size, row.chance_best, None, None)
     count = max(1, math.ceil(runs))

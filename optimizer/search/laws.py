@@ -82,14 +82,18 @@ class StepsLaw:
     Attributes:
         min_steps: needed however large the batch.
         critical_batch_size: where twice as many are needed, in examples.
-        low, high: of the critical batch size, with each of the measurements left out in turn.
+        low, high: of the critical batch size, with each of the measurements left out in turn; `high` is None where
+            steps do not level off without one of them, so that they set no upper bound.
+        smallest, largest: of the batch sizes that were measured, in examples.
         worst: the largest distance of a measurement from the law, in parts of the law.
     """
 
     min_steps: float
     critical_batch_size: float
     low: float
-    high: float
+    high: float | None
+    smallest: float
+    largest: float
     worst: float
 
     @property
@@ -119,9 +123,16 @@ def fitted_steps_law(batch_sizes: Sequence[float], steps: Sequence[float]) -> St
     if whole is None:
         return None
     parts = [_fit(np.delete(sizes, i), np.delete(needed, i)) for i in range(len(sizes))]
-    criticals = [math.inf if part is None else part[1] for part in parts]
+    criticals = [part[1] for part in parts if part is not None]
     law = steps_to_target(sizes, min_steps=whole[0], critical_batch_size=whole[1])
-    return StepsLaw(*whole, min(criticals), max(criticals), float(np.abs(needed / law - 1.0).max()))
+    return StepsLaw(
+        *whole,
+        low=min([whole[1], *criticals]),
+        high=max(criticals) if len(criticals) == len(parts) else None,
+        smallest=float(sizes.min()),
+        largest=float(sizes.max()),
+        worst=float(np.abs(needed / law - 1.0).max()),
+    )
 
 
 def _fit(sizes: FloatArray, steps: FloatArray) -> tuple[float, float] | None:

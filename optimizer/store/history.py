@@ -176,6 +176,9 @@ def summary(epochs: list[dict[str, Any]]) -> dict[str, float | int | str | None]
         name: epochs[-1][name]
         for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "machine")
     }
+    if None in (last["train_loss"], last["validation_loss"]):
+        # It diverged; an accuracy beside such a loss would look like a good trial's.
+        last["validation_accuracy"] = None
     speed = statistics.median(epoch["examples_per_second"] for epoch in epochs)
     return {**last, **total, "examples_per_second": speed, "epochs": len(epochs)}
 

@@ -39,6 +39,9 @@ ELAPSED = "elapsed_seconds"
 ENGINES = "engines"
 """User attribute of a study: the engine chosen on each machine, by the machine's fingerprint."""
 
+MEMORY_LIMITS = "memory_limits"
+"""User attribute of a study: `--memory-limit` as last given on each machine, in bytes, by its fingerprint."""
+
 TURN_PAUSE_S = 0.03
 """Between two looks at whose turn it is, in the mean; a turn takes some hundredths of a second."""
 
@@ -160,11 +163,10 @@ class Ledger:
             if placed is not None:
                 self._checkpoints.put(connection, trial_id, figures.epoch, placed)
 
-        if figures.diverged:
-            self._write(number, put)
-        else:
-            trial_id, epoch, value = self._id(number), figures.epoch, figures.validation_accuracy
-            self._write(number, put, lambda: self._storage.set_trial_intermediate_value(trial_id, epoch, value))
+        # What diverges is not a number from there on, so that nobody takes a good value before it for its last.
+        value = math.nan if figures.diverged else figures.validation_accuracy
+        trial_id, epoch = self._id(number), figures.epoch
+        self._write(number, put, lambda: self._storage.set_trial_intermediate_value(trial_id, epoch, value))
 
     def add_checkpoint(self, number: int, epoch: int, content: bytes) -> None:
         """Keep the state of an unfinished trial; raises as `add_epoch`."""
@@ -238,6 +240,9 @@ class Ledger:
         measurements = Measurements(self.engine)
         self._again(lambda: measurements.add_step_times(key, step_times))
         self._again(lambda: measurements.add_memory(key, memory_limit, memory))
+        known = self._again(lambda: self.study.user_attrs.get(MEMORY_LIMITS, {}))
+        if known.get(key.machine) != memory_limit:
+            self._again(lambda: self.study.set_user_attr(MEMORY_LIMITS, known | {key.machine: memory_limit}))
 
     def add_memory(self, rows: Sequence[MemoryRow]) -> None:
         """Keep what a trial has found out about memory, on the machine that was measured."""

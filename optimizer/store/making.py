@@ -11,7 +11,7 @@ from optuna.study import Study
 from optimizer.store.database import Database
 from optimizer.store.ledger import Ledger
 from optimizer.store.stamp import Stamp
-from optimizer.training.task import MAXIMIZE, Direction
+from optimizer.training.task import MAXIMIZE, Direction, Goal
 
 
 def found_or_made(database: Database, name: str, directions: Sequence[Direction] = MAXIMIZE) -> Study:
@@ -25,13 +25,18 @@ def unmade(study: Study, directions: Sequence[Direction] = MAXIMIZE) -> bool:
     return same and not study.user_attrs and not study.get_trials(deepcopy=False)
 
 
+def name_metrics(study: Study, goal: Goal) -> None:
+    """Say what a trial's values are."""
+    with warnings.catch_warnings():
+        # optuna-dashboard reads the names; their interface may change, as the warning says.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(goal.metrics)
+
+
 def stamp_if_unmade(ledger: Ledger, stamp: Stamp) -> None:
     """Stamp a study, in this process's turn, unless another one has done so."""
     with ledger.turn():
         if unmade(ledger.study, stamp.goal.directions):
-            with warnings.catch_warnings():
-                # optuna-dashboard reads the names; their interface may change, as the warning says.
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                ledger.study.set_metric_names(stamp.goal.metrics)
+            name_metrics(ledger.study, stamp.goal)
             ledger.confirmations.forget()
             stamp.write(ledger.study)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sqlite3
@@ -14,6 +15,7 @@ from written_study import GOAL, MACHINE, write_study
 from optimizer import read_report
 from optimizer.errors import StorageError, StudyNotFound
 from optimizer.report.reading import list_studies, read_study
+from optimizer.search.laws import fitted_steps_law
 from optimizer.store.database import open_database
 
 
@@ -61,6 +63,17 @@ def test_a_report_says_what_was_found(storage: Path) -> None:
 def test_a_report_is_json(storage: Path) -> None:
     described = read_report(str(storage)).describe()
     assert json.loads(json.dumps(described, allow_nan=False)) == described
+
+
+def test_a_law_without_an_upper_bound_is_json(storage: Path) -> None:
+    report = read_report(str(storage))
+    law = fitted_steps_law([8, 32, 128, 512], [1600, 400, 100, 90])
+    assert law is not None
+    assert report.to_target is not None
+    told = dataclasses.replace(report, to_target=dataclasses.replace(report.to_target, law=law))
+    described = json.loads(json.dumps(told.describe(), allow_nan=False))
+    assert described["to_target"]["law"]["high"] is None
+    assert described["to_target"]["law"]["low"] == law.low
 
 
 def test_the_trials_of_a_study_come_by_number(storage: Path) -> None:

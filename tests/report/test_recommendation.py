@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from optimizer.report.recommendation import (
     count_states,
     recommend,
 )
+from optimizer.search.advice import Estimate, _undecided
 from optimizer.search.space import SearchSpace
 from optimizer.store.history import TrialRecord
 
@@ -92,9 +94,50 @@ def test_what_the_data_cannot_tell_apart_is_said_with_what_would() -> None:
     advice = advise_from(trials, SPACE, max_epochs=1)
     assert advice is not None
     other = {32: 64, 64: 32}[advice.best.batch_size]
-    undecided = {row.batch_size: row for row in advice.undecided}
-    assert other in undecided
-    assert undecided[other].runs is None or undecided[other].runs > 1
+    assert other in {row.batch_size for row in advice.undecided}
+
+
+def runs_that_differ(gap: float, seed: int, runs: int, *, more: int = 0) -> list[TrialRecord]:
+    """So many runs each at 32 and at 64, which is better by a gap; runs differ by 0.005."""
+    rng, later = np.random.default_rng(seed), np.random.default_rng(seed + 1000)
+    trials = []
+    for number in range(2 * (runs + more)):
+        size, noise = (32, 64)[number % 2], (rng if number < 2 * runs else later).standard_normal()
+        rate = 0.01 * 1.001 ** (number // 2)
+        trials.append(trial(number, size, (0.9 + gap * (size == 64) + 0.005 * noise,), learning_rate=rate))
+    return trials
+
+
+TWO = SearchSpace([32, 64], (1e-3, 1e-1))
+
+
+def test_as_many_more_runs_as_are_asked_for_tell_two_batch_sizes_apart() -> None:
+    told, asked = 0, 0
+    for seed in range(14):
+        advice = advise_from(runs_that_differ(0.005, seed, 3), TWO, max_epochs=1)
+        assert advice is not None
+        for row in advice.undecided:
+            if row.runs is not None:
+                asked += 1
+                after = advise_from(runs_that_differ(0.005, seed, 3, more=row.runs), TWO, max_epochs=1)
+                told += after is not None and after.undecided == []
+    assert asked >= 6
+    assert told >= 0.75 * asked
+
+
+def test_runs_that_there_are_need_not_be_made_again() -> None:
+    """Where the difference is known to as much as it is, fewer are asked for than where nothing is known."""
+    best, other = estimate(64, 0.91, error=1.0), estimate(32, 0.90, error=1.0)
+    from_nothing = _undecided(other, best, run_sd=0.02)
+    known = _undecided(estimate(32, 0.90, error=0.005), estimate(64, 0.91, error=0.005), run_sd=0.02)
+    assert from_nothing.runs == math.ceil(2 * (0.02 * (1.645 + 0.842) / 0.01) ** 2)
+    assert known.runs is not None
+    assert known.runs < 0.7 * from_nothing.runs
+    assert _undecided(estimate(32, 0.90999, error=0.005), best, run_sd=0.02).runs is None
+
+
+def estimate(batch_size: int, mean: float, *, error: float) -> Estimate:
+    return Estimate(batch_size, 0.01, {}, mean, mean, mean, error, 0.3, seconds=1.0, runs=1, trial=1)
 
 
 @pytest.mark.parametrize("state", ["pruned", "running", "fail"])

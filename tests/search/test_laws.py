@@ -97,7 +97,18 @@ def test_the_law_of_steps_is_found_again_in_what_follows_it():
 
 def test_measurements_that_do_not_follow_the_law_of_steps_are_said_not_to():
     law = fitted_steps_law([8, 32, 128, 512], [1000, 300, 900, 200])
-    assert law is None or not law.followed
+    assert law is not None
+    assert law.worst > 1 / 3
+    assert not law.followed
+
+
+def test_where_steps_level_off_by_one_measurement_alone_there_is_no_upper_bound():
+    """Without the largest they fall as 1 / batch size, and the critical one may be anything above."""
+    law = fitted_steps_law([8, 32, 128, 512], [1600, 400, 100, 90])
+    assert law is not None
+    assert law.high is None
+    assert 0 < law.low <= law.critical_batch_size
+    assert (law.smallest, law.largest) == (8, 512)
 
 
 def test_the_law_of_steps_needs_three_batch_sizes_and_steps_that_level_off():

@@ -115,11 +115,12 @@ def test_a_diverged_trial_is_pruned_with_an_attribute_and_its_last_epoch_is_no_e
 ) -> None:
     number = begin(ledger, 64)
     add_epochs(ledger, number, 0.5)
-    ledger.add_epoch(number, MACHINE, epoch(2, 0.1, train_loss=loss), compile_seconds=0.0)
+    ledger.add_epoch(number, MACHINE, epoch(2, 0.99, train_loss=loss), compile_seconds=0.0)
     ledger.diverge(number)
     (trial,) = plain(database).trials
     assert (trial.state, trial.user_attrs["diverged"]) == (TrialState.PRUNED, True)
-    assert trial.intermediate_values == {1: 0.5}
+    assert trial.intermediate_values == pytest.approx({1: 0.5, 2: math.nan}, nan_ok=True)
+    assert trial.user_attrs["validation_accuracy"] is None
     assert (trial.user_attrs["epochs"], trial.user_attrs["train_loss"]) == (2, None)
 
 
