@@ -88,7 +88,7 @@ COMMANDS: list[Row] = [
     (["trials", "--storage", "good.db", "--json", "--csv"], "--json and --csv", "exclude each other"),
     (["report", "--storage", "good.db", "--on", "Cray"], "--on Cray is no machine of this study", "it has Abacus, 2"),
     (["report", "--storage", "good.db", "--tolerance", "nan"], "--tolerance nan", "give a number"),
-    (["report", "--storage", "good.db", "--target", "nan"], "--target nan", "give a number"),
+    (["report", "--storage", "good.db", "--target", "nan"], "--target nan", "write 0.97 or 97%"),
     (["report", "--storage", "good.db", "--html", "nowhere/r.html"], "--html nowhere/r.html", "a folder that exists"),
     (["report", "--storage", "good.db", "--html", "folder"], "--html folder", "a folder that exists"),
     (["report", "--storage", "good.db", "--png", "notes.txt"], "--png notes.txt: that is a file", "Name a folder"),

@@ -54,7 +54,7 @@ MEAN_VARIANCE, TREND_VARIANCE = 1.0, 1.0
 
 JITTER = 1e-8
 
-SETS_BY_POINTS, FEWEST_SETS = ((60, 128), (220, 32), (340, 16)), 8
+SETS_BY_POINTS, FEWEST_SETS = ((30, 256), (60, 128), (220, 32), (340, 16)), 8
 """How many sets the first round draws: fewer with more points, where each set costs more."""
 
 TEMPER = 0.8

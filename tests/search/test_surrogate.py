@@ -193,4 +193,4 @@ def test_a_run_next_to_the_best_teaches_less_than_its_expected_improvement_says(
     (beside, away), *_ = surrogate.gain_of_run(x[3:], 0)
     beside_improves, away_improves = surrogate.expected_improvement(mean, sd, float(value[0]))
     assert 0.0 <= beside < away
-    assert beside / away < 0.5 * beside_improves / away_improves
+    assert beside / away < 0.6 * beside_improves / away_improves

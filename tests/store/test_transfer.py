@@ -48,7 +48,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ledger.add_checkpoint(5, 1, b"state after one epoch")
         save_note(optuna.trial.Trial(ledger.study, ledger.frozen(5)._trial_id), "look at *this* one")
         key = measured_on(MACHINE, STAMP.program, "fused")
-        Measurements(ledger._database).add_step_times(key, [STEP_TIME])
+        Measurements(ledger.engine).add_step_times(key, [STEP_TIME])
     return path
 
 
@@ -94,7 +94,7 @@ def go_on_with_the_running_one(path: Path, accuracy: float) -> None:
 
 
 def free_all(ledger: Ledger) -> None:
-    with ledger._database.begin() as connection:
+    with ledger.engine.begin() as connection:
         connection.execute(leases_table.delete())
 
 
