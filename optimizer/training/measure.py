@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 import time
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from optimizer.training.machine import DeviceKind, Machine, host_memory
 from optimizer.training.messages import DeviceMemory, Foreseen, Measured, StepTime, StepTimes
+from optimizer.training.probe import REFUSALS, first_line
 from optimizer.training.program import Program
 
 ROUND_SECONDS = 0.2
@@ -69,9 +71,13 @@ def capacity_bytes(machine: Machine, memory_limit: int | None, in_use: int) -> i
 
 def foresee(program: Program, batch_sizes: Sequence[int]) -> Foreseen:
     """What the compiler's buffer assignment says of an epoch's program; nothing is run."""
-    found = {}
+    found: dict[int, int] = {}
     for batch_size in batch_sizes:
-        step_bytes = program.engine.foresee(batch_size)
+        try:
+            step_bytes = program.engine.foresee(batch_size)
+        except (*REFUSALS, RuntimeError, ImportError) as error:
+            # An experimental interface, asked on devices and in versions that nobody has tried.
+            return Foreseen(found, refusal=first_line(error))
         if step_bytes is not None:
             found[batch_size] = step_bytes
     return Foreseen(found)
@@ -101,7 +107,7 @@ def measure(
         gauge.reset()
         program.engine.evaluate()
         evaluation = max(memory.evaluation_bytes, gauge.peak() - memory.resident_bytes)
-        memory = DeviceMemory(memory.capacity_bytes, memory.resident_bytes, evaluation)
+        memory = dataclasses.replace(memory, evaluation_bytes=evaluation)
         clocks.append(clock)
         yield Measured(batch_size, compile_seconds, max(0, step_bytes), memory)
     yield StepTimes(tuple(_time(clocks, seconds)) if seconds > 0 else ())

@@ -58,7 +58,7 @@ def needed(memory: DeviceMemory, step_bytes: float) -> int:
         memory: of the device.
         step_bytes: what a training step needs beside what is resident.
     """
-    bare = memory.resident_bytes + max(step_bytes, memory.evaluation_bytes)
+    bare = memory.resident_bytes + max(step_bytes, memory.beginning_bytes)
     return round(bare * (1 + RESERVE_SHARE)) + RESERVE_BYTES
 
 

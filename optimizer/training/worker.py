@@ -45,6 +45,7 @@ from optimizer.training.messages import (
     Setup,
     Train,
 )
+from optimizer.training.shortage import ModelTooLarge, is_out_of_memory
 from optimizer.training.task import Dataset, leaves
 
 if TYPE_CHECKING:
@@ -55,13 +56,6 @@ PROGRAMS_KEPT = 4
 
 LITTER_SHARE = 0.01
 """Of the device's memory: what models of past trials may hold before they are collected, which takes a while."""
-
-OUT_OF_MEMORY_TEXTS = (
-    "CUDA_ERROR_OUT_OF_MEMORY",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "Failed to load in-memory CUBIN",
-)
 
 
 class Trainer:
@@ -77,10 +71,9 @@ class Trainer:
         from optimizer.training import measure, probe, program, resident
 
         self._meter = Meter((gpu_indices(setup.device) or (0,))[0] if machine.kind == "gpu" else None)
-        card = self._meter.card()
-        if card is not None and not setup.share:
+        if machine.kind == "gpu" and not setup.share:
             self._held = contextlib.ExitStack()
-            self._held.enter_context(hold(card.uuid))
+            self._held.enter_context(hold(self._meter.name))
         self._task = setup.task
         data = setup.task.load_data(setup.data_path).split(setup.train_examples)
         self._gauge = measure.Gauge(machine.kind)
@@ -108,7 +101,7 @@ class Trainer:
         self._pace = Pace()
         # While a trial begins, its own fresh model lies beside the compiled one.
         model_bytes = sum(array.nbytes for array in program.state_of(first.model))
-        self._memory = DeviceMemory(capacity, self._gauge.in_use(), evaluation_bytes=model_bytes)
+        self._memory = DeviceMemory(capacity, self._gauge.in_use(), beginning_bytes=model_bytes)
         self.ready = Ready(
             machine=machine,
             program=ProgramStamp(
@@ -157,7 +150,10 @@ class Trainer:
         elif isinstance(request, Foresee):
             from optimizer.training.measure import foresee
 
-            yield foresee(self._current, request.batch_sizes)
+            foreseen = foresee(self._current, request.batch_sizes)
+            if foreseen.refusal:
+                yield Remark(f"the compiler does not foretell memory here ({foreseen.refusal}); it is measured")
+            yield foreseen
         elif isinstance(request, Measure):
             yield from self._measure(request)
         else:
@@ -214,9 +210,14 @@ class Trainer:
 
         self._position = None
         seed = trial_seed(request.study_seed, request.trial)
-        fresh = build(
-            self._task, self._resident.data, learning_rate=request.learning_rate, extra=request.extra, seed=seed
-        )
+        try:
+            fresh = build(
+                self._task, self._resident.data, learning_rate=request.learning_rate, extra=request.extra, seed=seed
+            )
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise ModelTooLarge(str(error)) from error
+            raise
         key = signature(fresh)
         state = state_of(fresh) if request.checkpoint is None else unpack(request.checkpoint)
         if key not in self._programs:
@@ -267,16 +268,8 @@ def failure(error: Exception) -> Failed:
         return Failed("input", type(error).__name__, str(error))
     kind = type(error).__name__
     if is_out_of_memory(error):
-        return Failed("memory", kind, str(error) or kind)
+        return Failed("model" if isinstance(error, ModelTooLarge) else "memory", kind, str(error) or kind)
     return Failed("task", kind, "".join(traceback.format_exception(error)))
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device's or the host's memory did not suffice."""
-    kind = type(error).__name__
-    if isinstance(error, MemoryError) or kind == "ResourceExhaustedError":
-        return True
-    return kind in ("InternalError", "UnknownError") and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
 
 
 def main() -> None:
