@@ -8,6 +8,7 @@ fit on the device and for models that do not compile.
 
 from __future__ import annotations
 
+import gc
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -83,6 +84,9 @@ class Engine(ABC):
             OpError: also where memory does not suffice.
         """
 
+    def keep_only(self, batch_size: int) -> None:  # noqa: B027  nothing, where no programs are kept
+        """Forget the programs of other batch sizes; they are compiled anew when they are prepared again."""
+
     def foresee(self, batch_size: int) -> int | None:
         """Bytes of device memory that an epoch's program needs beside its arguments, without running it.
 
@@ -137,6 +141,11 @@ class FusedEngine(Engine):
             )
         order = tf.range(self._validation_count, dtype=tf.int32)
         return self._read(self._evaluation[1](order, tf.constant(self._validation_count // self.chunk)))
+
+    def keep_only(self, batch_size: int) -> None:
+        self._compiled &= {batch_size}
+        self._epochs = {size: program for size, program in self._epochs.items() if size == batch_size}
+        gc.collect()
 
     def foresee(self, batch_size: int) -> int | None:
         if not self._xla:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import statistics
 import time
@@ -25,6 +26,9 @@ ROUNDS = 5
 
 HOST_RESERVE_BYTES = 512 << 20
 """Of the host's free memory, left to the compiler and to other programs."""
+
+LITTER_SHARE = 0.01
+"""Of the device's memory: what may lie there unused before it is collected, which takes a while."""
 
 GPU_SHARE = 0.95
 """Of a GPU's free memory; the rest goes to CUDA's own context and libraries."""
@@ -69,6 +73,22 @@ def capacity_bytes(machine: Machine, memory_limit: int | None, in_use: int) -> i
     return free if memory_limit is None else min(memory_limit, free)
 
 
+def make_room(program: Program, memory: DeviceMemory, gauge: Gauge, batch_size: int) -> None:
+    """Free what nothing needs now, where that is much: models of past trials, then programs of other batch sizes.
+
+    Keras' models refer to themselves, so those of past trials wait for the collector. Compiled programs hold constants,
+    those of batch normalization one as large as its input.
+    """
+
+    def much() -> bool:
+        return gauge.in_use() - memory.resident_bytes > LITTER_SHARE * memory.capacity_bytes
+
+    if much():
+        gc.collect()
+    if much():
+        program.engine.keep_only(batch_size)
+
+
 def foresee(program: Program, batch_sizes: Sequence[int]) -> Foreseen:
     """What the compiler's buffer assignment says of an epoch's program; nothing is run."""
     found: dict[int, int] = {}
@@ -99,15 +119,19 @@ def measure(
     """
     clocks = []
     for batch_size in batch_sizes:
+        if len(batch_sizes) == 1:
+            make_room(program, memory, gauge, batch_size)
+        # Programs of other sizes may hold constants, which are not this one's.
+        before = gauge.in_use()
         compile_seconds = program.prepare(batch_size)
         gauge.reset()
         clock = _Clock(program, batch_size)
         clock.seconds_for(1)
-        step_bytes = gauge.peak() - memory.resident_bytes
+        step_bytes = gauge.peak() - before
+        before = gauge.in_use()
         gauge.reset()
         program.engine.evaluate()
-        evaluation = max(memory.evaluation_bytes, gauge.peak() - memory.resident_bytes)
-        memory = dataclasses.replace(memory, evaluation_bytes=evaluation)
+        memory = dataclasses.replace(memory, evaluation_bytes=max(memory.evaluation_bytes, gauge.peak() - before))
         clocks.append(clock)
         yield Measured(batch_size, compile_seconds, max(0, step_bytes), memory)
     yield StepTimes(tuple(_time(clocks, seconds)) if seconds > 0 else ())

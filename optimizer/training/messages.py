@@ -163,6 +163,7 @@ class Ready:
         timings: of the engines, the chosen one first; empty where the engine was pinned.
         memory: of the device, as the model and the data leave it.
         data_held: whether the data is on the device.
+        engine_seconds: what building the model and timing the engines took, compilation included.
     """
 
     machine: Machine
@@ -172,6 +173,7 @@ class Ready:
     timings: tuple[EngineTiming, ...]
     memory: DeviceMemory
     data_held: bool = True
+    engine_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from optimizer.training.task import Task
 PROBE_BATCH_SIZE = 128
 """Common, and small enough that an engine's overhead per step shows; halved where it does not fit."""
 
-TIMED_SECONDS = 0.25
+TIMED_SECONDS = 0.2
 """Long against the clock and one slow step, short against a trial."""
 
 REFUSALS = (tf.errors.OpError, NotImplementedError, TypeError, ValueError)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import hashlib
 import os
 import pickle
@@ -18,6 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,11 +51,10 @@ from optimizer.training.task import Dataset, leaves
 if TYPE_CHECKING:
     from optimizer.training.resident import Resident
 
+OOM_SCORE = Path("/proc/self/oom_score_adj")
+
 PROGRAMS_KEPT = 4
 """Compiled programs held at once, where trials differ in more than variables."""
-
-LITTER_SHARE = 0.01
-"""Of the device's memory: what models of past trials may hold before they are collected, which takes a while."""
 
 
 class Trainer:
@@ -84,6 +83,7 @@ class Trainer:
         if setup.memory_limit is not None:
             limit_process(capacity)
         self._resident = self._held_if_it_fits(data, capacity, asked=setup.hold_data and setup.engine != "fit")
+        started = time.perf_counter()
         first, timings = probe.choose_engine(
             setup.task,
             self._resident,
@@ -93,6 +93,7 @@ class Trainer:
             batch_sizes=setup.batch_sizes,
             epochs=setup.epochs,
         )
+        engine_seconds = time.perf_counter() - started
         self._engine = first.engine.name
         key = program.signature(first.model)
         self._programs = {key: first}
@@ -116,6 +117,7 @@ class Trainer:
             timings=tuple(timings),
             memory=self._memory,
             data_held=self._resident.held,
+            engine_seconds=engine_seconds,
         )
 
     def _held_if_it_fits(self, data: Dataset, capacity: int, *, asked: bool) -> Resident:
@@ -205,6 +207,7 @@ class Trainer:
 
     def _load(self, request: Train) -> float:
         """Put the request's trial on the device, compiled; returns the seconds of compilation."""
+        from optimizer.training.measure import make_room
         from optimizer.training.probe import REFUSALS, first_line
         from optimizer.training.program import Program, build, signature, state_of, trial_seed
 
@@ -226,10 +229,8 @@ class Trainer:
             self._programs[key] = Program(self._task, self._resident, self._engine, fresh)
         # Before anything is compiled: it may be as large as the model that is trained.
         del fresh
-        if self._gauge.in_use() - self._memory.resident_bytes > LITTER_SHARE * self._memory.capacity_bytes:
-            # Keras' models refer to themselves, so those of past trials wait for the collector.
-            gc.collect()
         self._current = self._programs[key]
+        make_room(self._current, self._memory, self._gauge, request.batch_size)
         try:
             compile_seconds = self._current.prepare(request.batch_size)
         except REFUSALS as refusal:
@@ -277,6 +278,9 @@ def main() -> None:
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     # Whatever the user's code prints must not mix with the study's own standard output.
     os.dup2(2, 1)
+    with contextlib.suppress(OSError):
+        # Where the host's memory runs out, the kernel is to end the worker and not the study.
+        OOM_SCORE.write_text("500")
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         trainer: Trainer | None = None
