@@ -25,7 +25,7 @@ from optimizer.training.task import example_count, take
 
 EVALUATION_BATCH_SIZE = 1000
 """Examples per evaluation step: its own, so that a trial's batch size never decides whether evaluation fits.
-Halved where memory runs out, so that evaluation never decides which batch sizes fit."""
+Made smaller where memory runs out, so that evaluation never decides which batch sizes fit."""
 
 STEPS_PER_EXECUTION = 64
 """For `fit`: enough to amortise a call, few enough that an epoch of few steps still uses it."""
@@ -74,7 +74,8 @@ class Engine(ABC):
             except tf.errors.OpError as error:
                 if self.chunk == 1 or not is_out_of_memory(error):
                     raise
-            self.chunk = -(-self.chunk // 2)
+            # Not by halves: an allocator waits for ten seconds before it gives up.
+            self.chunk = max(1, self.chunk // 8)
 
     @abstractmethod
     def evaluate_in_chunks(self) -> Figures:

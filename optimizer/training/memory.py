@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import nnls
 
 from optimizer.training.messages import DeviceMemory
 
@@ -38,6 +37,9 @@ class MemoryLaw:
         Args:
             step_bytes: bytes by batch size, at least one; from two on it has a slope, from three on it may bend.
         """
+        # Takes half a second to import, and workers, which import this module, have no use for it.
+        from scipy.optimize import nnls
+
         sizes = np.array(sorted(step_bytes), dtype=float)
         seen = np.maximum(np.array([step_bytes[int(size)] for size in sizes], dtype=float), 1.0)
         powers = np.stack([np.ones_like(sizes), sizes, sizes**2], axis=1)[:, : min(len(sizes), 3)]

@@ -80,7 +80,7 @@ class Trainer:
         self.remarks: list[str] = []
         if machine.kind == "cpu" and setup.device == "auto" and has_card():
             self.remarks.append(f"training on the processor: {why_no_gpu()}")
-        if setup.memory_limit is not None:
+        if setup.memory_limit is not None and machine.kind == "cpu":
             limit_process(capacity)
         self._resident = self._held_if_it_fits(data, capacity, asked=setup.hold_data and setup.engine != "fit")
         started = time.perf_counter()
