@@ -23,6 +23,18 @@ def test_the_type_tells_by_itself(error: Exception) -> None:
     assert failure(error).kind == "memory"
 
 
+def test_a_want_of_memory_while_a_step_is_traced_is_one_too() -> None:
+    """TensorFlow raises it as an error of its own."""
+
+    def greedy(x: tf.Tensor) -> tf.Tensor:
+        return x + len(bytearray(1 << 60))
+
+    with pytest.raises(Exception, match="user code") as raised:
+        tf.function(greedy)(tf.constant(1))
+    assert not isinstance(raised.value, MemoryError)
+    assert failure(raised.value).kind == "memory"
+
+
 def test_what_the_model_itself_takes_is_told_apart() -> None:
     assert failure(ModelTooLarge("40 GiB")).kind == "model"
 
