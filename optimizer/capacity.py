@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from optimizer.store.measurements import MemoryRow
-from optimizer.training.memory import MemoryLaw, needed
+from optimizer.training.memory import MemoryLaw, largest_fitting, needed
 from optimizer.training.messages import DeviceMemory, StepTime
 from optimizer.training.timing import StepTimeLaw
 
@@ -24,6 +24,7 @@ class Capacity:
         memory: of the device; None where no worker said.
         rows: what is known of memory already.
         machine: its fingerprint.
+        recorded: whether all that a database knows is known here too.
 
     Attributes:
         steps: the law of step times; None before any were measured.
@@ -37,13 +38,17 @@ class Capacity:
         rows: Sequence[MemoryRow] = (),
         *,
         machine: str = "",
+        recorded: bool = False,
     ) -> None:
         self.machine = machine
+        self.recorded = recorded
         self.sizes = list(sizes)
         self.memory = memory
         self.steps: StepTimeLaw | None = None
         self.step_rows: list[StepTime] = []
         self._rows = {row.batch_size: row for row in rows}
+        self._tried = 0
+        self._elsewhere: dict[str, DeviceMemory] = {}
         self._ceiling: int | None = None
 
     @property
@@ -65,13 +70,37 @@ class Capacity:
     def max_batch_size(self) -> int | None:
         """The largest batch size to propose, in examples; None where nothing says that any is too large.
 
-        What was verified fits, and of what was not, only what lies below it.
+        What was verified fits, and of what was not, only what lies below it. What another session has verified must
+        also be foretold to fit in the memory that there is now, and in that of other machines that have joined.
         """
+        known = self._known_to_fit()
+        below = [size for size in self.sizes if known is None or size <= known]
+        held = largest_fitting(below, self._fits_now)
+        if not below or held == below[-1]:
+            return known
+        return below[0] - 1 if held is None else held
+
+    def _known_to_fit(self) -> int | None:
         if self._ceiling is not None:
             return self._ceiling
         if self.verified:
             return None if self.failed is None and self.verified >= self.sizes[-1] else self.verified
         return None if self.failed is None else self.failed - 1
+
+    def _fits_now(self, batch_size: int) -> bool:
+        step_bytes = self.step_bytes(batch_size)
+        if step_bytes is None:
+            return True
+        if any(needed(memory, step_bytes) > memory.capacity_bytes for memory in self._elsewhere.values()):
+            return False
+        # Without the reserve: it was verified once, and is not lost to a want of what it did not need then.
+        memory = None if batch_size <= self._tried else self.memory
+        return memory is None or memory.resident_bytes + step_bytes <= memory.capacity_bytes
+
+    def joined(self, machine: str, memory: DeviceMemory) -> None:
+        """A worker is ready on this machine, or on another one, which has to hold what is proposed too."""
+        if machine != self.machine:
+            self._elsewhere[machine] = memory
 
     def foreseen(self, batch_size: int, step_bytes: int) -> None:
         """The compiler says so."""
@@ -86,12 +115,27 @@ class Capacity:
         if told is not None and (step_bytes is None or told <= step_bytes < 2 * told + SMALL_BYTES):
             step_bytes = told
         self._rows[batch_size] = MemoryRow(batch_size, step_bytes, True)
+        self._tried = max(self._tried, batch_size)
         self.memory = memory
 
+    def run_out(self, batch_size: int, machine: str) -> bool:
+        """A trial ran out of memory: neither its batch size nor any larger one is proposed again in this session.
+
+        Returns:
+            Whether that is knowledge about the machine, to be kept: not where the batch size was verified before, so
+            that memory may be short for a while only, and not where it was another machine.
+        """
+        if machine == self.machine and batch_size > self.verified:
+            self.exclude(batch_size)
+            return True
+        self._ceiling = batch_size - 1 if self._ceiling is None else min(self._ceiling, batch_size - 1)
+        return False
+
     def exclude(self, batch_size: int) -> None:
-        """It ran out of memory: neither it nor any larger one fits, whatever was thought before."""
+        """It does not fit: neither it nor any larger one does, whatever was thought before."""
         if batch_size <= self.verified:
             self._ceiling = batch_size - 1
+        self._tried = min(self._tried, batch_size - 1)
         for size in [size for size in self._rows if size >= batch_size]:
             self._rows[size] = MemoryRow(size, self._rows[size].step_bytes, False)
         self._rows.setdefault(batch_size, MemoryRow(batch_size, None, False))

@@ -172,7 +172,11 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
     @click.option("--data", metavar="PATH", help="Another data file of the same layout.")
     @click.option("--train-examples", type=int, help="Train on so many examples.  [default: all]")
     @click.option("--memory-limit", metavar="2GiB", help="Train as on a device with so much memory.")
-    @click.option("--no-probe", is_flag=True, help="Do not measure the machine; use what was recorded.")
+    @click.option(
+        "--probe/--no-probe",
+        default=None,
+        help="Measure the machine anew; or not at all, and use what was recorded.  [default: what is not recorded]",
+    )
     @click.option("--share", is_flag=True, help="Use a GPU although another study uses it.")
     @click.option(
         "--lease",
@@ -209,7 +213,6 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
         tries: tuple[str, ...],
         no_pruning: bool,
         no_stop: bool,
-        no_probe: bool,
         memory_limit: str | None,
         checkpoint_limit: str | None,
         confirm: bool,
@@ -233,7 +236,6 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
             storage=storage,
             options=Options(
                 prune=not no_pruning,
-                probe=not no_probe,
                 memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
                 checkpoint_limit=parse_bytes(checkpoint_limit or str(CHECKPOINT_LIMIT), "--checkpoint-limit"),
                 **options,

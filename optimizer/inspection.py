@@ -44,7 +44,8 @@ class Inspection:
         ready: what the worker said of machine, program and engine.
         max_batch_size: the largest of the space that fits; None where all do.
         overhead_s, per_example_s, knee: of the affine law of step times; see `StepTimeLaw`.
-        probe_seconds: wall time of the probe, the start of TensorFlow left out.
+        probe_seconds: wall time of the probe, engines and all compilation included; the start of TensorFlow and the
+            loading of the data left out.
     """
 
     ready: Ready
@@ -91,11 +92,11 @@ def inspect_machine(question: Question, space: SearchSpace, options: Options, li
         setup = first_setup(question.task, options, space, goal=question.goal, budget=Budget(), known_engines={})
         seat = seated(setup, smallest=space.smallest, interruption=interruption, listener=listener)
         assert seat.ready is not None
-        started = time.monotonic()
+        engine_seconds, started = seat.ready.engine_seconds, time.monotonic()
         sizes = [size for size in space.grid_batch_sizes().tolist() if size <= seat.ready.program.train_examples]
         capacity = new_capacity(seat.ready, SearchSpace(sizes, space.learning_rate, space.extra))
         seat, capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
-        seconds = time.monotonic() - started
+        seconds = engine_seconds + time.monotonic() - started
         seat.worker.kill()
     assert seat.ready is not None
     law = capacity.steps

@@ -251,7 +251,8 @@ class Loop:
         if done.checkpoint is not None:
             self._save_seconds = time.perf_counter() - started
             seat.saved = (step.trial, figures.epoch)
-        self._capacity.trained(step.batch_size, figures.train_seconds, side_by_side=figures.side_by_side)
+        if seat.ready.machine.fingerprint == self._capacity.machine:
+            self._capacity.trained(step.batch_size, figures.train_seconds, side_by_side=figures.side_by_side)
         if self._progress[step.trial].trained(figures):
             del self._deaths[step.trial]
         self._listener(Trained(step.trial, figures, done.compile_seconds))
@@ -273,21 +274,23 @@ class Loop:
         self._give_up(self._search.given_up())
 
     def _meet_failure(self, seat: Seat, failed: Failed) -> None:
-        if failed.kind == "memory" and seat.step is not None and seat.ready is not None:
-            self._run_out(seat, seat.step)
+        if failed.kind in ("memory", "model") and seat.step is not None and seat.ready is not None:
+            self._run_out(seat, seat.step, by_size=failed.kind == "memory")
             return
         raise as_error(failed)
 
-    def _run_out(self, seat: Seat, step: Step) -> None:
-        """A worker ran out of memory: that size and all larger ones are out, and another worker goes on."""
-        self._capacity.exclude(step.batch_size)
-        self._ledger.add_memory(self._capacity.rows)
+    def _run_out(self, seat: Seat, step: Step, *, by_size: bool = True) -> None:
+        """A worker ran out of memory: that size and all larger ones are out, unless it may be for something else."""
+        assert seat.ready is not None
+        by_size = by_size and not step.extra
+        if by_size and self._capacity.run_out(step.batch_size, seat.ready.machine.fingerprint):
+            self._ledger.add_memory(self._capacity.rows)
         seat.replace()
-        self._exceed_memory(step)
+        self._exceed_memory(step, by_size=by_size)
 
-    def _exceed_memory(self, step: Step) -> None:
+    def _exceed_memory(self, step: Step, *, by_size: bool = True) -> None:
         over = self._capacity.bytes_over(step.batch_size)
-        self._search.infeasible(step.trial, "memory")
+        self._search.infeasible(step.trial, "memory" if by_size else "failed")
         self._end(step.trial, "pruned", lambda trial: self._ledger.exceed_memory(trial, over), note="out of memory")
 
     def _seat_again(self, seat: Seat, ready: Ready) -> None:
@@ -296,6 +299,7 @@ class Loop:
         if change:
             self._listener(Noted(change))
         self._ledger.add_machine(ready.machine, ready.engine)
+        self._capacity.joined(ready.machine.fingerprint, ready.memory)
 
     def _bury(self, seat: Seat, death: Died) -> None:
         """A worker died: replace it, and go on with its trial, unless the trial seems to be the cause."""

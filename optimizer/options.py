@@ -46,7 +46,8 @@ class Options:
         data: handed to the task's `load_data`.
         train_examples: train on so many examples; all where None.
         memory_limit: bytes of device memory that training may use; all there is where None.
-        probe: whether the machine may be measured; else what was recorded is used.
+        probe: whether the machine is measured: what is not recorded of it where None, anew where true, nothing where
+            false.
         share: whether a GPU may be shared, with other studies or by several workers.
         ray: train in a Ray cluster: `auto`, an address, or `local` for one that is started on this machine.
         ray_cpus, ray_gpus: what each worker gets there; None for a GPU and its part of the node's cores where there are
@@ -68,7 +69,7 @@ class Options:
     data: str | None = None
     train_examples: int | None = None
     memory_limit: int | None = None
-    probe: bool = True
+    probe: bool | None = None
     share: bool = False
     ray: str | None = None
     ray_cpus: float | None = None

@@ -39,7 +39,7 @@ TIMED_SIZES = 6
 FIRST_SIZES = 3
 """The least ones, one after the other: enough for a law of memory that may bend."""
 
-TIMING_SECONDS = 8.0
+TIMING_SECONDS = 6.0
 
 
 class OutOfMemory(Exception):
@@ -141,7 +141,13 @@ class _Probe:
             if len(tried) >= len(fitting):
                 fitting = spread(sorted(tried), TIMED_SIZES)
             self._listener(Probing(None, len(chosen), len(chosen)))
-            capacity.timed(self._measure(tuple(fitting), TIMING_SECONDS), train_examples)
+            while fitting and not capacity.step_rows:
+                try:
+                    capacity.timed(self._measure(tuple(fitting), TIMING_SECONDS), train_examples)
+                except OutOfMemory:
+                    # Each of them fits by itself; what all their programs hold together need not.
+                    fitting.pop()
+                    self._replace()
 
     def _foresee(self) -> None:
         """Ask the compiler about the largest size; where that does not fit, about those that bisection asks for."""

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 
 from optimizer.capacity import Capacity
 from optimizer.cluster import LOCAL
-from optimizer.errors import DeviceError, InvalidInput
+from optimizer.errors import DeviceError, InvalidInput, StorageNotFound
 from optimizer.options import Budget, Options
 from optimizer.probing import OutOfMemory, TooSmall, await_ready, least_limit, probe, too_small
 from optimizer.report.events import Listener
 from optimizer.search.space import SearchSpace
 from optimizer.seat import Seat
 from optimizer.signals import Interruption
+from optimizer.store.database import open_database
+from optimizer.store.measurements import Measurements, measured_on
+from optimizer.store.records import Records
 from optimizer.training.client import Worker
 from optimizer.training.machine import core_shares, gpu_indices
 from optimizer.training.messages import ClusterShare, EngineName, Ready, Setup
@@ -176,3 +179,29 @@ def new_capacity(ready: Ready, space: SearchSpace) -> Capacity:
     """Nothing is known yet but the device's memory."""
     sizes = [int(size) for size in space.grid_batch_sizes()]
     return Capacity(sizes, ready.memory, machine=ready.machine.fingerprint)
+
+
+def recorded_capacity(ready: Ready, space: SearchSpace, options: Options, storage: str) -> Capacity:
+    """What a database knows of this program on this machine; nothing where that is to be measured anew.
+
+    What was measured with another TensorFlow holds no longer, and is used only where nothing may be measured.
+    """
+    capacity = new_capacity(ready, space)
+    if options.probe:
+        return capacity
+    try:
+        database = open_database(storage, create=False)
+    except StorageNotFound:
+        return capacity
+    try:
+        versions = Records(database.engine).machines().get(capacity.machine, {}).get("versions", {})
+        if options.probe is None and versions.get("tensorflow") != ready.machine.versions.get("tensorflow"):
+            return capacity
+        measurements = Measurements(database.engine)
+        key = measured_on(ready.machine, ready.program, ready.engine)
+        rows = measurements.memory(key, options.memory_limit)
+        capacity = Capacity(capacity.sizes, ready.memory, rows, machine=capacity.machine, recorded=True)
+        capacity.timed(measurements.step_times(key), ready.program.train_examples)
+    finally:
+        database.engine.dispose()
+    return capacity

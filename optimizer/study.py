@@ -22,17 +22,16 @@ from optimizer.report.reading import read_report
 from optimizer.report.recommendation import Report
 from optimizer.search.space import SearchSpace
 from optimizer.seat import Seat
-from optimizer.seating import first_setup, further_seats, measured, new_capacity, seated
+from optimizer.seating import first_setup, further_seats, measured, recorded_capacity, seated
 from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
 from optimizer.store.checkpoints import file_system
 from optimizer.store.database import check_storage, open_database, shown, storage_url
 from optimizer.store.ledger import ENGINES, Ledger
 from optimizer.store.making import found_or_made, stamp_if_unmade, unmade
-from optimizer.store.measurements import Measurements, measured_on
 from optimizer.store.stamp import Stamp, check_program, check_question, check_seed
 from optimizer.store.transactions import Transactions
-from optimizer.training.messages import ClusterShare, EngineName, Ready
+from optimizer.training.messages import ClusterShare, EngineName
 from optimizer.training.task import Goal, Task
 from optimizer.tries import check_held, check_tries
 
@@ -133,7 +132,13 @@ class Study:
                 raise
             assert seat.ready is not None
             ledger.add_machine(seat.ready.machine, seat.ready.engine)
-            ledger.measured(seat.ready, self.options.memory_limit, capacity.step_rows, capacity.rows)
+            ledger.measured(
+                seat.ready,
+                self.options.memory_limit,
+                capacity.step_rows,
+                capacity.rows,
+                anew=not capacity.recorded,
+            )
             listener(plan.opened)
             with ledger.turn():
                 ending = Ending(ledger, stamp, capacity)
@@ -217,7 +222,7 @@ class Study:
             early,
             goal=self.goal,
             budget=budget,
-            known_engines=found.engines if found else {},
+            known_engines=found.engines if found and not self.options.probe else {},
             cluster=cluster,
         )
         seat = seated(setup, smallest=early.smallest, interruption=interruption, listener=listener)
@@ -240,11 +245,11 @@ class Study:
                 seed=DEFAULT_SEED if self.options.seed is None else self.options.seed,
                 search=self.options.search or AUTO_SEARCH,
             )
-            capacity = self._recorded(ready, space)
+            capacity = recorded_capacity(ready, space, self.options, self.storage)
         except BaseException:
             seat.worker.kill()
             raise
-        if probing and self.options.probe:
+        if probing and self.options.probe is not False:
             seat, capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
             ready = seat.ready or ready
             try:
@@ -265,23 +270,6 @@ class Study:
             max_batch_size=capacity.max_batch_size,
         )
         return seat, Plan(opened, stamp, new=found is None), capacity
-
-    def _recorded(self, ready: Ready, space: SearchSpace) -> Capacity:
-        """What this database knows of this program on this machine."""
-        capacity = new_capacity(ready, space)
-        try:
-            database = open_database(self.storage, create=False)
-        except StorageNotFound:
-            return capacity
-        try:
-            measurements = Measurements(database.engine)
-            key = measured_on(ready.machine, ready.program, ready.engine)
-            rows = measurements.memory(key, self.options.memory_limit)
-            capacity = Capacity(capacity.sizes, ready.memory, rows, machine=ready.machine.fingerprint)
-            capacity.timed(measurements.step_times(key), ready.program.train_examples)
-        finally:
-            database.engine.dispose()
-        return capacity
 
     def _find(self) -> _Found | None:
         """The study, if it is there, checked to be the one that is asked for.

@@ -10,7 +10,7 @@ from optimizer.training.messages import DeviceMemory, StepTime
 
 MIB = 1 << 20
 SIZES = [2**k for k in range(3, 14)]
-MEMORY = DeviceMemory(400 * MIB, resident_bytes=100 * MIB, evaluation_bytes=4 * MIB)
+MEMORY = DeviceMemory(400 * MIB, resident_bytes=100 * MIB, beginning_bytes=4 * MIB)
 
 
 def climbed(*sizes: int) -> Capacity:
@@ -43,6 +43,49 @@ def test_a_size_that_fails_takes_all_larger_ones_with_it_and_those_below_stay() 
     assert (capacity.failed, capacity.verified, capacity.max_batch_size) == (512, 64, 511)
     assert not capacity.fits(1024)
     assert capacity.fits(256)
+
+
+def test_what_was_verified_once_is_held_against_the_memory_there_is_now() -> None:
+    """51 MiB beside what is resident hold 512 of 0.1 MiB each, whatever another session has verified."""
+    recorded = [MemoryRow(size, size * MIB // 10, True) for size in (8, 64, 512, 8192)]
+    now = DeviceMemory(152 * MIB, resident_bytes=100 * MIB)
+    assert Capacity(SIZES, MEMORY, recorded[:3]).max_batch_size == 512
+    assert Capacity(SIZES, now, recorded).max_batch_size == 512
+    assert Capacity(SIZES, DeviceMemory(100 * MIB, 100 * MIB), recorded).max_batch_size == 7
+    assert Capacity(SIZES, DeviceMemory(2000 * MIB, 100 * MIB), recorded).max_batch_size is None
+
+
+def test_what_this_session_has_tried_fits_whatever_is_foretold() -> None:
+    capacity = Capacity(SIZES, MEMORY)
+    for size in (8, 16, 1024):
+        capacity.measured(size, 10 * size * MIB, MEMORY)
+    assert capacity.max_batch_size == 1024
+
+
+def test_a_verified_size_that_runs_out_is_out_for_the_session_and_not_for_good() -> None:
+    """Memory may be short for a while only."""
+    capacity = climbed(8, 64, 2048)
+    before = capacity.rows
+    assert not capacity.run_out(512, capacity.machine)
+    assert (capacity.max_batch_size, capacity.rows) == (511, before)
+
+
+def test_a_size_that_was_never_verified_and_runs_out_is_out_for_good() -> None:
+    capacity = climbed(8, 64)
+    assert capacity.run_out(512, capacity.machine)
+    assert (capacity.max_batch_size, capacity.failed) == (64, 512)
+
+
+def test_another_machine_that_joins_bounds_what_is_proposed_and_its_shortage_is_its_own() -> None:
+    capacity = climbed(8, 64, 2048, 8192)
+    assert capacity.max_batch_size is None
+    capacity.joined(capacity.machine, DeviceMemory(1, 0))
+    assert capacity.max_batch_size is None
+    capacity.joined("smaller", DeviceMemory(210 * MIB, resident_bytes=100 * MIB))
+    assert capacity.max_batch_size == 1024
+    before = capacity.rows
+    assert not capacity.run_out(512, "smaller")
+    assert (capacity.max_batch_size, capacity.rows) == (511, before)
 
 
 def test_by_how_much_it_is_too_large_is_foreseen() -> None:

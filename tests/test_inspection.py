@@ -45,7 +45,9 @@ def test_a_machine_is_measured_with_the_program_of_a_script(tmp_path: Path) -> N
 
 
 def test_without_a_script_the_reference_study_is_probed_and_shown(tmp_path: Path) -> None:
-    done = probe(tmp_path, "--train-examples", "2000", "--batch-sizes", "32,256", "--device", "cpu")
+    done = probe(
+        tmp_path, "--train-examples", "2000", "--batch-sizes", "32,256", "--device", "cpu", "--engine", "fused"
+    )
     assert done.returncode == 0, done.stderr
     assert "101,770 parameters, 2,000 examples" in done.stdout
     assert "All of these batch sizes fit in memory" in done.stdout

@@ -232,12 +232,20 @@ class Ledger:
             self._again(lambda: self.study.set_user_attr(ENGINES, known | {machine.fingerprint: engine}))
 
     def measured(
-        self, ready: Ready, memory_limit: int | None, step_times: Sequence[StepTime], memory: Sequence[MemoryRow]
+        self,
+        ready: Ready,
+        memory_limit: int | None,
+        step_times: Sequence[StepTime],
+        memory: Sequence[MemoryRow],
+        *,
+        anew: bool = False,
     ) -> None:
-        """Keep what a probe has found with this program on this machine."""
+        """Keep what a probe has found with this program on this machine; `anew` in the place of all that was known."""
         key = measured_on(ready.machine, ready.program, ready.engine)
         self._measured = (key, memory_limit)
         measurements = Measurements(self.engine)
+        if anew:
+            self._again(lambda: measurements.forget(key, memory_limit))
         self._again(lambda: measurements.add_step_times(key, step_times))
         self._again(lambda: measurements.add_memory(key, memory_limit, memory))
         known = self._again(lambda: self.study.user_attrs.get(MEMORY_LIMITS, {}))

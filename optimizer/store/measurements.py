@@ -60,6 +60,13 @@ class Measurements:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def forget(self, key: MeasuredOn, memory_limit: int | None) -> None:
+        """Forget what was measured: it is measured anew."""
+        with self._engine.begin() as connection:
+            connection.execute(step_times_table.delete().where(*_match(step_times_table, asdict(key))))
+            where = asdict(key) | {"memory_limit": memory_limit or 0}
+            connection.execute(memory_table.delete().where(*_match(memory_table, where)))
+
     def add_step_times(self, key: MeasuredOn, rows: Sequence[StepTime]) -> None:
         """Keep step times in the place of earlier ones of the same batch sizes."""
         with self._engine.begin() as connection:

@@ -8,6 +8,7 @@ fit on the device and for models that do not compile.
 
 from __future__ import annotations
 
+import gc
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -19,10 +20,12 @@ import tensorflow as tf
 from optimizer.errors import InvalidInput
 from optimizer.training.messages import EngineName
 from optimizer.training.resident import Resident, from_host
+from optimizer.training.shortage import is_out_of_memory
 from optimizer.training.task import example_count, take
 
 EVALUATION_BATCH_SIZE = 1000
-"""Examples per evaluation step: its own, so that a trial's batch size never decides whether evaluation fits."""
+"""Examples per evaluation step: its own, so that a trial's batch size never decides whether evaluation fits.
+Made smaller where memory runs out, so that evaluation never decides which batch sizes fit."""
 
 STEPS_PER_EXECUTION = 64
 """For `fit`: enough to amortise a call, few enough that an epoch of few steps still uses it."""
@@ -38,6 +41,7 @@ class Engine(ABC):
     """Runs epochs of one model on one data set; compiled programs are kept by batch size."""
 
     name: EngineName
+    chunk = EVALUATION_BATCH_SIZE
 
     @abstractmethod
     def prepare(self, batch_size: int) -> float:
@@ -62,9 +66,27 @@ class Engine(ABC):
             The metrics over the pass. The device has finished when this returns.
         """
 
-    @abstractmethod
     def evaluate(self) -> Figures:
-        """The metrics over the validation data."""
+        """The metrics over the validation data, in as large chunks as memory holds."""
+        while True:
+            try:
+                return self.evaluate_in_chunks()
+            except tf.errors.OpError as error:
+                if self.chunk == 1 or not is_out_of_memory(error):
+                    raise
+            # Not by halves: an allocator waits for ten seconds before it gives up.
+            self.chunk = max(1, self.chunk // 8)
+
+    @abstractmethod
+    def evaluate_in_chunks(self) -> Figures:
+        """The metrics over the validation data, `chunk` examples at a time.
+
+        Raises:
+            OpError: also where memory does not suffice.
+        """
+
+    def keep_only(self, batch_size: int) -> None:  # noqa: B027  nothing, where no programs are kept
+        """Forget the programs of other batch sizes; they are compiled anew when they are prepared again."""
 
     def foresee(self, batch_size: int) -> int | None:
         """Bytes of device memory that an epoch's program needs beside its arguments, without running it.
@@ -84,10 +106,10 @@ class FusedEngine(Engine):
         self._resident = resident
         self._train_count = resident.train_count
         self._validation_count = example_count(resident.data.validation)
-        self._chunk = min(EVALUATION_BATCH_SIZE, self._validation_count)
+        self.chunk = min(EVALUATION_BATCH_SIZE, self._validation_count)
         self._epochs: dict[int, Callable[..., Any]] = {}
         self._compiled: set[int] = set()
-        self._evaluation: Callable[..., Any] | None = None
+        self._evaluation: tuple[int, Callable[..., Any]] | None = None
         self._names: tuple[str, ...] = ()
 
     def prepare(self, batch_size: int) -> float:
@@ -104,9 +126,6 @@ class FusedEngine(Engine):
 
     def prepare_evaluation(self) -> None:
         if self._evaluation is None:
-            self._evaluation = self._compile(
-                self._model.test_step, self._resident.validation, self._validation_count, self._chunk
-            )
             self.evaluate()
 
     def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
@@ -114,10 +133,20 @@ class FusedEngine(Engine):
         whole = self._train_count // batch_size
         return self._read(self._epochs[batch_size](order, tf.constant(whole if steps is None else min(steps, whole))))
 
-    def evaluate(self) -> Figures:
-        assert self._evaluation is not None, "prepare() comes first"
+    def evaluate_in_chunks(self) -> Figures:
+        if self._evaluation is None or self._evaluation[0] != self.chunk:
+            data = self._resident.validation
+            self._evaluation = (
+                self.chunk,
+                self._compile(self._model.test_step, data, self._validation_count, self.chunk),
+            )
         order = tf.range(self._validation_count, dtype=tf.int32)
-        return self._read(self._evaluation(order, tf.constant(self._validation_count // self._chunk)))
+        return self._read(self._evaluation[1](order, tf.constant(self._validation_count // self.chunk)))
+
+    def keep_only(self, batch_size: int) -> None:
+        self._compiled &= {batch_size}
+        self._epochs = {size: program for size, program in self._epochs.items() if size == batch_size}
+        gc.collect()
 
     def foresee(self, batch_size: int) -> int | None:
         if not self._xla:
@@ -203,21 +232,21 @@ class FitEngine(Engine):
             )
         return flat({name: values[-1] for name, values in history.history.items()})
 
-    def evaluate(self) -> Figures:
+    def evaluate_in_chunks(self) -> Figures:
         data = self._data.validation
         if isinstance(data, tuple) and not self._held:
             order = np.arange(example_count(data))
-            figures = self._model.evaluate(from_host(data, order, EVALUATION_BATCH_SIZE), verbose=0, return_dict=True)
+            figures = self._model.evaluate(from_host(data, order, self.chunk), verbose=0, return_dict=True)
         elif isinstance(data, tuple):
             figures = self._model.evaluate(
                 *data[:2],
                 sample_weight=_weight(data),
-                batch_size=EVALUATION_BATCH_SIZE,
+                batch_size=self.chunk,
                 verbose=0,
                 return_dict=True,
             )
         else:
-            figures = self._model.evaluate(data.batch(EVALUATION_BATCH_SIZE), verbose=0, return_dict=True)
+            figures = self._model.evaluate(data.batch(self.chunk), verbose=0, return_dict=True)
         return flat(figures)
 
     def _execute_together(self, steps: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -55,6 +56,7 @@ class Meter:
     """
 
     def __init__(self, index: int | None) -> None:
+        self._index = index
         self._nvml: Any = None
         self._handle: Any = None
         if index is None:
@@ -84,6 +86,12 @@ class Meter:
             )
         return None
 
+    @property
+    def name(self) -> str:
+        """The card's own name, or its number where NVML cannot say: what studies of one system lock it by."""
+        card = self.card()
+        return f"GPU {visible_index(self._index or 0)}".replace("/", "-") if card is None else card.uuid
+
     def joules(self) -> float | None:
         """Energy since the driver was loaded; None where the card does not count it (before Volta)."""
         if self._nvml is None:
@@ -96,6 +104,15 @@ class Meter:
 def has_card(devices: Path = Path("/dev")) -> bool:
     """Whether the driver shows a GPU, whatever TensorFlow can do with it."""
     return any(devices.glob("nvidia[0-9]*"))
+
+
+def driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """The version of the driver by its own file, for where NVML is not installed; empty where there is none."""
+    try:
+        found = re.search(r"\b\d+\.\d+(\.\d+)?\b", file.read_text())
+    except OSError:
+        return ""
+    return found[0] if found else ""
 
 
 def why_no_gpu(libraries: Sequence[str] = CUDA_LIBRARIES, devices: Path = Path("/dev")) -> str:

@@ -17,7 +17,7 @@ import psutil
 
 from optimizer.errors import DeviceError, InvalidInput
 from optimizer.training import cgroup
-from optimizer.training.gpu import Card, Meter, why_no_gpu
+from optimizer.training.gpu import Card, Meter, driver_version, why_no_gpu
 
 DeviceKind = Literal["cpu", "gpu"]
 VERSIONS = ("tensorflow", "keras", "optuna", "numpy")
@@ -141,7 +141,7 @@ def _describe(name: str, card: Card | None, *, gpus: int, versions: dict[str, st
         | {package: metadata.version(package) for package in VERSIONS}
         | versions,
         gpus=gpus,
-        driver="" if card is None else card.driver,
+        driver=(driver_version() if card is None else card.driver) if gpus else "",
         cuda="" if card is None else card.cuda,
         **(on_card if gpus else on_host),
     )

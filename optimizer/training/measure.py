@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import math
 import statistics
 import time
@@ -14,6 +16,7 @@ import tensorflow as tf
 
 from optimizer.training.machine import DeviceKind, Machine, host_memory
 from optimizer.training.messages import DeviceMemory, Foreseen, Measured, StepTime, StepTimes
+from optimizer.training.probe import REFUSALS, first_line
 from optimizer.training.program import Program
 
 ROUND_SECONDS = 0.2
@@ -23,6 +26,9 @@ ROUNDS = 5
 
 HOST_RESERVE_BYTES = 512 << 20
 """Of the host's free memory, left to the compiler and to other programs."""
+
+LITTER_SHARE = 0.01
+"""Of the device's memory: what may lie there unused before it is collected, which takes a while."""
 
 GPU_SHARE = 0.95
 """Of a GPU's free memory; the rest goes to CUDA's own context and libraries."""
@@ -67,11 +73,31 @@ def capacity_bytes(machine: Machine, memory_limit: int | None, in_use: int) -> i
     return free if memory_limit is None else min(memory_limit, free)
 
 
+def make_room(program: Program, memory: DeviceMemory, gauge: Gauge, batch_size: int) -> None:
+    """Free what nothing needs now, where that is much: models of past trials, then programs of other batch sizes.
+
+    Keras' models refer to themselves, so those of past trials wait for the collector. Compiled programs hold constants,
+    those of batch normalization one as large as its input.
+    """
+
+    def much() -> bool:
+        return gauge.in_use() - memory.resident_bytes > LITTER_SHARE * memory.capacity_bytes
+
+    if much():
+        gc.collect()
+    if much():
+        program.engine.keep_only(batch_size)
+
+
 def foresee(program: Program, batch_sizes: Sequence[int]) -> Foreseen:
     """What the compiler's buffer assignment says of an epoch's program; nothing is run."""
-    found = {}
+    found: dict[int, int] = {}
     for batch_size in batch_sizes:
-        step_bytes = program.engine.foresee(batch_size)
+        try:
+            step_bytes = program.engine.foresee(batch_size)
+        except (*REFUSALS, RuntimeError, ImportError) as error:
+            # An experimental interface, asked on devices and in versions that nobody has tried.
+            return Foreseen(found, refusal=first_line(error))
         if step_bytes is not None:
             found[batch_size] = step_bytes
     return Foreseen(found)
@@ -93,15 +119,19 @@ def measure(
     """
     clocks = []
     for batch_size in batch_sizes:
+        if len(batch_sizes) == 1:
+            make_room(program, memory, gauge, batch_size)
+        # Programs of other sizes may hold constants, which are not this one's.
+        before = gauge.in_use()
         compile_seconds = program.prepare(batch_size)
         gauge.reset()
         clock = _Clock(program, batch_size)
         clock.seconds_for(1)
-        step_bytes = gauge.peak() - memory.resident_bytes
+        step_bytes = gauge.peak() - before
+        before = gauge.in_use()
         gauge.reset()
         program.engine.evaluate()
-        evaluation = max(memory.evaluation_bytes, gauge.peak() - memory.resident_bytes)
-        memory = DeviceMemory(memory.capacity_bytes, memory.resident_bytes, evaluation)
+        memory = dataclasses.replace(memory, evaluation_bytes=max(memory.evaluation_bytes, gauge.peak() - before))
         clocks.append(clock)
         yield Measured(batch_size, compile_seconds, max(0, step_bytes), memory)
     yield StepTimes(tuple(_time(clocks, seconds)) if seconds > 0 else ())

@@ -37,7 +37,8 @@ class MemoryLaw:
         Args:
             step_bytes: bytes by batch size, at least one; from two on it has a slope, from three on it may bend.
         """
-        from scipy.optimize import nnls  # here, for it costs half a second, and most commands have no use for it
+        # Takes half a second to import, and workers, which import this module, have no use for it.
+        from scipy.optimize import nnls
 
         sizes = np.array(sorted(step_bytes), dtype=float)
         seen = np.maximum(np.array([step_bytes[int(size)] for size in sizes], dtype=float), 1.0)
@@ -61,7 +62,7 @@ def needed(memory: DeviceMemory, step_bytes: float) -> int:
         memory: of the device.
         step_bytes: what a training step needs beside what is resident.
     """
-    bare = memory.resident_bytes + max(step_bytes, memory.evaluation_bytes)
+    bare = memory.resident_bytes + max(step_bytes, memory.beginning_bytes)
     return round(bare * (1 + RESERVE_SHARE)) + RESERVE_BYTES
 
 

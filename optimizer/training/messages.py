@@ -192,6 +192,7 @@ class Ready:
         memory: of the device, as the model and the data leave it.
         data_held: whether the data is on the device.
         has_test: whether there is a test set.
+        engine_seconds: what building the model and timing the engines took, compilation included.
     """
 
     machine: Machine
@@ -202,6 +203,7 @@ class Ready:
     memory: DeviceMemory
     data_held: bool = True
     has_test: bool = False
+    engine_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -211,11 +213,14 @@ class DeviceMemory:
     Attributes:
         capacity_bytes: what this worker may use in all.
         resident_bytes: what parameters, optimizer slots and data held on the device take, whatever the batch size.
-        evaluation_bytes: what evaluation needs for a while, whatever the batch size.
+        beginning_bytes: what the beginning of a trial needs for a while, whatever the batch size.
+        evaluation_bytes: what evaluation took when it was tried. It makes do with less where there is less, and so is
+            never what does not fit.
     """
 
     capacity_bytes: int
     resident_bytes: int
+    beginning_bytes: int = 0
     evaluation_bytes: int = 0
 
 
@@ -232,9 +237,11 @@ class Foreseen:
 
     Attributes:
         step_bytes: by batch size; empty where the engine's compiler does not tell.
+        refusal: why it does not, where that is an error and not the engine's nature.
     """
 
     step_bytes: dict[int, int]
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -329,12 +336,13 @@ class Failed:
 
     Attributes:
         kind: `input`, something the user can mend, said in one line; `task`, the user's own code raised; `memory`, the
-            device's or the host's memory did not suffice.
+            device's or the host's memory did not suffice; `model`, nor did it for building the model, whatever the
+            batch size.
         error: the class of the error.
         message: the line, or the traceback.
     """
 
-    kind: Literal["input", "task", "memory"]
+    kind: Literal["input", "task", "memory", "model"]
     error: str
     message: str
 

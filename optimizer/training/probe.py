@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,13 @@ import tensorflow as tf
 from optimizer.training.messages import EngineName, EngineTiming
 from optimizer.training.program import Program, build, state_of
 from optimizer.training.resident import Resident
+from optimizer.training.shortage import is_out_of_memory
 from optimizer.training.task import Task
 
 PROBE_BATCH_SIZE = 128
-"""Common, and small enough that an engine's overhead per step shows."""
+"""Common, and small enough that an engine's overhead per step shows; halved where it does not fit."""
 
-TIMED_SECONDS = 0.25
+TIMED_SECONDS = 0.2
 """Long against the clock and one slow step, short against a trial."""
 
 REFUSALS = (tf.errors.OpError, NotImplementedError, TypeError, ValueError)
@@ -57,22 +58,19 @@ def choose_engine(
     model = build(task, resident.data, learning_rate=learning_rate, extra=extra, seed=0)
     if pinned is not None:
         return Program(task, resident, pinned, model), []
-    timed: list[tuple[EngineTiming, Program]] = []
-    refused: list[EngineTiming] = []
-    start = state_of(model)
     candidates: tuple[EngineName, ...] = ("fused-xla", "fused") if resident.held and not model.run_eagerly else ()
-    for engine in candidates:
-        program = Program(task, resident, engine, model)
+    batch_size = min(PROBE_BATCH_SIZE, resident.train_count)
+    while True:
         try:
-            timed.append((_time(program), program))
-        except tf.errors.ResourceExhaustedError:
-            raise
+            timed, refused = _timed(task, resident, model, candidates, batch_size)
+            break
         except REFUSALS as error:
-            refused.append(EngineTiming(engine, float("inf"), 0.0, refusal=first_line(error)))
-        program.load(start)
+            if batch_size == 1 or not is_out_of_memory(error):
+                raise
+            batch_size //= 2
     if not timed:
         return Program(task, resident, "fit", model), refused
-    steps = epochs * resident.train_count / min(PROBE_BATCH_SIZE, resident.train_count)
+    steps = epochs * resident.train_count / batch_size
     timed.sort(key=lambda pair: pair[0].step_time_s * steps + pair[0].compile_seconds * batch_sizes)
     return timed[0][1], [timing for timing, _ in timed] + refused
 
@@ -82,9 +80,32 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _time(program: Program) -> EngineTiming:
+def _timed(
+    task: Task, resident: Resident, model: Any, engines: Sequence[EngineName], batch_size: int
+) -> tuple[list[tuple[EngineTiming, Program]], list[EngineTiming]]:
+    """The engines that run this model, timed, and those that refuse it.
+
+    Raises:
+        OpError: this batch size does not fit in memory, with one engine or the other.
+    """
+    timed: list[tuple[EngineTiming, Program]] = []
+    refused: list[EngineTiming] = []
+    start = state_of(model)
+    for engine in engines:
+        program = Program(task, resident, engine, model)
+        try:
+            timed.append((_time(program, batch_size), program))
+        except REFUSALS as error:
+            if is_out_of_memory(error):
+                raise
+            refused.append(EngineTiming(engine, float("inf"), 0.0, refusal=first_line(error)))
+        finally:
+            program.load(start)
+    return timed, refused
+
+
+def _time(program: Program, batch_size: int) -> EngineTiming:
     """Compile, warm up, then time rounds of steps, more each until a round is long enough; the median of three."""
-    batch_size = min(PROBE_BATCH_SIZE, program.train_examples)
     whole_batches = program.train_examples // batch_size
     # Once for all batch sizes, and the compiler's own first use with it: not what a batch size costs.
     program.engine.prepare_evaluation()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +30,11 @@ State = list[npt.NDArray[Any]]
 """Every variable that training changes, in the model's and the optimizer's order."""
 
 SEED_BITS = 31
+
+LESS_IS_BETTER = re.compile(
+    r"(^|_|/)(loss|error|mae|mse|mape|msle|rmse|crossentropy|hinge|divergence|poisson|logcosh|false_\w+|perplexity)(_\d+)?$"
+)
+"""Metrics by Keras' names, those of losses and errors among them, that a study would make worse."""
 
 
 class Program:
@@ -79,8 +85,14 @@ def build(task: Task, data: Dataset, *, learning_rate: float, extra: Mapping[str
     """The user's model, compiled, with every variable made; initial values derive from `seed` alone.
 
     Raises:
-        ModelError: what `build_model` returned cannot be trained, or does not have the task's metric.
+        ModelError: what `build_model` returned cannot be trained, or does not have the task's metric, or less of that
+            is better.
     """
+    if LESS_IS_BETTER.search(task.metric):
+        raise ModelError(
+            f"Task(metric={task.metric!r}): less of it is better, and a study looks for more. Compile the model with "
+            "a metric of which more is better, such as accuracy, auc or r2_score, and name that."
+        )
     keras.utils.set_random_seed(seed)
     model = task.build_model(learning_rate, **extra)
     if not isinstance(model, keras.Model):

@@ -85,9 +85,10 @@ def from_host(data: Any, order: npt.NDArray[np.int64], batch_size: int) -> Any:
 def _on_device(nest: Any) -> Any:
     def copy(leaf: Any) -> Any:
         array = np.asarray(leaf)
-        # An operation that finds no memory raises ResourceExhaustedError; `tf.constant` ends the process.
+        # An operation that finds no memory raises ResourceExhaustedError; a constant ends the process.
         tf.zeros((array.nbytes,), tf.uint8)
-        return tf.constant(_unaligned(array))
+        # Not `tf.constant`, which has NumPy copy the array first, to an address that is a matter of luck.
+        return tf.raw_ops.Identity(input=_unaligned(array))
 
     return tf.nest.map_structure(copy, tuple(item for item in nest if item is not None))
 

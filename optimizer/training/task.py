@@ -34,7 +34,7 @@ class Task:
         build_model: `build_model(learning_rate, **extra)` returns a compiled Keras model with at least one metric.
             It runs in the worker, so import Keras inside it and the script starts at once.
         load_data: `load_data(path)` returns a `Dataset`; `path` is what `--data` said, or None.
-        metric: the compiled metric that the study watches, as named in Keras' logs.
+        metric: the compiled metric that the study watches, as named in Keras' logs; one of which more is better.
     """
 
     build_model: Callable[..., Any]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import hashlib
 import os
 import pickle
@@ -18,6 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,23 +48,16 @@ from optimizer.training.messages import (
     Train,
 )
 from optimizer.training.seeds import confirmation_rng, confirmation_seed
+from optimizer.training.shortage import ModelTooLarge, is_out_of_memory
 from optimizer.training.task import Dataset, leaves
 
 if TYPE_CHECKING:
     from optimizer.training.resident import Resident
 
+OOM_SCORE = Path("/proc/self/oom_score_adj")
+
 PROGRAMS_KEPT = 4
 """Compiled programs held at once, where trials differ in more than variables."""
-
-LITTER_SHARE = 0.01
-"""Of the device's memory: what models of past trials may hold before they are collected, which takes a while."""
-
-OUT_OF_MEMORY_TEXTS = (
-    "CUDA_ERROR_OUT_OF_MEMORY",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "Failed to load in-memory CUBIN",
-)
 
 
 class Trainer:
@@ -80,10 +73,9 @@ class Trainer:
         from optimizer.training import measure, noise, probe, program, resident
 
         self._meter = Meter((gpu_indices(setup.device) or (0,))[0] if machine.kind == "gpu" else None)
-        card = self._meter.card()
-        if card is not None and not setup.share:
+        if machine.kind == "gpu" and not setup.share:
             self._held = contextlib.ExitStack()
-            self._held.enter_context(hold(card.uuid))
+            self._held.enter_context(hold(self._meter.name))
         self._task = setup.task
         data = setup.task.load_data(setup.data_path).split(setup.train_examples)
         self._gauge = measure.Gauge(machine.kind)
@@ -91,9 +83,10 @@ class Trainer:
         self.remarks: list[str] = []
         if machine.kind == "cpu" and setup.device == "auto" and has_card():
             self.remarks.append(f"training on the processor: {why_no_gpu()}")
-        if setup.memory_limit is not None:
+        if setup.memory_limit is not None and machine.kind == "cpu":
             limit_process(capacity)
         self._resident = self._held_if_it_fits(data, capacity, asked=setup.hold_data and setup.engine != "fit")
+        started = time.perf_counter()
         first, timings = probe.choose_engine(
             setup.task,
             self._resident,
@@ -103,6 +96,7 @@ class Trainer:
             batch_sizes=setup.batch_sizes,
             epochs=setup.epochs,
         )
+        engine_seconds = time.perf_counter() - started
         self._engine = first.engine.name
         key = program.signature(first.model)
         self._programs = {key: first}
@@ -113,7 +107,7 @@ class Trainer:
         self._noise = noise.NoiseWatch(lambda text: self.remarks.append(text))
         # While a trial begins, its own fresh model lies beside the compiled one.
         model_bytes = sum(array.nbytes for array in program.state_of(first.model))
-        self._memory = DeviceMemory(capacity, self._gauge.in_use(), evaluation_bytes=model_bytes)
+        self._memory = DeviceMemory(capacity, self._gauge.in_use(), beginning_bytes=model_bytes)
         self.ready = Ready(
             machine=machine,
             program=ProgramStamp(
@@ -129,6 +123,7 @@ class Trainer:
             memory=self._memory,
             data_held=self._resident.held,
             has_test=data.test is not None,
+            engine_seconds=engine_seconds,
         )
 
     def _held_if_it_fits(self, data: Dataset, capacity: int, *, asked: bool) -> Resident:
@@ -165,7 +160,10 @@ class Trainer:
         elif isinstance(request, Foresee):
             from optimizer.training.measure import foresee
 
-            yield foresee(self._current, request.batch_sizes)
+            foreseen = foresee(self._current, request.batch_sizes)
+            if foreseen.refusal:
+                yield Remark(f"the compiler does not foretell memory here ({foreseen.refusal}); it is measured")
+            yield foreseen
         elif isinstance(request, Measure):
             yield from self._measure(request)
         else:
@@ -223,14 +221,20 @@ class Trainer:
 
     def _load(self, request: Train) -> float:
         """Put the request's trial on the device, compiled; returns the seconds of compilation."""
+        from optimizer.training.measure import make_room
         from optimizer.training.probe import REFUSALS, first_line
         from optimizer.training.program import Program, build, signature, state_of, trial_seed
 
         self._position, self._confirming = None, request.confirming
         seed = (confirmation_seed if request.confirming else trial_seed)(request.study_seed, request.trial)
-        fresh = build(
-            self._task, self._resident.data, learning_rate=request.learning_rate, extra=request.extra, seed=seed
-        )
+        try:
+            fresh = build(
+                self._task, self._resident.data, learning_rate=request.learning_rate, extra=request.extra, seed=seed
+            )
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise ModelTooLarge(str(error)) from error
+            raise
         key = signature(fresh)
         state = state_of(fresh) if request.checkpoint is None else unpack(request.checkpoint)
         if key not in self._programs:
@@ -239,10 +243,8 @@ class Trainer:
             self._programs[key] = Program(self._task, self._resident, self._engine, fresh)
         # Before anything is compiled: it may be as large as the model that is trained.
         del fresh
-        if self._gauge.in_use() - self._memory.resident_bytes > LITTER_SHARE * self._memory.capacity_bytes:
-            # Keras' models refer to themselves, so those of past trials wait for the collector.
-            gc.collect()
         self._current = self._programs[key]
+        make_room(self._current, self._memory, self._gauge, request.batch_size)
         try:
             compile_seconds = self._current.prepare(request.batch_size)
         except REFUSALS as refusal:
@@ -290,16 +292,8 @@ def failure(error: Exception) -> Failed:
         return Failed("input", type(error).__name__, str(error))
     kind = type(error).__name__
     if is_out_of_memory(error):
-        return Failed("memory", kind, str(error) or kind)
+        return Failed("model" if isinstance(error, ModelTooLarge) else "memory", kind, str(error) or kind)
     return Failed("task", kind, "".join(traceback.format_exception(error)))
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device's or the host's memory did not suffice."""
-    kind = type(error).__name__
-    if isinstance(error, MemoryError) or kind == "ResourceExhaustedError":
-        return True
-    return kind in ("InternalError", "UnknownError") and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
 
 
 def main() -> None:
@@ -307,6 +301,9 @@ def main() -> None:
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     # Whatever the user's code prints must not mix with the study's own standard output.
     os.dup2(2, 1)
+    with contextlib.suppress(OSError):
+        # Where the host's memory runs out, the kernel is to end the worker and not the study.
+        OOM_SCORE.write_text("500")
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         trainer: Trainer | None = None

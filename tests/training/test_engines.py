@@ -112,10 +112,10 @@ def test_every_example_is_trained_on_exactly_once_whatever_the_batch_size(batch_
 
     def model(learning_rate: float) -> keras.Model:
         made = keras.Sequential([keras.Input((1,)), Witness(), Dense(1)])
-        made.compile(keras.optimizers.SGD(0.0), "mse", metrics=["mae"])
+        made.compile(keras.optimizers.SGD(0.0), "mse", metrics=["accuracy"])
         return made
 
-    task = Task(model, lambda path: data, metric="mae")
+    task = Task(model, lambda path: data)
     engine = FusedEngine(build(task, data, learning_rate=1.0, extra={}, seed=0), Resident(data), xla=False)
     engine.prepare(batch_size)
     seen.assign(tf.zeros_like(seen))
@@ -160,6 +160,27 @@ def test_a_streamed_data_set_trains_through_fit(mnist_slice: Dataset) -> None:
         figures = engine.train(epoch_rng(0, 0, epoch), BATCH_SIZE)
     assert figures["loss"] < before
     assert engine.evaluate()["loss"] < before
+
+
+@pytest.mark.parametrize("name", ["fused", "fused-xla"])
+def test_evaluation_makes_do_with_the_memory_there_is(name: Any, mnist_slice: Dataset) -> None:
+    """Its chunk is made smaller until it fits, and its figures are the same."""
+
+    class Greedy(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            if x.shape[0] is not None and x.shape[0] > 30:
+                raise tf.errors.ResourceExhaustedError(None, None, "made up")
+            return x
+
+    model = mlp(keras.optimizers.SGD(0.1), Greedy())
+    engine = make_engine(name, model, Resident(mnist_slice))
+    ours, theirs = (
+        engine.evaluate(),
+        model.evaluate(*mnist_slice.validation, batch_size=30, verbose=0, return_dict=True),
+    )
+    assert engine.chunk == 13
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=1e-6)
 
 
 def test_a_fused_engine_refuses_what_it_cannot_hold_or_compile(mnist_slice: Dataset) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from optimizer.errors import DeviceError
-from optimizer.training.gpu import Meter, hold, visible_index, why_no_gpu
+from optimizer.training.gpu import Meter, driver_version, hold, visible_index, why_no_gpu
 
 HOLDS = """
 import sys, time
@@ -57,6 +57,30 @@ def test_the_cards_that_a_process_may_see_keep_the_drivers_numbers(monkeypatch: 
 
 def test_without_a_gpu_a_meter_says_nothing() -> None:
     assert (Meter(None).card(), Meter(None).joules()) == (None, None)
+
+
+def test_a_card_is_locked_by_its_number_where_the_driver_does_not_tell_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without `nvidia-ml-py` two studies keep out of each other's way all the same."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert (Meter(0).card(), Meter(1).name) == (None, "GPU 5")
+    with hold(Meter(1).name, tmp_path), pytest.raises(DeviceError, match="GPU 5 is in use"):
+        hold(Meter(1).name, tmp_path).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023", "535.104.05"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65  Release Build", "580.65"),
+    ],
+)
+def test_the_driver_is_known_by_its_own_file_too(text: str, version: str, tmp_path: Path) -> None:
+    (tmp_path / "version").write_text(f"{text}\nGCC version:  gcc version 12.2.0\n")
+    assert driver_version(tmp_path / "version") == version
+    assert driver_version(tmp_path / "missing") == ""
 
 
 @pytest.mark.gpu

@@ -28,8 +28,8 @@ def test_noise_never_makes_a_need_fall_with_the_batch_size(rng: np.random.Genera
         assert needs[0] >= 0
 
 
-def test_what_training_needs_is_the_greater_of_step_and_evaluation_and_a_reserve() -> None:
-    memory = DeviceMemory(1 << 30, resident_bytes=100 << 20, evaluation_bytes=50 << 20)
+def test_what_training_needs_is_the_greater_of_a_step_and_a_trials_beginning_and_a_reserve() -> None:
+    memory = DeviceMemory(1 << 30, resident_bytes=100 << 20, beginning_bytes=50 << 20)
     assert needed(memory, 10 << 20) == round((150 << 20) * (1 + RESERVE_SHARE)) + RESERVE_BYTES
     assert needed(memory, 80 << 20) == round((180 << 20) * (1 + RESERVE_SHARE)) + RESERVE_BYTES
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import pytest
 import tensorflow as tf
 from keras.layers import Dense, Flatten
 
 from optimizer import Dataset, Task
+from optimizer.training.measure import foresee
+from optimizer.training.messages import EngineTiming, Foreseen
 from optimizer.training.probe import choose_engine
 from optimizer.training.program import state_of
 from optimizer.training.resident import Resident
@@ -31,17 +34,50 @@ def choose(build_model: Any, data: Dataset, **options: Any) -> Any:
     return choose_engine(Task(build_model, lambda path: data), Resident(data), learning_rate=0.1, extra={}, **options)
 
 
-def test_in_a_long_study_the_engine_with_the_shortest_step_is_chosen(mnist_slice: Dataset) -> None:
-    program, timings = choose(net, mnist_slice, batch_sizes=1, epochs=10**9)
+@pytest.mark.parametrize(("epochs", "chosen"), [(34_000, "fused"), (36_000, "fused-xla")])
+def test_compiling_is_weighed_against_speed(
+    epochs: int, chosen: str, mnist_slice: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XLA takes 90 s more to compile ten sizes, and 1 ms less for each of 2.6 steps: they are even at 34,909 epochs."""
+    made_up = {"fused-xla": EngineTiming("fused-xla", 0.001, 10.0), "fused": EngineTiming("fused", 0.002, 1.0)}
+    monkeypatch.setattr("optimizer.training.probe._time", lambda program, size: made_up[program.engine.name])
+    program, timings = choose(net, mnist_slice, batch_sizes=10, epochs=epochs)
+    assert program.engine.name == timings[0].engine == chosen
+
+
+def test_engines_are_really_timed(mnist_slice: Dataset) -> None:
+    program, timings = choose(net, mnist_slice)
     assert {timing.engine for timing in timings} == {"fused-xla", "fused"}
     assert program.engine.name == timings[0].engine
-    assert 0 < timings[0].step_time_s <= timings[1].step_time_s
+    assert all(0 < timing.step_time_s < 1 and timing.compile_seconds > 0 for timing in timings)
 
 
-def test_in_a_short_study_the_engine_that_compiles_fastest_is_chosen(mnist_slice: Dataset) -> None:
-    program, timings = choose(net, mnist_slice, batch_sizes=10**6, epochs=1)
-    assert program.engine.name == timings[0].engine
-    assert 0 < timings[0].compile_seconds <= timings[1].compile_seconds
+def test_where_the_usual_batch_does_not_fit_a_smaller_one_is_timed(
+    mnist_slice: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def time(program: Any, batch_size: int) -> EngineTiming:
+        tried.append(batch_size)
+        if batch_size > 40:
+            raise tf.errors.ResourceExhaustedError(None, None, "made up")
+        return EngineTiming(program.engine.name, 0.001, 1.0)
+
+    monkeypatch.setattr("optimizer.training.probe._time", time)
+    assert len(choose(net, mnist_slice)[1]) == 2
+    assert tried == [128, 64, 32, 32]
+
+
+def test_a_compiler_that_will_not_foretell_memory_leaves_it_to_be_measured(mnist_slice: Dataset) -> None:
+    """Its interface is experimental: whatever it raises ends no study."""
+
+    class Refusing:
+        def foresee(self, batch_size: int) -> int:
+            raise tf.errors.UnimplementedError(None, None, "not on this device\nat all")
+
+    program, _ = choose(net, mnist_slice, pinned="fused")
+    program.engine = Refusing()
+    assert foresee(program, [16, 64]) == Foreseen({}, refusal="not on this device")
 
 
 def test_a_model_that_xla_refuses_is_trained_without_it_and_says_why(mnist_slice: Dataset) -> None:

@@ -198,3 +198,9 @@ def test_several_inputs_sample_weights_and_mixed_precision_train() -> None:
     curve = train(program, 0, range(1, 6), batch_size=10)
     assert curve[-1][0] < curve[0][0]
     assert curve[-1][1] > 0.8
+
+
+@pytest.mark.parametrize("metric", ["loss", "mae", "rmse", "mean_absolute_error", "head/mse", "out_loss", "mse_1"])
+def test_a_metric_of_which_less_is_better_is_refused(metric: str, mnist_slice: Dataset) -> None:
+    with pytest.raises(ModelError, match=r"less of it is better.*such as accuracy"):
+        build(Task(net, lambda path: mnist_slice, metric), mnist_slice, learning_rate=0.1, extra={}, seed=0)

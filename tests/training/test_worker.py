@@ -1,4 +1,7 @@
-"""A worker process: asked over its socket, killed with real signals."""
+"""A worker process: asked over its socket, killed with real signals.
+
+TensorFlow takes seconds to start, so one worker answers all tests that leave it as it was.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +19,10 @@ import psutil
 import pytest
 
 from optimizer import Dataset, Task
-from optimizer.errors import DataError
+from optimizer.errors import DeviceError
 from optimizer.training.client import Died, Worker
+from optimizer.training.machine import use_device
+from optimizer.training.memory import needed
 from optimizer.training.messages import (
     EpochDone,
     Failed,
@@ -26,12 +33,14 @@ from optimizer.training.messages import (
     OpenedTest,
     OpenTest,
     Ready,
+    Remark,
     Save,
     Saved,
     Setup,
     StepTimes,
     Train,
 )
+from optimizer.training.worker import failure
 from studies.data import load_mnist
 from studies.mnist import build_model
 
@@ -56,6 +65,44 @@ def setup(**changes: Any) -> Setup:
     return Setup(**(fields | changes))
 
 
+def flexible(learning_rate: float, units: int = 128, on_host: bool = False) -> Any:
+    import keras
+    import tensorflow as tf
+    from keras.layers import Dense, Flatten
+
+    class OnHost(keras.layers.Layer):
+        """XLA cannot compile a call back into Python."""
+
+        def call(self, x: Any) -> Any:
+            return tf.ensure_shape(tf.numpy_function(lambda a: a, [x], tf.float32), x.shape)
+
+    first = [OnHost()] if on_host else []
+    layers = [keras.Input((28, 28)), *first, Flatten(), Dense(units, "relu"), Dense(10, "softmax")]
+    model = keras.Sequential(layers)
+    model.compile(keras.optimizers.SGD(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[Worker, Ready]]:
+    """A worker of engine `fused`, and what it said of itself."""
+    worker = Worker(setup())
+    ready = worker.receive()
+    assert isinstance(ready, Ready)
+    yield worker, ready
+    worker.kill()
+
+
+@pytest.fixture(scope="module")
+def shared_xla() -> Iterator[tuple[Worker, Ready]]:
+    """A worker of engine `fused-xla`, whose model has extra dimensions."""
+    worker = Worker(setup(task=Task(flexible, small_mnist), engine="fused-xla", extra={"units": 3}))
+    ready = worker.receive()
+    assert isinstance(ready, Ready)
+    yield worker, ready
+    worker.kill()
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     started = []
@@ -76,18 +123,15 @@ def ask(
     return [worker.receive() for _ in range(until_epoch - from_epoch)]
 
 
-def test_a_worker_trains_saves_and_another_goes_on_from_there(start: Start) -> None:
+def test_a_worker_trains_saves_and_another_goes_on_from_there(shared: tuple[Worker, Ready], start: Start) -> None:
     """The curve of a trial handed over after two epochs is the curve of one trained through."""
-    first = start()
-    ready = first.receive()
-    assert isinstance(ready, Ready)
+    first, ready = shared
     assert (ready.program.train_examples, ready.program.validation_examples) == (2000, 500)
     assert (ready.engine, ready.machine.kind, ready.parameters) == ("fused", "cpu", 101_770)
     whole = ask(first, 0, 4)
     assert [answer.figures.epoch for answer in whole] == [1, 2, 3, 4]
     assert whole[-1].figures.train_loss < whole[0].figures.train_loss
     assert whole[0].figures.steps == 32
-    assert whole[0].compile_seconds > 0
     assert whole[1].compile_seconds == 0
 
     ask(first, 0, 2)
@@ -106,26 +150,35 @@ def test_a_worker_trains_saves_and_another_goes_on_from_there(start: Start) -> N
 
 def test_a_killed_worker_is_noticed_with_the_signal_that_killed_it(start: Start) -> None:
     worker = start()
-    worker.receive()
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(Died, match="SIGKILL") as death:
         ask(worker, 0, 1000)
     assert death.value.exit_code == -signal.SIGKILL
 
 
+def test_where_the_hosts_memory_runs_out_the_kernel_ends_the_worker_and_not_the_study(
+    shared: tuple[Worker, Ready],
+) -> None:
+    """Whatever `build_model` takes, with no limit set: the kernel's own score of each says which."""
+    worker, study = (int(Path(f"/proc/{pid}/oom_score").read_text()) for pid in (shared[0].pid, os.getpid()))
+    assert worker > study
+
+
 def test_a_worker_ends_when_its_parent_is_killed() -> None:
     """No orphan goes on heating the device."""
     code = (
         "import sys, time; from tests.training.test_worker import setup; from optimizer.training.client import Worker;"
-        "w = Worker(setup()); w.receive(); print(w.pid, flush=True); time.sleep(60)"
+        "w = Worker(setup()); print(w.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
+    while child.num_threads() == 1:
+        time.sleep(0.05)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    assert psutil.wait_procs([child], timeout=10)[1] == []
+    assert psutil.wait_procs([child], timeout=30)[1] == []
 
 
 def test_an_error_in_the_users_code_comes_back_with_its_traceback(start: Start) -> None:
@@ -139,65 +192,73 @@ def test_an_error_in_the_users_code_comes_back_with_its_traceback(start: Start) 
     assert "ZeroDivisionError" in answer.message
 
 
-def test_what_the_user_can_mend_comes_back_as_one_line(start: Start) -> None:
-    def missing(path: str | None) -> Dataset:
-        raise DataError(f"data file {path} is not there")
-
-    answer = start(task=Task(build_model, missing), data_path="/nowhere.npz").receive()
-    assert answer == Failed("input", "DataError", "data file /nowhere.npz is not there")
-
-
-def test_what_the_compiler_foresees_is_what_the_allocator_sees(start: Start) -> None:
-    """XLA's buffer assignment, up to the allocator, which hands out a free piece whole unless it is twice too large."""
-    worker = start(engine="fused-xla")
-    worker.receive()
+def test_what_the_compiler_foresees_is_what_the_allocator_sees(shared_xla: tuple[Worker, Ready]) -> None:
+    """XLA's buffer assignment: exactly, where the allocator splits what it has, which it does not up to twice of it."""
+    worker, _ = shared_xla
+    train_flexible(worker, units=128)
     sizes = (500, 2000)
     worker.send(Foresee(sizes))
     foreseen = worker.receive()
     assert isinstance(foreseen, Foreseen)
     worker.send(Measure(sizes))
+    over = []
     for size in sizes:
         answer = worker.receive()
         assert isinstance(answer, Measured)
         assert answer.step_bytes is not None
-        assert foreseen.step_bytes[size] <= answer.step_bytes < 2 * foreseen.step_bytes[size] + (1 << 20)
+        assert foreseen.step_bytes[size] <= answer.step_bytes < 2 * foreseen.step_bytes[size]
+        over.append(answer.step_bytes / foreseen.step_bytes[size] - 1)
+    assert min(over) < 0.01
     assert worker.receive() == StepTimes(())
     assert foreseen.step_bytes[2000] > foreseen.step_bytes[500] + (4 << 20)
 
 
-def test_steps_are_timed_and_the_weights_are_as_they_were(start: Start) -> None:
-    reference, measured = start(), start()
-    reference.receive()
-    measured.receive()
-    measured.send(Measure((64, 512), seconds=0.5))
-    assert [measured.receive().batch_size for _ in range(2)] == [64, 512]
+def test_steps_are_timed_and_the_weights_are_as_they_were(shared: tuple[Worker, Ready]) -> None:
+    measured, _ = shared
+    curves = [[answer.figures.train_loss for answer in ask(measured, 0, 2)]]
+    measured.send(Measure((16, 2000), seconds=0.5))
+    assert [measured.receive().batch_size for _ in range(2)] == [16, 2000]
     times = measured.receive()
     assert isinstance(times, StepTimes)
-    assert [row.batch_size for row in times.rows] == [64, 512]
+    assert [row.batch_size for row in times.rows] == [16, 2000]
     assert 0 < times.rows[0].step_time_s < times.rows[1].step_time_s
     assert all(row.count >= 1 and row.epoch_overhead_s >= 0 for row in times.rows)
-    curves = [[answer.figures.train_loss for answer in ask(worker, 0, 2)] for worker in (reference, measured)]
+    curves.append([answer.figures.train_loss for answer in ask(measured, 0, 2)])
     assert curves[1] == pytest.approx(curves[0], rel=1e-5)
 
 
-def test_data_on_the_device_takes_what_it_has_whatever_its_place_on_the_host(start: Start) -> None:
-    """Arrays that lie at a multiple of 64 bytes are shared by TensorFlow unless they are moved."""
-    worker = start()
-    ready = worker.receive()
-    assert isinstance(ready, Ready)
-    assert ready.memory.resident_bytes >= 2500 * 785 * 4
+def test_data_on_the_device_takes_what_it_has_whatever_its_place_on_the_host(shared: tuple[Worker, Ready]) -> None:
+    """TensorFlow shares arrays that lie at a multiple of 64 bytes unless they are moved."""
+    assert shared[1].memory.resident_bytes >= 2500 * 785 * 4
 
 
-def test_a_gpu_that_is_not_there_is_said_so(start: Start) -> None:
-    answer = start(device="gpu:7").receive()
-    assert isinstance(answer, Failed)
-    assert (answer.kind, answer.error) == ("input", "DeviceError")
-    assert "gpu:7" in answer.message
+def test_evaluation_is_never_what_does_not_fit(start: Start) -> None:
+    """1000 examples at once would take 350 MiB of 200; so does a batch of 128 that engines are timed with."""
 
+    def wide(learning_rate: float) -> Any:
+        import keras
+        from keras.layers import Conv2D, Dense, GlobalAveragePooling2D
 
-def test_a_loss_that_is_not_finite_ends_the_trial_there(start: Start) -> None:
-    worker = start()
+        layers = [Conv2D(128, 3, activation="relu"), GlobalAveragePooling2D(), Dense(10, "softmax")]
+        model = keras.Sequential([keras.Input((28, 28, 1)), *layers])
+        model.compile(keras.optimizers.SGD(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    def few(path: str | None) -> Dataset:
+        images, labels = load_mnist().train
+        return Dataset(train=(images[:8], labels[:8]), validation=(images[1000:2000], labels[1000:2000]))
+
+    worker = start(task=Task(wide, few), memory_limit=200 << 20)
     worker.receive()
+    worker.send(Measure((4,)))
+    answer = worker.receive()
+    assert isinstance(answer, Measured)
+    assert answer.step_bytes is not None
+    assert needed(answer.memory, answer.step_bytes) < 50 << 20
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_there(shared: tuple[Worker, Ready]) -> None:
+    worker, _ = shared
     worker.send(Train(0, 0, 8, 1e30, {}, 0, 5))
     answer = worker.receive()
     assert isinstance(answer, EpochDone)
@@ -206,38 +267,63 @@ def test_a_loss_that_is_not_finite_ends_the_trial_there(start: Start) -> None:
     assert ask(worker, 0, 1, trial=1)[0].trial == 1
 
 
-def test_trials_in_a_row_do_not_grow_the_worker(start: Start) -> None:
-    worker = start()
-    worker.receive()
-    sizes = [ask(worker, 0, 1, trial=trial)[0].worker_bytes for trial in range(40)]
-    assert sizes[-1] - sizes[0] < 60 * 2**20
+def test_trials_in_a_row_do_not_grow_the_worker(shared: tuple[Worker, Ready]) -> None:
+    """In one process as Keras leaves it, each takes 6 MiB or more for good."""
+    worker, _ = shared
+    sizes = [ask(worker, 0, 1, trial=trial)[0].worker_bytes for trial in range(16)]
+    assert sizes[-1] - sizes[2] < 40 * 2**20
 
 
-def test_what_user_code_prints_stays_out_of_standard_output() -> None:
+def test_what_user_code_prints_stays_out_of_standard_output_and_what_can_be_mended_is_one_line() -> None:
     code = (
-        "import sys; from optimizer import Task; from optimizer.training.client import Worker;"
-        "from tests.training.test_worker import setup, small_mnist; from studies.mnist import build_model\n"
-        "def loud(rate):\n    print('LOUD'); return build_model(rate)\n"
-        "w = Worker(setup(task=Task(loud, small_mnist))); w.receive(); w.kill()"
+        "from optimizer import Task; from optimizer.errors import DataError; from studies.mnist import build_model;"
+        "from optimizer.training.client import Worker; from tests.training.test_worker import setup\n"
+        "def loud(path):\n    print('LOUD'); raise DataError(f'data file {path} is not there')\n"
+        "w = Worker(setup(task=Task(build_model, loud), data_path='x.npz')); print(w.receive()); w.kill()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "LOUD" not in done.stdout + done.stderr
+    assert done.stdout == f"{Failed('input', 'DataError', 'data file x.npz is not there')}\n"
+    assert "LOUD" not in done.stderr
 
 
-def test_extra_dimensions_reach_build_model(start: Start) -> None:
-    def sized(learning_rate: float, units: int) -> Any:
-        import keras
-        from keras.layers import Dense, Flatten
+def test_a_gpu_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Which `use_device` sets, for a process of its own.
+    for name in ("TF_CPU_ALLOCATOR_USE_BFC", "TF_CPU_BFC_MEM_LIMIT_IN_MB"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(DeviceError, match="--device gpu:7: ") as no:
+        use_device("gpu:7")
+    assert failure(no.value) == Failed("input", "DeviceError", str(no.value))
 
-        model = keras.Sequential([Flatten(), Dense(units, "relu"), Dense(10, "softmax")])
-        model.compile(keras.optimizers.SGD(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
-        return model
 
-    worker = start(task=Task(sized, small_mnist), extra={"units": 3})
-    assert worker.receive().parameters == 784 * 3 + 3 + 3 * 10 + 10
+def train_flexible(worker: Worker, **extra: Any) -> list[Any]:
+    """Train an epoch of a model with these extra dimensions: all that the worker says."""
+    worker.send(Train(len(extra), 0, 64, 0.1, extra, 0, 1))
+    said = [worker.receive()]
+    while isinstance(said[-1], Remark):
+        said.append(worker.receive())
+    return said
+
+
+def test_extra_dimensions_reach_build_model(shared_xla: tuple[Worker, Ready]) -> None:
+    worker, ready = shared_xla
+    assert ready.parameters == 784 * 3 + 3 + 3 * 10 + 10
     for units in (3, 5):
-        worker.send(Train(units, 0, 64, 0.1, {"units": units}, 0, 1))
-        assert np.isfinite(worker.receive().figures.train_loss)
+        (done,) = train_flexible(worker, units=units)
+        assert np.isfinite(done.figures.train_loss)
+
+
+def test_a_model_of_one_trial_that_xla_refuses_is_trained_without_it_and_says_so(
+    shared_xla: tuple[Worker, Ready],
+) -> None:
+    """An extra dimension may bring in what XLA cannot compile; the trials around it stay as fast as they were."""
+    worker, _ = shared_xla
+    remark, done = train_flexible(worker, units=3, on_host=True)
+    assert "XLA refuses this model" in remark.text
+    assert "trained by engine fused" in remark.text
+    assert np.isfinite(done.figures.train_loss)
+    # Once is enough.
+    assert len(train_flexible(worker, units=3, on_host=True)) == 1
+    assert len(train_flexible(worker, units=3)) == 1
 
 
 class Sealed:
