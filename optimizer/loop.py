@@ -21,7 +21,7 @@ from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
 from optimizer.store.ledger import Ledger
 from optimizer.store.records import DamagedCheckpoint
-from optimizer.store.sharing import LeaseLost
+from optimizer.store.sharing import LeaseLost, TurnLost
 from optimizer.training.client import Died
 from optimizer.training.messages import Answer, EpochDone, Failed, Ready, Remark, Save, Saved, Train
 
@@ -117,8 +117,11 @@ class Loop:
     def _hand_out(self) -> bool:
         """Give every free worker a step; False when there is none to give and none under way, here or elsewhere."""
         while any(seat.free for seat in self._seats) and (self._news or self._shared.may_look()):
-            with self._ledger.turn(TURN_PATIENCE_S) as mine:
-                step = self._shared.next() if mine else None
+            try:
+                with self._ledger.turn(TURN_PATIENCE_S) as mine:
+                    step = self._shared.next() if mine else None
+            except TurnLost:
+                mine = False
             if not mine:
                 return True
             if step is None:
@@ -136,8 +139,10 @@ class Loop:
 
     def _left(self) -> list[int]:
         """The unfinished trials that this process may end."""
-        with self._ledger.turn(TURN_PATIENCE_S) as mine:
-            return self._shared.unheld() if mine else self._ledger.owned()
+        with contextlib.suppress(TurnLost), self._ledger.turn(TURN_PATIENCE_S) as mine:
+            if mine:
+                return self._shared.unheld()
+        return self._ledger.owned()
 
     def _lay_down(self) -> None:
         """Nothing to do now: what the free workers hold may be taken up elsewhere."""

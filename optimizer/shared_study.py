@@ -58,16 +58,24 @@ class SharedStudy:
 
         Returns:
             None where there is no step now.
+
+        Raises:
+            TurnLost: the turn is another's by now, and nothing was begun.
         """
         while True:
             step = self._ledger.transactions.again(self._ask)
             if step is None:
                 return None
-            if step.trial in self._ledger.owned() or self._ledger.begin(step.trial):
+            begun = step.trial in self._ledger.owned()
+            try:
+                begun = begun or self._ledger.begin(step.trial)
+            finally:
+                if not begun:
+                    # Ended by another program in the meantime, or the turn is lost.
+                    self.forget(step.trial)
+            if begun:
                 self.progress.setdefault(step.trial, Progress(step.batch_size, step.learning_rate))
                 return step
-            # Ended by another program in the meantime.
-            self.forget(step.trial)
 
     def may_look(self) -> bool:
         """Whether the last look at what the others do is `LOOK_SECONDS` ago."""

@@ -140,9 +140,12 @@ class Study:
                 max_epochs=self.goal.epochs,
                 dimensions=stamp.space.distributions(),
             )
-            with ledger.turn():
+
+            def enqueue() -> None:
                 for configuration in tries:
                     ledger.study.enqueue_trial(configuration.params, skip_if_exists=True)
+
+            ledger.in_turn(enqueue)
             Loop(
                 ledger,
                 search,

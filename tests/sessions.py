@@ -30,7 +30,7 @@ from optimizer.shared_study import SharedStudy
 from optimizer.store.database import open_database
 from optimizer.store.ledger import Ledger
 from optimizer.store.making import found_or_made, stamp_if_unmade
-from optimizer.store.sharing import LeaseLost
+from optimizer.store.sharing import LeaseLost, TurnLost
 from optimizer.store.transactions import Transactions
 
 EPOCHS = 8
@@ -90,8 +90,12 @@ class Session:
     def run(self) -> None:
         """Go on until the study is done, here and elsewhere."""
         while True:
-            with self.ledger.turn():
-                step = self.shared.next()
+            try:
+                with self.ledger.turn():
+                    step = self.shared.next()
+            except TurnLost:
+                self.say("turn lost")
+                continue
             if step is None:
                 if not self.shared.others:
                     break

@@ -8,12 +8,10 @@ what fails for a reason that passes is done again (`transactions.py`).
 from __future__ import annotations
 
 import math
-import random
 import statistics
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -28,7 +26,7 @@ from optimizer.store.history import DIVERGED, FAILURE, GUID, MEMORY
 from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
 from optimizer.store.owner import new_owner
 from optimizer.store.records import Records, forget_training, put_epoch
-from optimizer.store.sharing import Fence, LeaseLost, Turns, hold_lease
+from optimizer.store.sharing import Fence, LeaseLost, TurnLost, Turns, hold_lease
 from optimizer.store.transactions import Transactions
 from optimizer.training.machine import Machine
 from optimizer.training.messages import Epoch, Ready, StepTime
@@ -38,9 +36,6 @@ ELAPSED = "elapsed_seconds"
 
 ENGINES = "engines"
 """User attribute of a study: the engine chosen on each machine, by the machine's fingerprint."""
-
-TURN_PAUSE_S = 0.03
-"""Between two looks at whose turn it is, in the mean; a turn takes some hundredths of a second."""
 
 T = TypeVar("T")
 
@@ -90,19 +85,15 @@ class Ledger:
         """How many trials have ended, however they did."""
         return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
 
-    @contextmanager
-    def turn(self, patience: float = math.inf) -> Iterator[bool]:
+    def turn(self, patience: float = math.inf) -> AbstractContextManager[bool]:
         """This process's turn at asking; false where it did not come within so many seconds."""
-        until, mine = time.monotonic() + patience, self._again(self._turns.take)
-        while not mine and time.monotonic() < until:
-            self.transactions.check()
-            time.sleep(random.uniform(0.5, 1.5) * TURN_PAUSE_S)
-            mine = self._again(self._turns.take)
-        try:
-            yield mine
-        finally:
-            if mine:
-                self._again(self._turns.end)
+        return self._turns.taken(self._fence, self.transactions, patience)
+
+    def in_turn(self, operation: Callable[[], None]) -> None:
+        """Do something in this process's turn, again where the turn was lost; it may be done twice without harm."""
+        while True:
+            with suppress(TurnLost), self.turn():
+                return self._again(operation)
 
     def begin(self, number: int) -> bool:
         """Own a running trial: one that was just asked for, or one that nobody owns.
@@ -236,8 +227,13 @@ class Ledger:
         trial = self.study.get_trials(deepcopy=False)[number]
         if trial.state != TrialState.RUNNING or not self.records.take_lease(trial._trial_id, self.owner):
             return False
-        # It may have ended, and its lease gone with it, between the look and the taking.
-        if self._storage.get_trial(trial._trial_id).state != TrialState.RUNNING:
+        try:
+            # It may have ended, and its lease gone with it, between the look and the taking; so may the turn have.
+            ended = self._storage.get_trial(trial._trial_id).state != TrialState.RUNNING
+        except TurnLost:
+            self.records.release_lease(trial._trial_id, self.owner)
+            raise
+        if ended:
             self.records.release_lease(trial._trial_id, self.owner)
             return False
         self._trials[number] = trial._trial_id

@@ -25,10 +25,13 @@ def unmade(study: Study) -> bool:
 
 def stamp_if_unmade(ledger: Ledger, stamp: Stamp) -> None:
     """Stamp a study, in this process's turn, unless another one has done so."""
-    with ledger.turn():
+
+    def write() -> None:
         if unmade(ledger.study):
             with warnings.catch_warnings():
                 # optuna-dashboard reads the names; their interface may change, as the warning says.
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 ledger.study.set_metric_names(["validation_accuracy"])
             stamp.write(ledger.study)
+
+    ledger.in_turn(write)
