@@ -14,7 +14,7 @@ from rich.console import Console
 
 from optimizer import answering, commands
 from optimizer.commands import console, print_json, ray_options, storage_option, study_option
-from optimizer.errors import BatchoptError, TaskFailed
+from optimizer.errors import BatchoptError, StorageFailed, TaskFailed, WorkerDied
 from optimizer.options import (
     AUTO_SEARCH,
     CHECKPOINT_LIMIT,
@@ -292,7 +292,7 @@ def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
 
 
 def _finish(command: click.Command) -> NoReturn:
-    """Run a command; whatever the user can mend is one line and exit code 2."""
+    """Run a command; whatever the user can mend is one line and exit code 2, what failed on the way 1."""
     try:
         command.main(standalone_mode=False)
     except click.ClickException as error:
@@ -310,7 +310,7 @@ def _finish(command: click.Command) -> NoReturn:
         sys.exit(1)
     except BatchoptError as error:
         _say(f"{type(error).__name__}: {error}")
-        sys.exit(USAGE_ERROR)
+        sys.exit(1 if isinstance(error, StorageFailed | WorkerDied) else USAGE_ERROR)
     except BrokenPipeError:
         # Whoever read our output has seen enough.
         sys.stderr.close()
