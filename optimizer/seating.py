@@ -9,7 +9,7 @@ from optimizer.capacity import Capacity
 from optimizer.cluster import LOCAL
 from optimizer.errors import DeviceError, InvalidInput
 from optimizer.options import Budget, Options
-from optimizer.probing import OutOfMemory, TooSmall, await_ready, least_limit, probe, too_small
+from optimizer.probing import OutOfMemory, TooSmall, least_limit, probe, started, too_small
 from optimizer.report.events import Listener
 from optimizer.search.space import SearchSpace
 from optimizer.seat import Seat
@@ -107,15 +107,11 @@ def seated(setup: Setup, *, smallest: int, interruption: Interruption, listener:
     """
     why = ""
     for held in (True, False):
-        worker = Worker(dataclasses.replace(setup, hold_data=held and setup.hold_data))
+        place = dataclasses.replace(setup, hold_data=held and setup.hold_data)
         try:
-            return Seat(worker, await_ready(worker, interruption, listener))
+            return Seat(*started(place, interruption, listener))
         except OutOfMemory as shortage:
-            worker.kill()
             why = str(shortage).splitlines()[0]
-        except BaseException:
-            worker.kill()
-            raise
         if not setup.hold_data or setup.engine == "fit":
             # It was on the host already.
             break

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -92,7 +92,7 @@ class Session:
         while True:
             try:
                 with self.ledger.turn():
-                    step = self.shared.next()
+                    step = self.shared.next(self.end)
             except TurnLost:
                 self.say("turn lost")
                 continue
@@ -130,7 +130,7 @@ class Session:
             self.ledger.let_go(step.trial)
             self.shared.forget(step.trial)
 
-    def end(self, trials: list[int]) -> None:
+    def end(self, trials: Sequence[int]) -> None:
         for trial in trials:
             if trial in self.ledger.owned() or self.ledger.begin(trial):
                 self.ledger.prune(trial)

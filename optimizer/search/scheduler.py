@@ -218,7 +218,9 @@ class Scheduler:
         """
         paused = [trial for trial in self._in_order() if trial.state == "paused"]
         if not self.stop_reason:
-            excess = len(paused) - MAX_PAUSED
+            # One that was interrupted goes on first, and is thought of again at its rung.
+            interrupted = any(trial.epochs not in self._rungs for trial in paused)
+            excess = 0 if interrupted else len(paused) - MAX_PAUSED
             outlook = self._outlook() if excess > 0 else None
             paused = outlook.least_promising(excess) if outlook is not None else []
         for trial in paused:

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from optimizer.options import CHECKPOINT_LIMIT, LEASE_SECONDS
 from optimizer.store.checkpoints import Checkpoints
 from optimizer.store.database import Database
-from optimizer.store.history import DIVERGED, FAILURE, GUID, MEMORY
+from optimizer.store.history import DEATHS, DIVERGED, FAILURE, GUID, MEMORY
 from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
 from optimizer.store.owner import new_owner
 from optimizer.store.records import Records, forget_training, put_epoch
@@ -190,6 +190,16 @@ class Ledger:
         """It cannot be trained, for a reason that is not the search's."""
         self._set(number, FAILURE, why)
         self._end(number, TrialState.FAIL)
+
+    def count_death(self, number: int) -> int:
+        """Its worker died; raises as `add_epoch`. Returns how many have, in all sessions, since its last new epoch."""
+        trial = self.frozen(number)
+        epochs, count = len(trial.intermediate_values), 1
+        before = trial.user_attrs.get(DEATHS, {})
+        if before.get("epochs") == epochs:
+            count += before["deaths"]
+        self._set(number, DEATHS, {"epochs": epochs, "deaths": count})
+        return count
 
     def set_elapsed(self, seconds: float) -> None:
         """Keep the wall seconds of all sessions; of those that go on at the same time, the longest counts."""
