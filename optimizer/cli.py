@@ -163,6 +163,7 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
     @click.option("--workers", type=int, help="Worker processes.  [default: one on each GPU, or one]")
     @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu|gpu:0,1", help="Where to train.")
     @click.option("--engine", metavar="|".join(ENGINES), help="Pin the engine.  [default: the fastest]")
+    @click.option("--deterministic", is_flag=True, help="The same study to the last bit, cut or not; slower.")
     @click.option("--data", metavar="PATH", help="Another data file of the same layout.")
     @click.option("--train-examples", type=int, help="Train on so many examples.  [default: all]")
     @click.option("--memory-limit", metavar="2GiB", help="Train as on a device with so much memory.")

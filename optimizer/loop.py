@@ -280,7 +280,7 @@ class Loop:
         """A worker is ready, the first of its seat or a later one, on the machine that there is now."""
         if change := seat.sit(ready):
             self._listener(Noted(change))
-        self._ledger.add_machine(ready.machine, ready.engine)
+        self._ledger.add_machine(ready.machine, ready.engine, deterministic=seat.worker.setup.deterministic)
 
     def _bury(self, seat: Seat, death: Died) -> None:
         """A worker died: replace it, and go on with its trial, unless the trial seems to be the cause."""

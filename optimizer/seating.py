@@ -43,7 +43,8 @@ def first_setup(
         train_examples=options.train_examples,
         device=f"gpu:{indices[0]}" if indices else options.device,
         cores=_core_shares(options)[0],
-        engine=options.engine,
+        engine=options.pinned_engine,
+        deterministic=options.deterministic,
         learning_rate=rate,
         extra=space.middle_of_extra(),
         known_engines=dict(known_engines),
@@ -70,7 +71,7 @@ def further_seats(first: Seat, options: Options) -> list[Seat]:
     if machine.kind == "cpu":
         return [Seat(Worker(dataclasses.replace(setup, cores=share))) for share in _core_shares(options)[1:]]
     indices = gpu_indices(options.device) or tuple(range(machine.gpus))
-    count = options.workers or len(indices)
+    count = 1 if options.deterministic else options.workers or len(indices)
     if count > len(indices) and not options.share:
         first.worker.kill()
         raise InvalidInput(

@@ -13,7 +13,7 @@ from optimizer.capacity import Capacity
 from optimizer.cluster import joined
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound
 from optimizer.loop import Loop
-from optimizer.options import AUTO_SEARCH, DEFAULT_SEED, Budget, Configuration, Options
+from optimizer.options import AUTO_SEARCH, DEFAULT_SEED, Budget, Configuration, Options, check_repeatable
 from optimizer.report.events import Listener, Noted, Opened, Starting, ignore
 from optimizer.report.reading import read_report
 from optimizer.report.recommendation import Report
@@ -129,7 +129,7 @@ class Study:
                 seat.worker.kill()
                 raise
             assert seat.ready is not None
-            ledger.add_machine(seat.ready.machine, seat.ready.engine)
+            ledger.add_machine(seat.ready.machine, seat.ready.engine, deterministic=self.options.deterministic)
             ledger.measured(seat.ready, self.options.memory_limit, capacity.step_rows, capacity.rows)
             listener(plan.opened)
             search = make_search(ledger, stamp, self.options, budget, capacity)
@@ -192,6 +192,7 @@ class Study:
         probing: bool,
     ) -> tuple[Seat, Plan, Capacity]:
         """Check everything that can be checked without writing, a worker that can train included."""
+        check_repeatable(self.options, budget)
         early = self._space_for(PROVISIONAL_EXAMPLES)
         if early == self._space_for(PROVISIONAL_EXAMPLES + 1):
             # It does not depend on the data, so what is wrong can be said before anything is started.
@@ -241,6 +242,9 @@ class Study:
             except InvalidInput:
                 seat.worker.kill()
                 raise
+        if probing and self.options.deterministic and capacity.steps is None:
+            seat.worker.kill()
+            raise InvalidInput("--deterministic: no step times of this machine are kept yet. Leave --no-probe out.")
         opened = Opened(
             study=self.name,
             storage=self._shown_storage,

@@ -70,7 +70,7 @@ class Ledger:
         self.transactions = transactions or Transactions(database.url)
         self._turns = Turns(database.engine, study._study_id, self.owner, lease_seconds=lease_seconds)
         self._trials: dict[int, int] = {}
-        self._how: dict[str, str] = {"engine": ""}
+        self._how: dict[str, str | bool] = {"engine": ""}
         self._database = database.engine
         self._storage = database.storage
         self._checkpoints = Checkpoints(database.engine, limit=checkpoint_limit, folder=checkpoints)
@@ -209,9 +209,11 @@ class Ledger:
         """The wall seconds of all sessions so far."""
         return float(self.study.user_attrs.get(ELAPSED, 0.0))
 
-    def add_machine(self, machine: Machine, engine: str) -> None:
-        """Remember a machine, and the engine that this study's program uses on it."""
+    def add_machine(self, machine: Machine, engine: str, *, deterministic: bool = False) -> None:
+        """Remember a machine, and how this study's program is trained on it."""
         self._how = {"engine": engine, "tensorflow": machine.versions.get("tensorflow", "")}
+        if deterministic:
+            self._how["deterministic"] = True
         self._again(lambda: self.records.add_machine(machine))
         known = self._again(lambda: self.study.user_attrs.get(ENGINES, {}))
         if known.get(machine.fingerprint) != engine:

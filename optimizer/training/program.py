@@ -76,6 +76,13 @@ class Program:
         )
 
 
+def use_deterministic_ops() -> None:
+    """Have TensorFlow give equal results for equal inputs on equal hardware; before its first use."""
+    tf.config.experimental.enable_op_determinism()
+    # Random ops refuse to run without a seed then; each trial sets its own.
+    keras.utils.set_random_seed(0)
+
+
 def build(task: Task, data: Dataset, *, learning_rate: float, extra: Mapping[str, Any], seed: int) -> Any:
     """The user's model, compiled, with every variable made; initial values derive from `seed` alone.
 

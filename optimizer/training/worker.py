@@ -76,6 +76,8 @@ class Trainer:
         # TensorFlow is configured by now; these modules may import it.
         from optimizer.training import measure, probe, program, resident
 
+        if setup.deterministic:
+            program.use_deterministic_ops()
         self._meter = Meter((gpu_indices(setup.device) or (0,))[0] if machine.kind == "gpu" else None)
         card = self._meter.card()
         if card is not None and not setup.share:
