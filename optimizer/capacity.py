@@ -175,9 +175,9 @@ class Capacity:
         self.step_rows = list(rows)
         self.steps = StepTimeLaw(rows, train_examples) if rows else None
 
-    def seconds_per_epoch(self) -> Callable[[int], float] | None:
-        """Batch size -> seconds per epoch, refined as epochs are told; None where no step was timed."""
-        return self.steps
+    def seconds_per_epoch(self, *, refined: bool = True) -> Callable[[int], float] | None:
+        """Batch size -> seconds per epoch, `refined` as epochs are told or not; None where no step was timed."""
+        return self.steps if refined or self.steps is None else self.steps.probed_epoch_s
 
     def trained(self, batch_size: int, seconds: float, *, side_by_side: bool) -> None:
         """An epoch was trained; one that shared the processor with another says nothing of the machine."""

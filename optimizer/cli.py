@@ -16,7 +16,7 @@ from rich.console import Console
 
 from optimizer import answering, commands
 from optimizer.commands import console, print_json, ray_options, storage_option, study_option
-from optimizer.errors import BatchoptError, InvalidInput, TaskFailed
+from optimizer.errors import BatchoptError, InvalidInput, StorageFailed, TaskFailed, WorkerDied
 from optimizer.options import (
     AUTO_SEARCH,
     CHECKPOINT_LIMIT,
@@ -169,6 +169,7 @@ def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command
     @click.option("--workers", type=int, help="Worker processes.  [default: one on each GPU, or one]")
     @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu|gpu:0,1", help="Where to train.")
     @click.option("--engine", metavar="|".join(ENGINES), help="Pin the engine.  [default: the fastest]")
+    @click.option("--deterministic", is_flag=True, help="The same study to the last bit, cut or not; slower.")
     @click.option("--data", metavar="PATH", help="Another data file of the same layout.")
     @click.option("--train-examples", type=int, help="Train on so many examples.  [default: all]")
     @click.option("--memory-limit", metavar="2GiB", help="Train as on a device with so much memory.")
@@ -317,7 +318,7 @@ def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
 
 
 def _finish(command: click.Command) -> NoReturn:
-    """Run a command; whatever the user can mend is one line and exit code 2."""
+    """Run a command; whatever the user can mend is one line and exit code 2, what failed on the way 1."""
     try:
         command.main(standalone_mode=False)
     except click.ClickException as error:
@@ -335,7 +336,7 @@ def _finish(command: click.Command) -> NoReturn:
         sys.exit(1)
     except BatchoptError as error:
         _say(f"{type(error).__name__}: {error}")
-        sys.exit(USAGE_ERROR)
+        sys.exit(1 if isinstance(error, StorageFailed | WorkerDied) else USAGE_ERROR)
     except BrokenPipeError:
         # Whoever read our output has seen enough.
         sys.stderr.close()

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 from optimizer.capacity import Capacity
 from optimizer.cluster import joined
 from optimizer.errors import DataError, DeviceError, InvalidInput, WorkerDied
-from optimizer.loop import DEATHS_ALLOWED, TICK_SECONDS
 from optimizer.options import Budget, Configuration
 from optimizer.report.confirmation import from_common
 from optimizer.report.events import Confirmed, Confirming, Listener, Noted, Starting
 from optimizer.report.recommendation import Recommendation, Report
-from optimizer.seat import Seat, as_error
+from optimizer.seat import DEATHS_ALLOWED, Seat, as_error
 from optimizer.seating import first_setup, seated
 from optimizer.signals import Interruption
 from optimizer.store.confirmations import ROLES, ConfirmationRun, Role, plan_of

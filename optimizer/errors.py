@@ -19,6 +19,10 @@ class StorageError(BatchoptError):
     """A study database that cannot be opened, read or written."""
 
 
+class StorageFailed(StorageError):
+    """A study database that was in use and cannot be written any more: its disk is full, its server stays away."""
+
+
 class StorageNotFound(StorageError):
     """There is no such database, or no study in it yet."""
 

@@ -8,29 +8,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import wait
 
 from optimizer import errors
 from optimizer.capacity import Capacity
 from optimizer.ending import Ending
 from optimizer.report.events import Ended, Listener, Noted, Stepped, Trained
 from optimizer.search.steps import Search, Step
-from optimizer.seat import Seat, as_error
+from optimizer.seat import DEATHS_ALLOWED, Seat, as_error, with_news
 from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
 from optimizer.store.ledger import Ledger
 from optimizer.store.records import DamagedCheckpoint
-from optimizer.store.sharing import LeaseLost
+from optimizer.store.sharing import LeaseLost, TurnLost
 from optimizer.training.client import Died
 from optimizer.training.messages import Answer, EpochDone, Failed, Ready, Remark, Save, Saved, Train
-
-DEATHS_ALLOWED = 3
-"""A trial whose worker dies this often without an epoch in between fails: it, and not chance, kills them."""
-
-WORKER_GROWTH_BYTES = 1 << 30
-"""A worker that has grown by this much is replaced between two trials: TensorFlow gives memory back only at exit."""
 
 TICK_SECONDS = 0.2
 """How often the loop looks up from waiting, for signals and leases."""
@@ -51,8 +43,7 @@ class Loop:
         ending: when a trial has what the study's goal asks for, and how that is put down.
         seed: the study's.
         until: the wall-clock time (`time.monotonic`) at which the session ends; None for no end.
-        interruption: looked at between any two writes.
-        listener: told what happens.
+        interruption, listener: looked at between any two writes; told what happens.
     """
 
     def __init__(
@@ -79,7 +70,6 @@ class Loop:
         self._until = until
         self._interruption = interruption
         self._listener = listener
-        self._deaths: Counter[int] = Counter()
         self._progress = shared.progress
         self._save_seconds = 0.0
         self._news = True
@@ -98,7 +88,7 @@ class Loop:
         try:
             while not self._late() and self._hand_out():
                 self._interruption.check()
-                for seat in self._seats_with_news():
+                for seat in with_news(self._seats, TICK_SECONDS):
                     self._hear(seat)
                 self._keep_leases()
             late = self._late()
@@ -109,7 +99,7 @@ class Loop:
                 seat.worker.kill()
             with contextlib.suppress(errors.StorageError):
                 # Where nothing can be written any more, leases expire by themselves.
-                self._ledger.set_elapsed(time.monotonic() - self._started)
+                self._keep_time()
                 self._ledger.release()
 
     def _late(self) -> bool:
@@ -118,8 +108,11 @@ class Loop:
     def _hand_out(self) -> bool:
         """Give every free worker a step; False when there is none to give and none under way, here or elsewhere."""
         while any(seat.free for seat in self._seats) and (self._news or self._shared.may_look()):
-            with self._ledger.turn(TURN_PATIENCE_S) as mine:
-                step = self._shared.next() if mine else None
+            try:
+                with self._ledger.turn(TURN_PATIENCE_S) as mine:
+                    step = self._shared.next(self._give_up) if mine else None
+            except TurnLost:
+                mine = False
             if not mine:
                 return True
             if step is None:
@@ -137,8 +130,10 @@ class Loop:
 
     def _left(self) -> list[int]:
         """The unfinished trials that this process may end."""
-        with self._ledger.turn(TURN_PATIENCE_S) as mine:
-            return self._shared.unheld() if mine else self._ledger.owned()
+        with contextlib.suppress(TurnLost), self._ledger.turn(TURN_PATIENCE_S) as mine:
+            if mine:
+                return self._shared.unheld()
+        return self._ledger.owned()
 
     def _lay_down(self) -> None:
         """Nothing to do now: what the free workers hold may be taken up elsewhere."""
@@ -204,20 +199,18 @@ class Loop:
                     answer = seat.worker.receive()
                     if isinstance(answer, Saved):
                         self._ledger.add_checkpoint(answer.trial, answer.epoch, answer.checkpoint)
-                self._ledger.let_go(held[0])
-                self._shared.forget(held[0])
             except Died:
-                self._ledger.let_go(held[0])
                 seat.replace()
-                return
             except LeaseLost as lost:
                 self._lose(lost.trial)
-        if seat.bytes - seat.first_bytes > WORKER_GROWTH_BYTES:
+            self._let_go(held[0])
+        if seat.grown:
             seat.replace()
 
-    def _seats_with_news(self) -> list[Seat]:
-        by_connection = {seat.worker.connection: seat for seat in self._seats}
-        return [by_connection[connection] for connection in wait(list(by_connection), TICK_SECONDS)]  # type: ignore[index]
+    def _let_go(self, trial: int) -> None:
+        if trial in self._ledger.owned():
+            self._ledger.let_go(trial)
+            self._shared.forget(trial)
 
     def _hear(self, seat: Seat) -> None:
         try:
@@ -253,8 +246,7 @@ class Loop:
             seat.saved = (step.trial, figures.epoch)
         if seat.ready.machine.fingerprint == self._capacity.machine:
             self._capacity.trained(step.batch_size, figures.train_seconds, side_by_side=figures.side_by_side)
-        if self._progress[step.trial].trained(figures):
-            del self._deaths[step.trial]
+        self._progress[step.trial].trained(figures)
         self._listener(Trained(step.trial, figures, done.compile_seconds))
         if figures.diverged:
             seat.step = None
@@ -295,24 +287,36 @@ class Loop:
 
     def _seat_again(self, seat: Seat, ready: Ready) -> None:
         """A worker is ready, the first of its seat or a later one, on the machine that there is now."""
-        change = seat.sit(ready)
-        if change:
+        if change := seat.sit(ready):
             self._listener(Noted(change))
-        self._ledger.add_machine(ready.machine, ready.engine)
+        self._ledger.add_machine(ready.machine, ready.engine, deterministic=seat.worker.setup.deterministic)
         self._capacity.joined(ready.machine.fingerprint, ready.memory)
 
     def _bury(self, seat: Seat, death: Died) -> None:
         """A worker died: replace it, and go on with its trial, unless the trial seems to be the cause."""
-        step = seat.step
-        if step is None:
-            raise errors.WorkerDied(str(death))
+        step, held, why = seat.step, seat.held, death.how
+        if step is None or not seat.awake:
+            # No trial is to blame.
+            seat.deaths += 1
+            if seat.deaths >= DEATHS_ALLOWED:
+                raise errors.WorkerDied(str(death))
+            seat.replace()
+            self._listener(Noted(f"{why} while it trained nothing; another one takes its place"))
+            if step is not None:
+                self._train(seat, step)
+            elif held is not None:
+                self._let_go(held[0])
+            return
         if death.out_of_memory or (death.killed and self._capacity.nearly_all(step.batch_size)):
             self._run_out(seat, step)
             return
         seat.replace()
-        self._deaths[step.trial] += 1
-        why = str(death).splitlines()[0]
-        if self._deaths[step.trial] < DEATHS_ALLOWED:
+        try:
+            deaths = self._ledger.count_death(step.trial)
+        except LeaseLost:
+            self._lose(step.trial)
+            return
+        if deaths < DEATHS_ALLOWED:
             self._listener(Noted(f"trial {step.trial}: {why}; it is taken up again"))
             # Sent before the worker is ready, and answered after.
             self._train(seat, step)
@@ -343,10 +347,14 @@ class Loop:
             self._lose(trial)
             return
         self._listener(self._shared.ended(trial).ended(trial, state, note))
+        self._keep_time()
+
+    def _keep_time(self) -> None:
         self._ledger.set_elapsed(time.monotonic() - self._started)
 
     def _keep_leases(self) -> None:
         if time.monotonic() - self._renewed > self._ledger.records.lease_seconds / 3:
             for trial in self._ledger.renew():
                 self._lose(trial)
+            self._keep_time()
             self._renewed = time.monotonic()

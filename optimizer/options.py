@@ -43,6 +43,8 @@ class Options:
             names, or one on a processor.
         device: `auto`, `cpu`, `gpu`, or `gpu:0,1`.
         engine: pins one; None to time them and choose.
+        deterministic: whether a study, cut or not, is to come out the same to the last bit on this machine: by
+            TensorFlow's deterministic ops, one worker, and step times that are measured once and kept.
         data: handed to the task's `load_data`.
         train_examples: train on so many examples; all where None.
         memory_limit: bytes of device memory that training may use; all there is where None.
@@ -66,6 +68,7 @@ class Options:
     workers: int | None = None
     device: str = "auto"
     engine: EngineName | None = None
+    deterministic: bool = False
     data: str | None = None
     train_examples: int | None = None
     memory_limit: int | None = None
@@ -100,10 +103,24 @@ class Options:
                 raise InvalidInput(f"{name} {amount:g}: give a number from 0.")
             if amount is not None and self.ray is None:
                 raise InvalidInput(f"{name} is for --ray.")
+        excluded = {
+            "--workers above 1": (self.workers or 1) > 1,
+            "--ray": self.ray is not None,
+            # Asked for determinism, TensorFlow leaves XLA aside without a word.
+            "--engine fused-xla": self.engine == "fused-xla",
+        }
+        if self.deterministic and any(excluded.values()):
+            named = " and ".join(name for name, given in excluded.items() if given)
+            raise InvalidInput(f"--deterministic excludes {named}. Leave one of them out.")
         if gpu_indices(self.device) and self.ray is not None:
             raise InvalidInput(
                 f"--device {self.device}: with --ray the cluster gives out GPUs. Write gpu, cpu or auto."
             )
+
+    @property
+    def pinned_engine(self) -> EngineName | None:
+        """The engine that is not chosen by a timing, which may come out one way or the other."""
+        return "fused" if self.deterministic and self.engine is None else self.engine
 
 
 @dataclass(frozen=True)
@@ -139,6 +156,16 @@ class Configuration:
     def params(self) -> dict[str, Any]:
         """By the names of its dimensions."""
         return {BATCH_SIZE: self.batch_size, LEARNING_RATE: self.learning_rate, **self.extra}
+
+
+def check_repeatable(options: Options, budget: Budget) -> None:
+    """Refuse a budget that no two sessions use alike.
+
+    Raises:
+        InvalidInput: naming it, and what to write.
+    """
+    if options.deterministic and budget.seconds is not None:
+        raise InvalidInput("--deterministic excludes --time-budget: no two sessions get equally far. Use --trials.")
 
 
 def parse_duration(text: str) -> float:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from optimizer.capacity import Capacity
-from optimizer.errors import DeviceError
+from optimizer.errors import DeviceError, WorkerDied
 from optimizer.report.events import Listener, Noted, Probing
-from optimizer.seat import Seat, as_error
+from optimizer.seat import DEATHS_ALLOWED, Seat, as_error
 from optimizer.signals import Interruption
 from optimizer.training.client import Died, Worker
 from optimizer.training.memory import largest_fitting, shown_bytes
@@ -27,7 +27,6 @@ from optimizer.training.messages import (
     Measured,
     Ready,
     Remark,
-    Request,
     Setup,
     StepTime,
     StepTimes,
@@ -44,6 +43,18 @@ TIMING_SECONDS = 6.0
 
 class OutOfMemory(Exception):
     """A batch size was tried, and did not fit."""
+
+
+class Struck(Exception):
+    """A worker died for a reason that nothing shows: another one may do what it was asked.
+
+    Attributes:
+        death: how.
+    """
+
+    def __init__(self, death: Died) -> None:
+        super().__init__(str(death))
+        self.death = death
 
 
 class TooSmall(Exception):
@@ -71,16 +82,28 @@ def probe(
     _Probe(seat, capacity, listener, interruption).run(timed=timed, train_examples=train_examples)
 
 
-def await_ready(worker: Worker, interruption: Interruption, listener: Listener) -> Ready:
-    """The worker's first answer.
+def started(setup: Setup, interruption: Interruption, listener: Listener) -> tuple[Worker, Ready]:
+    """A worker that is ready, and what it says of itself.
 
     Raises:
         OutOfMemory: there is not enough to set up.
-        BatchoptError: something the user can mend.
+        BatchoptError: something the user can mend, or worker after worker dies.
     """
-    answer = _receive(worker, interruption, listener)
-    assert isinstance(answer, Ready)
-    return answer
+    deaths = 0
+    while True:
+        worker = Worker(setup)
+        try:
+            answer = _receive(worker, interruption, listener)
+        except Struck as death:
+            worker.kill()
+            deaths += 1
+            _mourn(death, deaths, listener)
+            continue
+        except BaseException:
+            worker.kill()
+            raise
+        assert isinstance(answer, Ready)
+        return worker, answer
 
 
 def spread(sizes: Sequence[int], count: int) -> list[int]:
@@ -95,18 +118,16 @@ def least_limit(setup: Setup, batch_size: int, interruption: Interruption) -> in
     Raises:
         DeviceError: it does not even fit without a limit.
     """
-    worker = Worker(dataclasses.replace(setup, memory_limit=None, hold_data=False, engine="fit"))
     capacity = Capacity([batch_size], None)
+    setup = dataclasses.replace(setup, memory_limit=None, hold_data=False, engine="fit")
     try:
-        await_ready(worker, interruption, _silent)
-        worker.send(Measure((batch_size,)))
-        for answer in _answers(worker, interruption, _silent):
-            if isinstance(answer, Measured):
-                capacity.measured(answer.batch_size, answer.step_bytes, answer.memory)
+        seat = Seat(*started(setup, interruption, _silent))
+        try:
+            _Probe(seat, capacity, _silent, interruption).measure((batch_size,), 0.0)
+        finally:
+            seat.worker.kill()
     except OutOfMemory:
         raise DeviceError(f"batch size {batch_size}, the least of the space, does not fit in memory.") from None
-    finally:
-        worker.kill()
     need = capacity.needed(batch_size)
     assert need is not None
     return need
@@ -143,7 +164,7 @@ class _Probe:
             self._listener(Probing(None, len(chosen), len(chosen)))
             while fitting and not capacity.step_rows:
                 try:
-                    capacity.timed(self._measure(tuple(fitting), TIMING_SECONDS), train_examples)
+                    capacity.timed(self.measure(tuple(fitting), TIMING_SECONDS), train_examples)
                 except OutOfMemory:
                     # Each of them fits by itself; what all their programs hold together need not.
                     fitting.pop()
@@ -184,13 +205,14 @@ class _Probe:
     def _try(self, size: int) -> None:
         """Train and evaluate at a batch size in a worker that may die of it."""
         try:
-            self._measure((size,), 0.0)
+            self.measure((size,), 0.0)
         except OutOfMemory:
             self._capacity.exclude(size)
             self._listener(Noted(f"batch size {size} does not fit in memory; found out by the probe"))
             self._replace()
 
-    def _measure(self, sizes: tuple[int, ...], seconds: float) -> list[StepTime]:
+    def measure(self, sizes: tuple[int, ...], seconds: float) -> list[StepTime]:
+        """Train and evaluate at batch sizes, and time their steps for so many seconds; raises OutOfMemory."""
         rows: list[StepTime] = []
         for answer in self._ask(Measure(sizes, seconds)):
             if isinstance(answer, Measured):
@@ -199,28 +221,45 @@ class _Probe:
                 rows += answer.rows
         return rows
 
-    def _ask(self, request: Request) -> Iterator[Answer]:
-        self._seat.worker.send(request)
-        yield from _answers(self._seat.worker, self._interruption, self._listener)
+    def _ask(self, request: Foresee | Measure) -> Iterator[Answer]:
+        """What a worker answers, up to its last answer; another one is asked anew where it was struck."""
+        deaths = 0
+        while True:
+            self._seat.worker.send(request)
+            try:
+                yield from self._answers()
+                return
+            except Struck as death:
+                if isinstance(request, Measure) and self._blames(request.batch_sizes[-1], death):
+                    raise OutOfMemory(str(death)) from None
+                deaths += 1
+                _mourn(death, deaths, self._listener)
+                self._replace()
+
+    def _blames(self, size: int, struck: Struck) -> bool:
+        return struck.death.killed and self._capacity.nearly_all(size)
+
+    def _answers(self) -> Iterator[Answer]:
+        while True:
+            answer = _receive(self._seat.worker, self._interruption, self._listener)
+            yield answer
+            if not isinstance(answer, Measured):
+                return
 
     def _replace(self) -> None:
         seat = self._seat
         assert seat.ready is not None
         seat.worker.kill()
-        seat.worker = Worker(dataclasses.replace(seat.worker.setup, engine=seat.ready.engine))
+        setup = dataclasses.replace(seat.worker.setup, engine=seat.ready.engine)
+        seat.worker, ready = started(setup, self._interruption, self._listener)
         # What timed the engines is gone; what it found is not.
-        seat.ready = dataclasses.replace(
-            await_ready(seat.worker, self._interruption, self._listener), timings=seat.ready.timings
-        )
+        seat.ready = dataclasses.replace(ready, timings=seat.ready.timings)
 
 
-def _answers(worker: Worker, interruption: Interruption, listener: Listener) -> Iterator[Answer]:
-    """What a worker answers to one request, up to its last answer."""
-    while True:
-        answer = _receive(worker, interruption, listener)
-        yield answer
-        if not isinstance(answer, Measured):
-            return
+def _mourn(struck: Struck, deaths: int, listener: Listener) -> None:
+    if deaths >= DEATHS_ALLOWED:
+        raise WorkerDied(str(struck))
+    listener(Noted(f"{struck.death.how} while the machine was measured; another one takes its place"))
 
 
 def _receive(worker: Worker, interruption: Interruption, listener: Listener) -> Answer:
@@ -230,9 +269,10 @@ def _receive(worker: Worker, interruption: Interruption, listener: Listener) -> 
         try:
             answer = worker.receive()
         except Died as death:
-            if death.out_of_memory or worker.setup.memory_limit is not None:
+            # Under a limit, what ends a process from within is taken for the limit; a signal 9 comes from outside.
+            if death.out_of_memory or (worker.setup.memory_limit is not None and not death.killed):
                 raise OutOfMemory(str(death)) from None
-            raise as_error(Failed("task", "Died", str(death))) from None
+            raise Struck(death) from None
         if isinstance(answer, Remark):
             listener(Noted(answer.text))
         elif isinstance(answer, Failed):

@@ -38,7 +38,8 @@ def make_search(
             until=budget.until_known,
             pause=options.prune,
             max_batch_size=capacity.max_batch_size,
-            seconds_per_epoch=capacity.seconds_per_epoch(),
+            # What an epoch took differs from one time to the next; what the probe has kept does not.
+            seconds_per_epoch=capacity.seconds_per_epoch(refined=not options.deterministic),
             target=goal.target,
             pareto=goal.kind == "pareto",
             value_seconds=value_seconds,

@@ -5,12 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 
 from optimizer import errors
 from optimizer.report.events import TrialEnded
 from optimizer.search.steps import Step
 from optimizer.training.client import Worker
 from optimizer.training.messages import Epoch, Failed, Ready
+
+DEATHS_ALLOWED = 3
+"""A trial whose worker dies this often without an epoch in between fails: it, and not chance, kills them. A study whose
+workers die this often in a row before they are ready ends."""
+
+WORKER_GROWTH_BYTES = 1 << 30
+"""A worker that has grown by this much is replaced between two trials: TensorFlow gives memory back only at exit."""
 
 
 @dataclass
@@ -24,14 +32,12 @@ class Progress:
     train_seconds: float = 0.0
     seconds_to_target: float | None = None
 
-    def trained(self, figures: Epoch) -> bool:
-        """Count an epoch; returns whether it is a new one, and not one that was trained again."""
-        if figures.epoch <= self.epochs:
-            return False
-        self.epochs = figures.epoch
-        self.accuracy = figures.validation_accuracy
-        self.train_seconds += figures.train_seconds
-        return True
+    def trained(self, figures: Epoch) -> None:
+        """Count an epoch, where it is a new one, and not one that was trained again."""
+        if figures.epoch > self.epochs:
+            self.epochs = figures.epoch
+            self.accuracy = figures.validation_accuracy
+            self.train_seconds += figures.train_seconds
 
     def ended(self, trial: int, state: str, note: str) -> TrialEnded:
         """The end of the trial, for whoever listens."""
@@ -59,6 +65,8 @@ class Seat:
         held: the trial that it holds on its device while it does nothing, and after how many epochs.
         saved: the trial, and after how many epochs, of its last checkpoint.
         first_bytes, bytes: its memory after its first epoch and now.
+        deaths: how many workers in a row died here before they were ready, or with nothing to do.
+        awake: whether the worker has said that it is ready.
     """
 
     worker: Worker
@@ -68,10 +76,20 @@ class Seat:
     saved: tuple[int, int] | None = None
     first_bytes: int = 0
     bytes: int = 0
+    deaths: int = 0
+    awake: bool = False
+
+    def __post_init__(self) -> None:
+        self.awake = self.ready is not None
 
     @property
     def free(self) -> bool:
         return self.ready is not None and self.step is None
+
+    @property
+    def grown(self) -> bool:
+        """Whether it has taken so much memory that another worker should have its place."""
+        return self.bytes - self.first_bytes > WORKER_GROWTH_BYTES
 
     def sit(self, ready: Ready) -> str:
         """The worker is ready, the first of its seat or a later one, on the machine that there is now.
@@ -83,7 +101,7 @@ class Seat:
             DeviceError: the GPU is gone.
         """
         was = self.ready.machine if self.ready is not None else None
-        self.ready = ready
+        self.ready, self.awake, self.deaths = ready, True, 0
         if was is None or was.fingerprint == ready.machine.fingerprint:
             return ""
         if was.kind == "gpu" != ready.machine.kind:
@@ -94,10 +112,11 @@ class Seat:
 
     def replace(self) -> None:
         """Put a new worker in the place of this one; it does not choose its engine again."""
-        assert self.ready is not None
         self.worker.kill()
-        self.worker = Worker(dataclasses.replace(self.worker.setup, engine=self.ready.engine))
+        engine = self.worker.setup.engine if self.ready is None else self.ready.engine
+        self.worker = Worker(dataclasses.replace(self.worker.setup, engine=engine))
         self.step = self.held = self.saved = None
+        self.awake = False
         self.first_bytes = self.bytes = 0
 
     def has_company(self, seats: Sequence[Seat]) -> bool:
@@ -108,6 +127,12 @@ class Seat:
             return False
         others = [other.worker for other in seats if other is not self and other.worker.node == mine.node]
         return any(not on_gpu or other.setup.device == mine.setup.device for other in others)
+
+
+def with_news(seats: Sequence[Seat], seconds: float) -> list[Seat]:
+    """Those whose workers have something to say, waited for so many seconds."""
+    by_connection = {seat.worker.connection: seat for seat in seats}
+    return [by_connection[connection] for connection in wait(list(by_connection), seconds)]  # type: ignore[index]
 
 
 def as_error(failed: Failed) -> errors.BatchoptError:

@@ -9,7 +9,7 @@ from optimizer.capacity import Capacity
 from optimizer.cluster import LOCAL
 from optimizer.errors import DeviceError, InvalidInput, StorageNotFound
 from optimizer.options import Budget, Options
-from optimizer.probing import OutOfMemory, TooSmall, await_ready, least_limit, probe, too_small
+from optimizer.probing import OutOfMemory, TooSmall, least_limit, probe, started, too_small
 from optimizer.report.events import Listener
 from optimizer.search.space import SearchSpace
 from optimizer.seat import Seat
@@ -46,7 +46,8 @@ def first_setup(
         train_examples=options.train_examples,
         device=f"gpu:{indices[0]}" if indices else options.device,
         cores=_core_shares(options)[0],
-        engine=options.engine,
+        engine=options.pinned_engine,
+        deterministic=options.deterministic,
         learning_rate=rate,
         extra=space.middle_of_extra(),
         known_engines=dict(known_engines),
@@ -73,7 +74,7 @@ def further_seats(first: Seat, options: Options) -> list[Seat]:
     if machine.kind == "cpu":
         return [Seat(Worker(dataclasses.replace(setup, cores=share))) for share in _core_shares(options)[1:]]
     indices = gpu_indices(options.device) or tuple(range(machine.gpus))
-    count = options.workers or len(indices)
+    count = 1 if options.deterministic else options.workers or len(indices)
     if count > len(indices) and not options.share:
         first.worker.kill()
         raise InvalidInput(
@@ -110,15 +111,11 @@ def seated(setup: Setup, *, smallest: int, interruption: Interruption, listener:
     """
     why = ""
     for held in (True, False):
-        worker = Worker(dataclasses.replace(setup, hold_data=held and setup.hold_data))
+        place = dataclasses.replace(setup, hold_data=held and setup.hold_data)
         try:
-            return Seat(worker, await_ready(worker, interruption, listener))
+            return Seat(*started(place, interruption, listener))
         except OutOfMemory as shortage:
-            worker.kill()
             why = str(shortage).splitlines()[0]
-        except BaseException:
-            worker.kill()
-            raise
         if not setup.hold_data or setup.engine == "fit":
             # It was on the host already.
             break

@@ -7,7 +7,7 @@ and whoever's search wants it next takes it up, on whatever machine. So is one w
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from optuna.trial import FrozenTrial
 
@@ -52,23 +52,40 @@ class SharedStudy:
         self._over: set[int] = set()
         self._looked: float | None = None
 
-    def next(self) -> Step | None:
+    def next(self, give_up: Callable[[Sequence[int]], None]) -> Step | None:
         """Ask the search, which knows by then what the others have done, and own the trial of its step.
 
         To be called in this process's turn.
 
+        Args:
+            give_up: ends trials; told which ones the search gives up by what it has just learned, before it is asked.
+
         Returns:
             None where there is no step now.
+
+        Raises:
+            TurnLost: the turn is another's by now, and nothing was begun.
         """
         while True:
-            step = self._ledger.transactions.again(self._ask)
+            given_up, step = self._ledger.transactions.again(self._ask)
+            if given_up:
+                for trial in given_up:
+                    # Looked at afresh, should it not end.
+                    self.forget(trial)
+                give_up(given_up)
+                continue
             if step is None:
                 return None
-            if step.trial in self._ledger.owned() or self._ledger.begin(step.trial):
+            begun = step.trial in self._ledger.owned()
+            try:
+                begun = begun or self._ledger.begin(step.trial)
+            finally:
+                if not begun:
+                    # Ended by another program in the meantime, or the turn is lost.
+                    self.forget(step.trial)
+            if begun:
                 self.progress.setdefault(step.trial, Progress(step.batch_size, step.learning_rate))
                 return step
-            # Ended by another program in the meantime.
-            self.forget(step.trial)
 
     def may_look(self) -> bool:
         """Whether the last look at what the others do is `LOOK_SECONDS` ago."""
@@ -88,10 +105,12 @@ class SharedStudy:
         """A trial that was lost, or let go, is looked at afresh."""
         self._seen.pop(trial, None)
 
-    def _ask(self) -> Step | None:
+    def _ask(self) -> tuple[list[int], Step | None]:
+        """What the search gives up, or else its next step."""
         # What a search had begun when its connection broke is found here too, as a trial that nobody trains.
         self._look()
-        return self._search.next()
+        given_up = self._search.given_up()
+        return given_up, None if given_up else self._search.next()
 
     def _look(self) -> None:
         """Tell the search what has changed since the last look."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as something to look at between two steps, so that no write is ever cut in two."""
+"""Ctrl-C, SIGTERM and SIGHUP as something to look at between two steps, so that no write is ever cut in two."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Notes SIGINT and SIGTERM while it is entered; a second one is not waited for."""
+    """Notes SIGINT, SIGTERM and SIGHUP while it is entered; a second one is not waited for."""
 
     def __init__(self) -> None:
         self._noted: int | None = None
@@ -38,7 +38,10 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    # Started by nohup, to outlive its terminal.
+                    continue
                 self._before[number] = signal.signal(number, self._note)
         return self
 

@@ -15,7 +15,7 @@ from optimizer.cluster import joined
 from optimizer.ending import Ending
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound
 from optimizer.loop import Loop
-from optimizer.options import AUTO_SEARCH, CONFIRM_SEEDS, DEFAULT_SEED, Budget, Configuration, Options
+from optimizer.options import AUTO_SEARCH, CONFIRM_SEEDS, DEFAULT_SEED, Budget, Configuration, Options, check_repeatable
 from optimizer.report.dashboard import ShownWhileItGoesOn, bring_up_to_date
 from optimizer.report.events import Listener, Noted, Opened, Starting, ignore
 from optimizer.report.reading import read_report
@@ -131,7 +131,7 @@ class Study:
                 seat.worker.kill()
                 raise
             assert seat.ready is not None
-            ledger.add_machine(seat.ready.machine, seat.ready.engine)
+            ledger.add_machine(seat.ready.machine, seat.ready.engine, deterministic=self.options.deterministic)
             ledger.measured(
                 seat.ready,
                 self.options.memory_limit,
@@ -150,9 +150,12 @@ class Study:
                 goal=self.goal,
                 dimensions=stamp.space.distributions(),
             )
-            with ledger.turn():
+
+            def enqueue() -> None:
                 for configuration in tries:
                     ledger.study.enqueue_trial(configuration.params, skip_if_exists=True)
+
+            ledger.in_turn(enqueue)
             show = partial(bring_up_to_date, ledger, self.storage, listener)
             Loop(
                 ledger,
@@ -208,6 +211,7 @@ class Study:
         probing: bool,
     ) -> tuple[Seat, Plan, Capacity]:
         """Check everything that can be checked without writing, a worker that can train included."""
+        check_repeatable(self.options, budget)
         early = self._space_for(PROVISIONAL_EXAMPLES)
         if early == self._space_for(PROVISIONAL_EXAMPLES + 1):
             # It does not depend on the data, so what is wrong can be said before anything is started.
@@ -257,6 +261,9 @@ class Study:
             except InvalidInput:
                 seat.worker.kill()
                 raise
+        if probing and self.options.deterministic and capacity.steps is None:
+            seat.worker.kill()
+            raise InvalidInput("--deterministic: no step times of this machine are kept yet. Leave --no-probe out.")
         opened = Opened(
             study=self.name,
             storage=self._shown_storage,

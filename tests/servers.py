@@ -32,6 +32,13 @@ def missing(what: str) -> None:
     pytest.skip(what)
 
 
+def refused(what: str, reason: str) -> None:
+    """Skip where only root, or a container with more rights, may do something; `missing` for any other reason."""
+    if any(word in reason.lower() for word in ("not permitted", "permission denied", "superuser", "not root")):
+        pytest.skip(f"{what}: {reason}")
+    missing(f"{what}: {reason}")
+
+
 @contextmanager
 def own_database(kind: str) -> Iterator[str]:
     """The URL of a database of its own on a server that runs; dropped afterwards."""

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -30,7 +30,7 @@ from optimizer.shared_study import SharedStudy
 from optimizer.store.database import open_database
 from optimizer.store.ledger import Ledger
 from optimizer.store.making import found_or_made, stamp_if_unmade
-from optimizer.store.sharing import LeaseLost
+from optimizer.store.sharing import LeaseLost, TurnLost
 from optimizer.store.transactions import Transactions
 
 EPOCHS = 8
@@ -90,8 +90,12 @@ class Session:
     def run(self) -> None:
         """Go on until the study is done, here and elsewhere."""
         while True:
-            with self.ledger.turn():
-                step = self.shared.next()
+            try:
+                with self.ledger.turn():
+                    step = self.shared.next(self.end)
+            except TurnLost:
+                self.say("turn lost")
+                continue
             if step is None:
                 if not self.shared.others:
                     break
@@ -126,7 +130,7 @@ class Session:
             self.ledger.let_go(step.trial)
             self.shared.forget(step.trial)
 
-    def end(self, trials: list[int]) -> None:
+    def end(self, trials: Sequence[int]) -> None:
         for trial in trials:
             if trial in self.ledger.owned() or self.ledger.begin(trial):
                 self.ledger.prune(trial)

@@ -125,3 +125,14 @@ def test_epochs_side_by_side_say_nothing_of_the_machine() -> None:
     assert law(64) == before
     capacity.trained(64, 2 * before, side_by_side=False)
     assert law(64) == pytest.approx(2 * before)
+
+
+def test_a_deterministic_study_counts_with_what_the_probe_has_kept() -> None:
+    """What an epoch took differs from one time to the next, and with it what a search would decide."""
+    capacity = climbed(8, 64)
+    capacity.timed([StepTime(size, size * 1e-5, 0.0, 0.0, 3) for size in (8, 64)], train_examples=6400)
+    kept = capacity.seconds_per_epoch(refined=False)
+    assert kept is not None
+    before = kept(64)
+    capacity.trained(64, 2 * before, side_by_side=False)
+    assert kept(64) == before

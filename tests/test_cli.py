@@ -12,13 +12,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import optuna
 import pytest
 from click.testing import CliRunner
 from written_study import MACHINE, SPACE, write_study
 
-from optimizer.cli import batchopt
+from optimizer.cli import _finish, batchopt
+from optimizer.errors import BatchoptError, StorageError, StorageFailed, WorkerDied
 
 SCRIPT = [sys.executable, str(Path(__file__).parents[1] / "studies" / "mnist.py")]
 SHORT = [*SCRIPT, "--trials", "1", "--epochs", "1"]
@@ -261,6 +263,25 @@ def test_help_is_there_and_needs_nothing(tmp_path: Path, program: list[str]) -> 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [(StorageError("no such"), 2), (StorageFailed("disk full"), 1), (WorkerDied("again"), 1)],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_fails_on_the_way_is_no_usage_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BatchoptError, exit_code: int
+) -> None:
+    @click.command()
+    def command() -> None:
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["study.py"])
+    with pytest.raises(SystemExit) as ended:
+        _finish(command)
+    assert ended.value.code == exit_code
+    assert capsys.readouterr().err == f"{type(error).__name__}: {error}\n"
 
 
 def test_a_reader_that_has_seen_enough_ends_a_command_quietly(files: Path) -> None:

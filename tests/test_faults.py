@@ -17,8 +17,8 @@ import sqlalchemy as sa
 
 from optimizer import Budget, Configuration, Dataset, Goal, Options, SearchSpace, Study, Task
 from optimizer.capacity import Capacity
-from optimizer.errors import DeviceError
-from optimizer.report.events import Event, Noted, Opened, Stepped, Trained, TrialEnded
+from optimizer.errors import DeviceError, WorkerDied
+from optimizer.report.events import Event, Noted, Opened, Probing, Stepped, Trained, TrialEnded
 from optimizer.seating import recorded_capacity
 from optimizer.store.tables import checkpoints_table, epochs_table, machines_table, memory_table, step_times_table
 from optimizer.training.memory import RESERVE_BYTES, RESERVE_SHARE
@@ -246,6 +246,62 @@ def test_a_worker_killed_at_the_end_of_memory_is_taken_to_have_met_it(
     assert [trial.state.name for trial in plain(tmp_path)] == ["PRUNED", "COMPLETE"]
     assert plain(tmp_path)[0].constraints["memory"] > 0
     assert {row["batch_size"]: row["fits"] for row in rows(tmp_path, memory_table)} == {1024: False}
+
+
+def test_a_worker_that_is_killed_with_nothing_to_do_is_replaced(tmp_path: Path) -> None:
+    """Two workers and one trial: when it is done, one is idle and the other still on its way."""
+    events: list[Event] = []
+    struck: list[int] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, TrialEnded) and not struck:
+            struck.extend(child.pid for child in psutil.Process().children())
+            for pid in struck:
+                os.kill(pid, signal.SIGKILL)
+
+    report = study_in(tmp_path, workers=2, probe=False).run(Budget(trials=1), listener=listen)
+    assert len(struck) == 2
+    assert report.trials == {"complete": 1}
+    assert notes(events).count("by signal SIGKILL while it trained nothing; another one takes its place") == 2
+
+
+@pytest.mark.parametrize(
+    "memory_limit", [100 * MIB, pytest.param(None, marks=pytest.mark.slow)], ids=["limited", "unlimited"]
+)
+def test_a_worker_that_is_killed_in_the_probe_says_nothing_about_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_limit: int | None
+) -> None:
+    monkeypatch.setattr("optimizer.probing.TIMING_SECONDS", 0.1)
+    events: list[Event] = []
+    struck: list[int] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Probing) and not struck:
+            struck.extend(child.pid for child in psutil.Process().children())
+            os.kill(struck[0], signal.SIGKILL)
+
+    report = study_in(tmp_path, memory_limit=memory_limit).run(
+        Budget(trials=1), tries=[Configuration(1024, 0.003)], listener=listen
+    )
+    assert report.trials == {"complete": 1}
+    assert "by signal SIGKILL while the machine was measured; another one takes its place" in notes(events)
+    assert all(row["fits"] for row in rows(tmp_path, memory_table))
+    assert 4000 in {row["batch_size"] for row in rows(tmp_path, memory_table)}
+
+
+@pytest.mark.slow
+def test_workers_that_never_come_to_be_ready_end_the_study_and_are_no_trials_fault(tmp_path: Path) -> None:
+    def deadly(path: str | None) -> Dataset:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return some_mnist(path)
+
+    study = study_in(tmp_path, probe=False)
+    study.task = Task(build_model, deadly)
+    with pytest.raises(WorkerDied, match="SIGKILL"):
+        study.run(Budget(trials=1))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_cores_that_are_taken_away_between_two_trials_make_another_machine(tmp_path: Path) -> None:

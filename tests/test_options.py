@@ -13,6 +13,7 @@ from optimizer.options import (
     AUTO_SEARCH,
     ENGINES,
     MAX_SEED,
+    check_repeatable,
     parse_bytes,
     parse_configuration,
     parse_duration,
@@ -110,6 +111,8 @@ def test_what_is_no_configuration_is_refused_with_an_example(text: str) -> None:
         ({"device": "gpu:x"}, "--device gpu:x: write"),
         ({"device": "gpu:0,"}, "--device gpu:0,: write"),
         ({"device": ""}, "--device : write"),
+        ({"deterministic": True, "workers": 2}, "--deterministic excludes --workers above 1. Leave one of them out."),
+        ({"deterministic": True, "ray": "local", "engine": "fused-xla"}, "excludes --ray and --engine fused-xla."),
     ],
     ids=str,
 )
@@ -149,3 +152,12 @@ def test_every_search_and_every_engine_is_taken(name: str) -> None:
 def test_a_budget_that_ends_nothing_or_at_once_is_refused(budget: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         Budget(**budget)
+
+
+def test_a_deterministic_study_ends_by_trials_and_chooses_no_engine_by_the_clock() -> None:
+    options = Options(deterministic=True, workers=1)
+    assert options.pinned_engine == "fused"
+    assert Options(deterministic=True, engine="fit").pinned_engine == "fit"
+    check_repeatable(options, Budget(trials=3))
+    with pytest.raises(InvalidInput, match=r"--deterministic excludes --time-budget: .* Use --trials\."):
+        check_repeatable(options, Budget(trials=3, seconds=60.0))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -135,34 +136,60 @@ def test_an_interrupted_study_goes_on_as_if_it_had_not_been(tmp_path: Path) -> N
         assert values == pytest.approx(reference, abs=0.01)
 
 
-def test_a_study_killed_with_its_worker_loses_no_finished_trial(tmp_path: Path) -> None:
-    """`kill -9` of the study's process: the next call adopts the trial at once, under its number."""
+@pytest.mark.parametrize(
+    "killed", ["parent", *(pytest.param(killed, marks=pytest.mark.slow) for killed in ("worker", "both"))]
+)
+def test_a_study_that_is_killed_loses_no_finished_trial(tmp_path: Path, killed: str) -> None:
+    """Signal 9: of the parent, and the next call adopts the trial at once, under its number; of the worker, and the
+    same call goes on; of both in the same instant."""
     options = ["--trials", "3", "--epochs", "40", "--no-pruning"]
     started = subprocess.Popen(script(tmp_path, *options), stdout=subprocess.PIPE, text=True)
     assert started.stdout is not None
     while not started.stdout.readline().startswith("trial   0"):
         assert started.poll() is None
-    started.kill()
-    started.communicate()
+    workers = psutil.Process(started.pid).children()
+    assert len(workers) == 1
+    for process in {"parent": [started], "worker": workers, "both": [started, *workers]}[killed]:
+        process.kill()
+    said, _ = started.communicate(timeout=120)
     first = plain(tmp_path).trials[0]
-    resumed = run(tmp_path, *options)
-    assert resumed.returncode == 0, resumed.stderr
+    if killed == "worker":
+        assert started.returncode == 0
+        assert "SIGKILL; it is taken up again" in said
+    else:
+        assert started.returncode == -signal.SIGKILL
+        resumed = run(tmp_path, *options)
+        assert resumed.returncode == 0, resumed.stderr
     trials = plain(tmp_path).trials
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
     assert (trials[0].params, trials[0].value) == (first.params, first.value)
     assert [trial.number for trial in trials] == [0, 1, 2]
 
 
-def test_terminate_ends_a_study_as_cleanly(tmp_path: Path) -> None:
-    started = subprocess.Popen(
-        script(tmp_path, "--trials", "50", "--epochs", "20"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow)],
+    ids=["terminate", "hang-up"],
+)
+def test_a_study_that_is_told_to_end_lets_its_trial_go_and_is_resumed(
+    tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
+    options = ["--trials", "2", "--epochs", "40", "--no-pruning"]
+    started = subprocess.Popen(script(tmp_path, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert started.stdout is not None
     while not started.stdout.readline().startswith("trial   0"):
         assert started.poll() is None
-    started.terminate()
+    time.sleep(0.2)
+    started.send_signal(number)
     started.communicate(timeout=30)
-    assert started.returncode == 143
+    assert started.returncode == exit_code
+    assert [trial.state.name for trial in plain(tmp_path).trials] == ["COMPLETE", "RUNNING"]
+    with sa.create_engine(f"sqlite:///{tmp_path}/studies.db").connect() as connection:
+        assert connection.execute(sa.text("select count(*) from batchopt_leases")).scalar() == 0
+    resumed = run(tmp_path, *options)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "1 to be taken up again" in resumed.stdout
+    assert [trial.state.name for trial in plain(tmp_path).trials] == ["COMPLETE"] * 2
 
 
 def test_another_question_under_the_same_name_is_refused(tmp_path: Path) -> None:
@@ -230,8 +257,6 @@ def test_a_worker_killed_in_mid_trial_is_replaced_and_the_trial_ends_as_it_would
     tries = [Configuration(16, 0.01)]
     goal = Goal(epochs=40)
     study_in(reference, goal=goal).run(Budget(trials=1), tries=tries)
-
-    import psutil
 
     struck = []
 

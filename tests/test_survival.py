@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
 import optuna
+import psutil
 import pytest
 import sqlalchemy as sa
-from servers import PrivateMariaDB, PrivatePostgres
-from sessions import EPOCHS, Session
+from servers import PrivateMariaDB, PrivatePostgres, refused
+from sessions import EPOCHS, Session, accuracy
 from written_study import MACHINE, epoch
 
-from optimizer.errors import StorageError
+from optimizer.errors import StorageError, StorageFailed
+from optimizer.search.steps import Step
 from optimizer.store.database import open_database
-from optimizer.store.tables import checkpoints_table, leases_table, turns_table
+from optimizer.store.tables import checkpoints_table, database_clock, leases_table, turns_table
 
 TESTS = Path(__file__).parent
 AHEAD = (
@@ -31,6 +37,28 @@ AHEAD = (
     "runpy.run_path('sessions.py', {}, '__main__')"
 )
 
+STOPS = """
+import os, runpy, signal, sys
+from optuna.storages import _CachedStorage
+
+made, when = _CachedStorage.create_new_trial, sys.argv.pop(1)
+
+def make(self, *arguments, **options):
+    _CachedStorage.create_new_trial = made
+    if when == "before":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    trial_id = made(self, *arguments, **options)
+    if when == "after":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return trial_id
+
+_CachedStorage.create_new_trial = make
+runpy.run_path("sessions.py", {}, "__main__")
+"""
+"""A session that stops itself once: before it makes its first trial, or just after."""
+
+PATIENCE_S = 60.0
+"""How long a process is waited for before its test fails."""
 
 LEASE = 1.5
 TRAINS_ALL = "random"
@@ -57,6 +85,8 @@ class Process:
         )
         self.started.append(self.process)
         self.said: list[str] = []
+        self._lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
 
     def go(self) -> None:
         """Let it begin."""
@@ -67,18 +97,28 @@ class Process:
 
     def until(self, text: str) -> None:
         """Wait until it says something."""
-        assert self.process.stdout is not None
+        deadline = time.monotonic() + PATIENCE_S
         while not self.said or text not in self.said[-1]:
-            line = self.process.stdout.readline()
+            try:
+                line = self._lines.get(timeout=deadline - time.monotonic())
+            except (queue.Empty, ValueError):
+                raise TimeoutError(f"{text!r} was not said in {PATIENCE_S:.0f} s, only {self.said}") from None
             assert line, "; ".join(self.said)
             self.said.append(line.strip())
 
     def end(self) -> list[str]:
         """Wait until it has ended well; returns all that it said."""
-        rest, _ = self.process.communicate(timeout=120)
-        self.said += rest.splitlines()
-        assert self.process.returncode == 0, self.said
+        returned = self.process.wait(timeout=PATIENCE_S)
+        self.said += [line.strip() for line in iter(self._lines.get, "")]
+        assert returned == 0, self.said
         return self.said
+
+    def _read(self) -> None:
+        """Its lines, and an empty one when there are no more."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +128,10 @@ def _no_process_left() -> Iterator[None]:
     while Process.started:
         process = Process.started.pop()
         process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
 
 
 def trials_of(storage: str) -> list[optuna.trial.FrozenTrial]:
@@ -133,17 +176,19 @@ def ends(*processes: Process) -> Counter[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("search", ["auto", "tpe"])
-def test_a_study_that_is_killed_everywhere_is_the_study_that_was_not(tmp_path: Path, search: str) -> None:
-    """Signal 9 before a random statement, again and again: asking, training, checkpointing, telling."""
+@pytest.mark.parametrize(("search", "trials"), [("auto", 4), ("tpe", 14)])
+def test_a_study_that_is_killed_everywhere_is_the_study_that_was_not(tmp_path: Path, search: str, trials: int) -> None:
+    """Signal 9 before a random statement, again and again: asking, training, checkpointing, telling, pruning."""
     whole, killed, log = f"sqlite:///{tmp_path}/whole.db", f"sqlite:///{tmp_path}/killed.db", tmp_path / "log"
-    command = [sys.executable, "sessions.py", "kill", killed, "4", search, str(log)]
-    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=240)
+    command = [sys.executable, "sessions.py", "kill", killed, str(trials), search, str(log)]
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     kills = int(done.stdout)
     assert kills >= 10
-    Session(whole, 4, search=search).run()
-    for trial, expected in zip(trials_of(killed), trials_of(whole), strict=True):
+    Session(whole, trials, search=search).run()
+    found = trials_of(killed)
+    assert "PRUNED" in {trial.state.name for trial in found}
+    for trial, expected in zip(found, trials_of(whole), strict=True):
         assert (trial.params, trial.state, trial.values) == (expected.params, expected.state, expected.values)
         assert trial.intermediate_values == expected.intermediate_values
     trained = Counter(line for line in log.read_text().splitlines() if line.startswith("trained"))
@@ -167,6 +212,64 @@ def test_a_process_that_was_stopped_for_longer_than_its_lease_finds_its_late_res
     trials = trials_of(any_storage)
     assert len(trials) == 3
     assert ends(stopped, heir) == {str(number): 1 for number in range(3)}
+
+
+def stop_where_the_newest_trial_is_nobodys(storage: str, pid: int) -> None:
+    """Stop a process when it has put its latest trial, not the first one, aside, and is not writing."""
+    newest = (
+        "select count(*) from trials where number > 0 and state = 'RUNNING'"
+        " and trial_id = (select max(trial_id) from trials) and trial_id not in (select trial_id from batchopt_leases)"
+    )
+    with closing(sqlite3.connect(storage.removeprefix("sqlite:///"), timeout=0, isolation_level=None)) as connection:
+        for _ in range(1000):
+            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(sqlite3.OperationalError):
+                # Locked while it writes.
+                connection.execute("begin immediate")
+                (found,) = connection.execute(newest).fetchone()
+                connection.execute("rollback")
+                if found:
+                    return
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.01)
+    raise TimeoutError("no trial was put aside")
+
+
+@pytest.mark.parametrize(
+    ("when", "search"),
+    [
+        ("after", "auto"),
+        *(
+            pytest.param(*rest, marks=pytest.mark.slow)
+            for rest in [("before", "auto"), ("before", "tpe"), ("after", "tpe")]
+        ),
+    ],
+)
+def test_a_process_that_was_stopped_in_its_turn_begins_nothing_by_what_it_read_before(
+    tmp_path: Path, when: str, search: str
+) -> None:
+    """SIGSTOP around the making of a trial, others made by another process, SIGCONT: each is trained as what it is."""
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    stopped = Process("-c", STOPS, when, storage, 4, 0.02, LEASE, search, program=())
+    other = Process(storage, 4, 0.02, LEASE, search)
+    other.until("ready")
+    stopped.go()
+    while psutil.Process(stopped.process.pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.02)
+    other.go()
+    other.until("trained 1")
+    stop_where_the_newest_trial_is_nobodys(storage, other.process.pid)
+    os.kill(stopped.process.pid, signal.SIGCONT)
+    stopped.until("turn lost")
+    os.kill(other.process.pid, signal.SIGCONT)
+    stopped.end()
+    other.end()
+    trials = trials_of(storage)
+    assert len(trials) == 4
+    assert ends(stopped, other) == {str(number): 1 for number in range(4)}
+    for trial in trials:
+        step = Step(trial.number, trial.params["batch_size"], trial.params["learning_rate"], EPOCHS)
+        assert trial.intermediate_values == {at: accuracy(step, at) for at in trial.intermediate_values}
 
 
 @pytest.mark.slow
@@ -201,7 +304,11 @@ def test_a_server_that_is_stopped_and_started_is_waited_for(
 
 
 def test_a_clock_that_is_an_hour_off_takes_over_nothing_and_loses_nothing(server_storage: str) -> None:
-    """Leases go by the database's clock: the process that is ahead neither takes what is held nor holds for an hour."""
+    """Leases go by the database's clock: the process that is ahead neither takes what is held nor holds for an hour.
+
+    Its `time.time` is an hour ahead, and not its system's clock, which no test may set: what this would notice is a
+    lease that is reckoned with a process's time.
+    """
     right = Process(server_storage, 4, 0.2, 3.0)
     ahead = Process("-c", AHEAD, server_storage, 4, 0.2, 3.0, program=())
     right.until("ready")
@@ -211,8 +318,13 @@ def test_a_clock_that_is_an_hour_off_takes_over_nothing_and_loses_nothing(server
     ahead.go()
     ahead.until("trained")
     held = ahead.said[-1].split()[1]
+    engine = sa.create_engine(server_storage)
+    with engine.connect() as connection:
+        left = connection.execute(sa.select(leases_table.c.expires_at - database_clock())).scalars().all()
+    engine.dispose()
+    assert all(-1.0 < seconds <= 3.0 for seconds in left)
     ahead.process.kill()
-    ahead.process.communicate()
+    ahead.process.wait()
     right.end()
     assert not any(line.startswith("lost") for line in right.said)
     assert len(trials_of(server_storage)) == 4
@@ -228,7 +340,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(folder)], capture_output=True, text=True
     )
     if mounted.returncode:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
+        refused("a file system cannot be mounted here", mounted.stderr.strip())
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -238,14 +350,14 @@ def test_a_disk_that_is_full_when_a_trial_ends_costs_no_finished_trial(small_dis
     storage, filler = f"sqlite:///{small_disk}/studies.db", small_disk / "filler"
     session = Session(storage, 2)
     with session.ledger.turn():
-        step = session.shared.next()
+        step = session.shared.next(session.end)
     assert step is not None
     for at in range(1, EPOCHS + 1):
         session.ledger.add_epoch(step.trial, MACHINE, epoch(at, 0.5), 0.0)
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(4096)):
             pass
-    with pytest.raises(StorageError, match=r"full\. Everything finished is kept: free some space, then") as refusal:
+    with pytest.raises(StorageFailed, match=r"full\. Everything finished is kept: free some space, then") as refusal:
         session.ledger.add_checkpoint(step.trial, EPOCHS - 1, bytes(1_000_000))
     assert "\n" not in str(refusal.value)
     session.engine.dispose()
@@ -302,7 +414,7 @@ def two_machines() -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     except (subprocess.CalledProcessError, FileNotFoundError) as error:
         reason = getattr(error, "stderr", "") or str(error)
         subprocess.run(["ip", "link", "del", bridge], capture_output=True)
-        pytest.skip(f"network namespaces cannot be made here: {str(reason).strip()}")
+        refused("network namespaces cannot be made here", str(reason).strip())
     yield f"{subnet}.1", commands
     for name in names:
         subprocess.run(["ip", "netns", "del", name], check=True)

@@ -146,7 +146,10 @@ class OptunaSearch:
         self._open.pop(trial.trial, None)
         if trial.trial in self._idle:
             self._idle.remove(trial.trial)
-        if trial.state == "paused":
+        if trial.state == "paused" and trial.epochs and self._verdict(trial.trial, trial.epochs):
+            # Whoever trained it ended before it could say so.
+            self._given_up.append(trial.trial)
+        elif trial.state == "paused":
             params = (trial.batch_size, trial.learning_rate, trial.extra)
             self._open[trial.trial] = self._step(trial.trial, *params, trial.epochs, "taken up again")
             self._idle.append(trial.trial)
@@ -183,12 +186,12 @@ class OptunaSearch:
         if epoch == self._max_epochs or (self._target is not None and value >= self._target):
             del self._open[trial]
         elif epoch == step.until_epoch:
-            frozen = self._study.get_trials(deepcopy=False)[trial]
-            if self._study.pruner.prune(self._study, frozen):
+            if self._verdict(trial, epoch):
                 del self._open[trial]
                 self._given_up.append(trial)
             else:
-                self._open[trial] = self._step(trial, *self._params(frozen), epoch, "continues")
+                params = (step.batch_size, step.learning_rate, step.extra)
+                self._open[trial] = self._step(trial, *params, epoch, "continues")
                 self._idle.append(trial)
 
     def infeasible(self, trial: int, reason: Infeasibility) -> None:
@@ -197,6 +200,11 @@ class OptunaSearch:
     def given_up(self) -> list[int]:
         given_up, self._given_up = self._given_up, []
         return given_up
+
+    def _verdict(self, number: int, epoch: int) -> bool:
+        """Whether the pruner stops a trial after an epoch."""
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        return frozen.last_step == epoch and self._study.pruner.prune(self._study, frozen)
 
     def _step(
         self, trial: int, batch_size: int, learning_rate: float, extra: Mapping[str, Any], from_epoch: int, reason: str

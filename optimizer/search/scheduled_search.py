@@ -86,15 +86,13 @@ class ScheduledSearch:
         """
         params = {BATCH_SIZE: step.batch_size, LEARNING_RATE: step.learning_rate, **step.extra}
         asked = create_trial(state=TrialState.RUNNING, params=params, distributions=self._space.distributions())
+        storage = self._study._storage
         try:
-            self._study.add_trial(asked)
-            number = self._newest()
+            # Not `add_trial`, which does not say which trial it has made: another program may add one just then.
+            trial_id = storage.create_new_trial(self._study._study_id, template_trial=asked)
+            number = storage.get_trial_number_from_id(trial_id)
         except BaseException:
             self._scheduler.forget(step.trial)
             raise
         self._known.add(number)
         return self._scheduler.assign(step, number)
-
-    def _newest(self) -> int:
-        """The number of the trial that was added last; one process asks at a time."""
-        return self._study.get_trials(deepcopy=False)[-1].number

@@ -218,7 +218,9 @@ class Scheduler:
         paused, race = [trial for trial in self._in_order() if trial.state == "paused"], self._race()
         if not self.stop_reason:
             lost = [trial for trial in paused if race and race.lost(trial)]
-            excess = len(paused) - len(lost) - MAX_PAUSED
+            # One that was interrupted goes on first, and is thought of again at its rung.
+            interrupted = any(trial.epochs not in self._rungs for trial in paused if trial not in lost)
+            excess = 0 if interrupted else len(paused) - len(lost) - MAX_PAUSED
             outlook = self._outlook() if excess > 0 else None
             least = outlook.least_promising(excess) if outlook is not None else []
             paused = lost + [self._trials[trial.trial] for trial in least]

@@ -55,7 +55,7 @@ class Search(Protocol):
         """What the study holds of a trial that this process does not train now.
 
         A `paused` one is nobody's and may be handed out; a `running` one is another process's, even where it was
-        handed out here before.
+        handed out here before. One that would have been given up is told by `given_up`.
         """
 
     def finish_asking(self, trial: int) -> None:

@@ -25,6 +25,9 @@ DIVERGED = "diverged"
 FAILURE = "failure"
 """User attribute of a trial that failed: why."""
 
+DEATHS = "worker_deaths"
+"""User attribute of a trial whose workers died: after how many epochs, and how many did then."""
+
 GUID = "guid"
 """User attribute of a trial: its name in all databases that it is copied to."""
 
@@ -190,7 +193,8 @@ def as_trial(record: TrialRecord, *, held: bool, max_epochs: int, target: float 
     curve = {
         row["epoch"]: (row["validation_accuracy"], row["train_seconds"])
         for row in record.epochs
-        if row["validation_accuracy"] is not None
+        # Where a loss was not finite it diverged; without its end that epoch is trained once more, and ends it.
+        if None not in (row["validation_accuracy"], row["train_loss"], row["validation_loss"])
     }
     if record.state == "running":
         # All that it needs and no end: it died between the two, and its last epoch is trained once more.

@@ -8,11 +8,9 @@ what fails for a reason that passes is done again (`transactions.py`).
 from __future__ import annotations
 
 import math
-import random
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -24,11 +22,21 @@ from optimizer.options import CHECKPOINT_LIMIT, LEASE_SECONDS
 from optimizer.store.checkpoints import Checkpoints
 from optimizer.store.confirmations import Confirmations
 from optimizer.store.database import Database
-from optimizer.store.history import DIVERGED, FAILURE, GUID, LEARNED_NOTHING, MEMORY, MISSED, NO_VALUE, summary
+from optimizer.store.history import (
+    DEATHS,
+    DIVERGED,
+    FAILURE,
+    GUID,
+    LEARNED_NOTHING,
+    MEMORY,
+    MISSED,
+    NO_VALUE,
+    summary,
+)
 from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
 from optimizer.store.owner import new_owner
 from optimizer.store.records import Records, forget_training, put_epoch
-from optimizer.store.sharing import Fence, LeaseLost, Turns, hold_lease
+from optimizer.store.sharing import Fence, LeaseLost, TurnLost, Turns, hold_lease
 from optimizer.store.transactions import Transactions
 from optimizer.training.machine import Machine
 from optimizer.training.messages import Epoch, Ready, StepTime
@@ -41,9 +49,6 @@ ENGINES = "engines"
 
 MEMORY_LIMITS = "memory_limits"
 """User attribute of a study: `--memory-limit` as last given on each machine, in bytes, by its fingerprint."""
-
-TURN_PAUSE_S = 0.03
-"""Between two looks at whose turn it is, in the mean; a turn takes some hundredths of a second."""
 
 T = TypeVar("T")
 
@@ -82,7 +87,7 @@ class Ledger:
         self._turns = Turns(database.engine, study._study_id, self.owner, lease_seconds=lease_seconds)
         self.engine = database.engine
         self._trials: dict[int, int] = {}
-        self._how: dict[str, str] = {"engine": ""}
+        self._how: dict[str, str | bool] = {"engine": ""}
         self._storage = database.storage
         self._checkpoints = Checkpoints(database.engine, limit=checkpoint_limit, folder=checkpoints)
         self._fence = Fence(database.storage)
@@ -96,19 +101,15 @@ class Ledger:
         """How many trials have ended, however they did."""
         return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
 
-    @contextmanager
-    def turn(self, patience: float = math.inf) -> Iterator[bool]:
+    def turn(self, patience: float = math.inf) -> AbstractContextManager[bool]:
         """This process's turn at asking; false where it did not come within so many seconds."""
-        until, mine = time.monotonic() + patience, self._again(self._turns.take)
-        while not mine and time.monotonic() < until:
-            self.transactions.check()
-            time.sleep(random.uniform(0.5, 1.5) * TURN_PAUSE_S)
-            mine = self._again(self._turns.take)
-        try:
-            yield mine
-        finally:
-            if mine:
-                self._again(self._turns.end)
+        return self._turns.taken(self._fence, self.transactions, patience)
+
+    def in_turn(self, operation: Callable[[], None]) -> None:
+        """Do something in this process's turn, again where the turn was lost; it may be done twice without harm."""
+        while True:
+            with suppress(TurnLost), self.turn():
+                return self._again(operation)
 
     def begin(self, number: int) -> bool:
         """Own a running trial: one that was just asked for, or one that nobody owns.
@@ -215,6 +216,16 @@ class Ledger:
         self._set(number, FAILURE, why)
         self._end(number, TrialState.FAIL)
 
+    def count_death(self, number: int) -> int:
+        """Its worker died; raises as `add_epoch`. Returns how many have, in all sessions, since its last new epoch."""
+        trial = self.frozen(number)
+        epochs, count = len(trial.intermediate_values), 1
+        before = trial.user_attrs.get(DEATHS, {})
+        if before.get("epochs") == epochs:
+            count += before["deaths"]
+        self._set(number, DEATHS, {"epochs": epochs, "deaths": count})
+        return count
+
     def set_elapsed(self, seconds: float) -> None:
         """Keep the wall seconds of all sessions; of those that go on at the same time, the longest counts."""
         self._again(lambda: self.study.set_user_attr(ELAPSED, round(max(seconds, self.elapsed()), 3)))
@@ -223,9 +234,11 @@ class Ledger:
         """The wall seconds of all sessions so far."""
         return float(self.study.user_attrs.get(ELAPSED, 0.0))
 
-    def add_machine(self, machine: Machine, engine: str) -> None:
-        """Remember a machine, and the engine that this study's program uses on it."""
+    def add_machine(self, machine: Machine, engine: str, *, deterministic: bool = False) -> None:
+        """Remember a machine, and how this study's program is trained on it."""
         self._how = {"engine": engine, "tensorflow": machine.versions.get("tensorflow", "")}
+        if deterministic:
+            self._how["deterministic"] = True
         self._again(lambda: self.records.add_machine(machine))
         known = self._again(lambda: self.study.user_attrs.get(ENGINES, {}))
         if known.get(machine.fingerprint) != engine:
@@ -262,8 +275,13 @@ class Ledger:
         trial = self.study.get_trials(deepcopy=False)[number]
         if trial.state != TrialState.RUNNING or not self.records.take_lease(trial._trial_id, self.owner):
             return False
-        # It may have ended, and its lease gone with it, between the look and the taking.
-        if self._storage.get_trial(trial._trial_id).state != TrialState.RUNNING:
+        try:
+            # It may have ended, and its lease gone with it, between the look and the taking; so may the turn have.
+            ended = self._storage.get_trial(trial._trial_id).state != TrialState.RUNNING
+        except TurnLost:
+            self.records.release_lease(trial._trial_id, self.owner)
+            raise
+        if ended:
             self.records.release_lease(trial._trial_id, self.owner)
             return False
         self._trials[number] = trial._trial_id

@@ -35,8 +35,11 @@ def name_metrics(study: Study, goal: Goal) -> None:
 
 def stamp_if_unmade(ledger: Ledger, stamp: Stamp) -> None:
     """Stamp a study, in this process's turn, unless another one has done so."""
-    with ledger.turn():
+
+    def write() -> None:
         if unmade(ledger.study, stamp.goal.directions):
             name_metrics(ledger.study, stamp.goal)
             ledger.confirmations.forget()
             stamp.write(ledger.study)
+
+    ledger.in_turn(write)

@@ -7,6 +7,8 @@ goes on cannot mix its late results into what another one has taken over since.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +19,14 @@ from sqlalchemy.engine import Engine
 
 from optimizer.store.owner import is_dead
 from optimizer.store.tables import database_clock, leases_table, turns_table
+from optimizer.store.transactions import Transactions
 
 TURN_SECONDS = 10.0
 """How long a turn at asking lasts at most: longer than any decision. A third of a lease where that is shorter, so that
 a process that died in its turn is not waited for longer than for its trials."""
+
+TURN_PAUSE_S = 0.03
+"""Between two looks at whose turn it is, in the mean; a turn takes some hundredths of a second."""
 
 
 class LeaseLost(Exception):
@@ -33,6 +39,10 @@ class LeaseLost(Exception):
     def __init__(self, trial: int) -> None:
         super().__init__(f"trial {trial} was taken over by another process")
         self.trial = trial
+
+
+class TurnLost(Exception):
+    """The turn at asking is another process's now: whatever was read in it may be out of date."""
 
 
 class Fence:
@@ -49,12 +59,12 @@ class Fence:
 
     @contextmanager
     def joined(self, first: Callable[[sa.Connection], None]) -> Iterator[None]:
-        """Begin each of Optuna's transactions with `first`."""
-        self._first = first
+        """Begin each of Optuna's transactions with `first`; the innermost one counts."""
+        before, self._first = self._first, first
         try:
             yield
         finally:
-            self._first = None
+            self._first = before
 
     def _begun(self, session: Any, transaction: Any, connection: sa.Connection) -> None:
         if self._first is not None:
@@ -80,6 +90,8 @@ class Turns:
     """Turns at asking: of all processes of a study, one at a time reads what there is, decides, and begins a trial.
 
     So `--trials` is a total, no two processes ask for the same, and what looks as if nobody had it is really nobody's.
+    What Optuna writes in a turn looks at it in the same transaction, so that a process that was stopped, or cut off, in
+    its turn for longer than it lasts begins nothing by what it read before.
     """
 
     def __init__(self, engine: Engine, study_id: int, owner: str, *, lease_seconds: float) -> None:
@@ -116,6 +128,40 @@ class Turns:
         with self._engine.begin() as connection:
             taken = connection.execute(table.update().where(table.c.study_id == self._study_id, free).values(mine))
             return taken.rowcount == 1
+
+    @contextmanager
+    def taken(self, fence: Fence, transactions: Transactions, patience: float) -> Iterator[bool]:
+        """This process's turn, waited for so many seconds; false where it did not come.
+
+        What Optuna's storage does in it is kept only while the turn is this process's, and raises TurnLost after.
+        """
+        until, mine = time.monotonic() + patience, transactions.again(self.take)
+        while not mine and time.monotonic() < until:
+            transactions.check()
+            time.sleep(random.uniform(0.5, 1.5) * TURN_PAUSE_S)
+            mine = transactions.again(self.take)
+        if not mine:
+            yield False
+            return
+        try:
+            with fence.joined(self.hold):
+                yield True
+        finally:
+            transactions.again(self.end)
+
+    def hold(self, connection: sa.Connection) -> None:
+        """Renew the turn inside a transaction, which keeps it from being taken until the transaction ends.
+
+        As with leases the name is the fence, and not the hour.
+
+        Raises:
+            TurnLost: another process has taken it; the transaction is not to be kept.
+        """
+        table = turns_table
+        mine = sa.and_(table.c.study_id == self._study_id, table.c.owner == self._owner)
+        held = connection.execute(table.update().where(mine).values(expires_at=database_clock() + self._seconds))
+        if held.rowcount != 1:
+            raise TurnLost
 
     def end(self) -> None:
         """Let the next one ask."""

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 
-from optimizer.errors import StorageError
+from optimizer.errors import StorageFailed
 
 Passing = Literal["contention", "connection"]
 """Another writer was in the way; or the server cannot be reached now."""
@@ -74,7 +74,7 @@ class Transactions:
             operation: may be done twice without harm.
 
         Raises:
-            StorageError: the database refuses for a reason that does not pass, or is away for too long.
+            StorageFailed: the database refuses for a reason that does not pass, or is away for too long.
         """
         started, pause, said = time.monotonic(), FIRST_PAUSE_S, False
         while True:
@@ -98,14 +98,14 @@ class Transactions:
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    def _refusal(self, error: Exception, away: float | None) -> StorageError:
+    def _refusal(self, error: Exception, away: float | None) -> StorageFailed:
         if away is not None:
-            return StorageError(
+            return StorageFailed(
                 f"database {self._shown} could not be used for {away:.0f} s: {reason(error)}. Everything finished is "
                 "kept; the same command goes on."
             )
         what = _remedy(error) or "The same command goes on from what was kept."
-        return StorageError(f"database {self._shown}: {reason(error)}. {what}")
+        return StorageFailed(f"database {self._shown}: {reason(error)}. {what}")
 
 
 def passing(error: Exception) -> Passing | None:

@@ -37,6 +37,7 @@ class Died(Exception):
     """The worker process ended without an answer.
 
     Attributes:
+        how: in a few words.
         exit_code: as `subprocess` gives it: negative for a signal.
         out_of_memory: whether the kernel killed it for want of memory, or it said so itself at the end.
         killed: whether it was signal 9, which the kernel also sends for want of memory.
@@ -44,7 +45,8 @@ class Died(Exception):
 
     def __init__(self, exit_code: int, log: str, *, kernel_killed: bool = False) -> None:
         how = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
-        super().__init__(f"the worker ended by {how}" + (f"; its last words:\n{log}" if log else ""))
+        self.how = f"the worker ended by {how}"
+        super().__init__(self.how + (f"; its last words:\n{log}" if log else ""))
         self.log = log
         self.kernel_killed = kernel_killed
         self.exit_code = exit_code
@@ -56,7 +58,8 @@ class Lost(Died):
     """The worker is gone with its node, or was ended by the cluster; nobody can say how."""
 
     def __init__(self, reason: str, *, out_of_memory: bool = False) -> None:
-        Exception.__init__(self, f"the worker was lost: {reason}")
+        self.how = f"the worker was lost: {reason}"
+        Exception.__init__(self, self.how)
         self.exit_code = -1
         self.killed = False
         self.out_of_memory = out_of_memory

@@ -90,6 +90,7 @@ class Setup:
         hold_data: whether the data may be held on the device; else it is streamed from the host.
         share: whether a GPU may be shared with other studies.
         cluster: start the worker in a Ray cluster, with so much of it; on this machine where None.
+        deterministic: whether equal epochs are to come out equal to the last bit.
         batch_sizes, epochs: how many of each the study is likely to train, to weigh compilation against speed.
     """
 
@@ -106,6 +107,7 @@ class Setup:
     hold_data: bool = True
     share: bool = False
     cluster: ClusterShare | None = None
+    deterministic: bool = False
     batch_sizes: int = 10
     epochs: int = 100
 

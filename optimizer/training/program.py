@@ -27,7 +27,9 @@ from optimizer.training.resident import Resident
 from optimizer.training.task import Dataset, Task, take
 
 State = list[npt.NDArray[Any]]
-"""Every variable that training changes, in the model's and the optimizer's order."""
+"""Every variable of the model and of its optimizer, in their order: weights, slots and counters, loss scales, seed
+generators of layers. Not the metrics', which every epoch begins by resetting. Not the seed generator either that Keras
+shares among `keras.random` calls without a seed, which is no model's: a resumed trial does not repeat what it gives."""
 
 SEED_BITS = 31
 
@@ -81,6 +83,13 @@ class Program:
         )
 
 
+def use_deterministic_ops() -> None:
+    """Have TensorFlow give equal results for equal inputs on equal hardware; before its first use."""
+    tf.config.experimental.enable_op_determinism()
+    # Random ops refuse to run without a seed then; each trial sets its own.
+    keras.utils.set_random_seed(0)
+
+
 def build(task: Task, data: Dataset, *, learning_rate: float, extra: Mapping[str, Any], seed: int) -> Any:
     """The user's model, compiled, with every variable made; initial values derive from `seed` alone.
 
@@ -113,7 +122,7 @@ def build(task: Task, data: Dataset, *, learning_rate: float, extra: Mapping[str
 
 
 def state_of(model: Any) -> State:
-    """A copy of every variable of a model from `build` that training changes, on the host."""
+    """A copy of the state of a model from `build`, on the host."""
     return [variable.numpy() for variable in _variables(model)]
 
 

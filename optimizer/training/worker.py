@@ -72,6 +72,8 @@ class Trainer:
         # TensorFlow is configured by now; these modules may import it.
         from optimizer.training import measure, noise, probe, program, resident
 
+        if setup.deterministic:
+            program.use_deterministic_ops()
         self._meter = Meter((gpu_indices(setup.device) or (0,))[0] if machine.kind == "gpu" else None)
         if machine.kind == "gpu" and not setup.share:
             self._held = contextlib.ExitStack()

@@ -26,13 +26,13 @@ from rich.table import Table
 
 from optimizer import Budget, Goal, Options, SearchSpace, Task, powers_of_two
 from optimizer.capacity import Capacity
-from optimizer.probing import OutOfMemory, await_ready
+from optimizer.probing import OutOfMemory, started
 from optimizer.report.events import Event, Noted, ignore
 from optimizer.seat import Seat
 from optimizer.seating import first_setup, measured, new_capacity, seated
 from optimizer.signals import Interruption
 from optimizer.store.history import OUT_OF_MEMORY
-from optimizer.training.client import Died, Worker
+from optimizer.training.client import Died
 from optimizer.training.messages import EpochDone, Measure, Measured, Setup, Train
 from studies import mnist, mnist_cnn
 from studies.data import load_mnist
@@ -185,12 +185,14 @@ def _foretold(capacity: Capacity, size: int, limit: int) -> bool:
 
 
 def _really_fits(setup: Setup, size: int, interruption: Interruption) -> bool:
-    worker = Worker(setup)
     try:
-        await_ready(worker, interruption, ignore)
+        worker, _ = started(setup, interruption, ignore)
+    except OutOfMemory:
+        return False
+    try:
         worker.send(Measure((size,)))
         return isinstance(worker.receive(), Measured)
-    except (OutOfMemory, Died):
+    except Died:
         return False
     finally:
         worker.kill()

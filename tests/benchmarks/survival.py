@@ -279,7 +279,7 @@ def growth() -> None:
             for _ in range(10):
                 started = time.perf_counter()
                 with session.ledger.turn():
-                    step = session.shared.next()
+                    step = session.shared.next(session.end)
                 asked = time.perf_counter()
                 assert step is not None
                 session.ledger.add_epoch(step.trial, MACHINE, epoch(1), 0.0)

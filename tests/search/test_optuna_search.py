@@ -248,6 +248,23 @@ def test_a_search_that_adopts_a_half_trained_trial_goes_on_as_if_nothing_had_hap
         assert trial.intermediate_values == expected.intermediate_values
 
 
+def test_a_verdict_that_was_not_written_is_found_again_before_anything_is_trained() -> None:
+    """Killed after the epoch was reported and before the trial was pruned."""
+    study = new_study()
+    run(search_of(study, trials=PRUNER_STARTUP_TRIALS, prune=True), study)
+    search = search_of(study, trials=PRUNER_STARTUP_TRIALS + 1, prune=True)
+    while (step := search.next()) is not None and step.until_epoch <= PRUNER_WARMUP_EPOCHS:
+        optuna.trial.Trial(study, study.trials[step.trial]._trial_id).report(0.0, step.until_epoch)
+        if step.until_epoch < PRUNER_WARMUP_EPOCHS:
+            search.tell(step.trial, step.until_epoch, 0.0, 1.0)
+        else:
+            break
+    heir = search_of(study, trials=PRUNER_STARTUP_TRIALS + 1, prune=True)
+    heir.learn(left_by_another(study, PRUNER_STARTUP_TRIALS, epochs=PRUNER_WARMUP_EPOCHS))
+    assert heir.given_up() == [PRUNER_STARTUP_TRIALS]
+    assert heir.next() is None
+
+
 def test_an_adopted_trial_is_trained_even_where_no_new_one_may_start() -> None:
     study = new_study()
     search_of(study, trials=1).next()

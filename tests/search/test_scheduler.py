@@ -11,6 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optimizer.errors import BatchoptError, InvalidInput
 from optimizer.search import Recommendation, Scheduler, SearchSpace, Step
 from optimizer.search.costs import EpochCost
+from optimizer.search.scheduler import MAX_PAUSED
 from optimizer.search.sequence import evenly
 from optimizer.search.trials import Trial, rungs
 
@@ -297,6 +298,17 @@ def test_while_the_study_goes_on_only_the_least_promising_of_very_many_are_given
         search.add(Trial(number, 16 + 12 * number, 1e-2, curve=dict.fromkeys(range(1, 14), (0.5 + number / 100, 1.0))))
     given_up = search.given_up()
     assert len(given_up) == 16 and np.mean(given_up) < np.mean(range(40))
+
+
+def test_an_interrupted_trial_is_not_one_too_many():
+    """It was in training when its process ended, and not put aside: no other one has to go for it."""
+    search = scheduler(until=False)
+    for number in range(MAX_PAUSED):
+        search.add(Trial(number, 16 + 12 * number, 1e-2, curve=dict.fromkeys(range(1, 14), (0.5, 1.0))))
+    search.add(Trial(MAX_PAUSED, 64, 1e-3, curve=dict.fromkeys(range(1, 6), (0.5, 1.0))))
+    assert search.given_up() == []
+    train(search, search.next())
+    assert len(search.given_up()) == 1
 
 
 def test_a_ladder_is_kept_to_and_ends_when_every_rung_of_it_was_tried():

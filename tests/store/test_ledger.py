@@ -17,9 +17,9 @@ from written_study import MACHINE, begin, epoch, new_study
 
 from optimizer.options import LEASE_SECONDS
 from optimizer.store.database import Database, open_database
-from optimizer.store.history import GUID
+from optimizer.store.history import GUID, as_trial, read_trials
 from optimizer.store.ledger import Ledger
-from optimizer.store.sharing import TURN_SECONDS, LeaseLost
+from optimizer.store.sharing import TURN_SECONDS, LeaseLost, TurnLost
 from optimizer.store.tables import checkpoints_table, epochs_table, leases_table, turns_table
 
 KILLED_SESSION = """
@@ -262,6 +262,28 @@ def test_a_late_write_of_a_trial_that_was_taken_over_is_refused_whole(
         write(ledger)
 
 
+def test_deaths_in_training_a_trial_are_counted_over_all_sessions_until_its_next_epoch(
+    database: Database, ledger: Ledger
+) -> None:
+    begin(ledger, 64)
+    assert [ledger.count_death(0), ledger.count_death(0)] == [1, 2]
+    ledger.release()
+    heir = Ledger(database, plain(database))
+    heir.begin(0)
+    assert heir.count_death(0) == 3
+    add_epochs(heir, 0, 0.75)
+    assert heir.count_death(0) == 1
+
+
+def test_an_epoch_that_diverged_and_was_not_ended_is_trained_once_more(database: Database, ledger: Ledger) -> None:
+    """Killed between the two writes: nothing is to be learned of it before it is known what it is."""
+    begin(ledger, 64)
+    add_epochs(ledger, 0, 0.75)
+    ledger.add_epoch(0, MACHINE, epoch(2, 0.5, train_loss=math.nan), compile_seconds=0.0)
+    (record,) = read_trials(plain(database), ledger.records)
+    assert as_trial(record, held=False, max_epochs=4).curve == {1: (0.75, 2.0)}
+
+
 def test_a_lease_that_expired_and_that_nobody_took_is_its_owners_still(database: Database, ledger: Ledger) -> None:
     """A database that was away for longer than a lease costs nobody the epochs trained meanwhile."""
     begin(ledger, 64)
@@ -299,6 +321,10 @@ def test_the_turn_of_a_process_that_fell_silent_passes(database: Database, ledge
             assert others
             with ledger.turn(patience=0.0) as mine:
                 assert not mine
+        # Ended by the other one, and still not this one's.
+        with pytest.raises(TurnLost):
+            ledger.study.enqueue_trial({"batch_size": 64})
+    assert plain(database).trials == []
 
 
 def test_a_session_that_was_killed_is_taken_up_at_once(tmp_path: Path, empty_database: Path) -> None:

@@ -1,0 +1,30 @@
+"""Signals that ask a study to end, really sent."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from optimizer.signals import Interrupted, Interruption
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_is_noted_and_raised_when_it_is_looked_for(number: signal.Signals, exit_code: int) -> None:
+    with Interruption() as interruption:
+        interruption.check()
+        os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted) as raised:
+            interruption.check()
+    assert raised.value.exit_code == exit_code
+
+
+def test_a_study_under_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            interruption.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
