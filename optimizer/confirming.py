@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from optimizer.capacity import Capacity
 from optimizer.cluster import joined
 from optimizer.errors import DataError, DeviceError, InvalidInput, WorkerDied
+from optimizer.loop import TICK_SECONDS
 from optimizer.options import Budget, Configuration
 from optimizer.report.confirmation import from_common
 from optimizer.report.events import Confirmed, Confirming, Listener, Noted, Starting
@@ -27,11 +28,12 @@ from optimizer.signals import Interruption
 from optimizer.store.confirmations import ROLES, ConfirmationRun, Role, plan_of
 from optimizer.store.database import open_database
 from optimizer.store.history import open_study
-from optimizer.store.ledger import ENGINES, Ledger
+from optimizer.store.ledger import Ledger
 from optimizer.store.measurements import Measurements, measured_on
 from optimizer.store.sharing import Turns
 from optimizer.store.stamp import Stamp, check_program
 from optimizer.store.transactions import Transactions
+from optimizer.store.whole import ENGINES
 from optimizer.training.client import Died
 from optimizer.training.messages import Answer, Epoch, EpochDone, Failed, OpenedTest, OpenTest, Ready, Remark, Train
 from optimizer.training.seeds import confirmation_seed

@@ -15,8 +15,9 @@ from optimizer.report.machines import place_of
 from optimizer.search.racing import epochs_to_target
 from optimizer.search.space import BATCH_SIZE
 from optimizer.store.history import NOT_REACHED, read_trials
-from optimizer.store.ledger import ENGINES, MEMORY_LIMITS, Ledger
+from optimizer.store.ledger import Ledger
 from optimizer.store.stamp import Stamp
+from optimizer.store.whole import ENGINES, MEMORY_LIMITS
 from optimizer.training.messages import Epoch
 
 REFERENCE = "reference_machine"

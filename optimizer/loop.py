@@ -19,7 +19,6 @@ from optimizer.seat import DEATHS_ALLOWED, Seat, as_error, with_news
 from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
 from optimizer.store.ledger import Ledger
-from optimizer.store.records import DamagedCheckpoint
 from optimizer.store.sharing import LeaseLost, TurnLost
 from optimizer.training.client import Died
 from optimizer.training.messages import Answer, EpochDone, Failed, Ready, Remark, Save, Saved, Train
@@ -159,7 +158,7 @@ class Loop:
     def _train(self, seat: Seat, step: Step) -> None:
         from_epoch, checkpoint = step.from_epoch, None
         if seat.held != (step.trial, from_epoch):
-            from_epoch, checkpoint = self._restored(step)
+            from_epoch, checkpoint = self._shared.restored(step, lambda text: self._listener(Noted(text)))
         seat.step = step
         seat.held = None
         seat.worker.send(
@@ -177,17 +176,6 @@ class Loop:
                 until_accuracy=self._ending.target,
             )
         )
-
-    def _restored(self, step: Step) -> tuple[int, bytes | None]:
-        """From where a trial goes on that no worker holds; without a checkpoint its epochs come out as they did."""
-        if not self._progress[step.trial].epochs:
-            return 0, None
-        try:
-            epoch, content = self._ledger.checkpoint(step.trial) or (0, None)
-        except DamagedCheckpoint as damage:
-            self._listener(Noted(f"trial {step.trial}: its checkpoint is damaged ({damage}); it starts over"))
-            return 0, None
-        return (epoch, content) if epoch < step.until_epoch else (0, None)
 
     def _put_aside(self, seat: Seat) -> None:
         """Keep the state of the unfinished trial that a worker holds, before it trains another; it is anyone's then."""

@@ -17,6 +17,7 @@ from optimizer.search.trials import TrialState
 from optimizer.seat import Progress
 from optimizer.store.history import TrialRecord, as_trial, read_trials
 from optimizer.store.ledger import Ledger
+from optimizer.store.records import DamagedCheckpoint
 from optimizer.training.task import Goal
 
 LOOK_SECONDS = 1.0
@@ -95,6 +96,17 @@ class SharedStudy:
         """The numbers of the unfinished trials that no other process holds; to be asked in this process's turn."""
         self._ledger.transactions.again(self._look)
         return [number for number in self.progress if number not in self.others]
+
+    def restored(self, step: Step, say: Callable[[str], None]) -> tuple[int, bytes | None]:
+        """From where a trial goes on that no worker holds; without a checkpoint its epochs come out as they did."""
+        if not self.progress[step.trial].epochs:
+            return 0, None
+        try:
+            epoch, content = self._ledger.checkpoint(step.trial) or (0, None)
+        except DamagedCheckpoint as damage:
+            say(f"trial {step.trial}: its checkpoint is damaged ({damage}); it starts over")
+            return 0, None
+        return (epoch, content) if epoch < step.until_epoch else (0, None)
 
     def ended(self, trial: int) -> Progress:
         """A trial of this process has ended; the search knows. Returns what it came to."""

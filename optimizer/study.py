@@ -27,10 +27,11 @@ from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
 from optimizer.store.checkpoints import file_system
 from optimizer.store.database import check_storage, open_database, shown, storage_url
-from optimizer.store.ledger import ENGINES, Ledger
+from optimizer.store.ledger import Ledger
 from optimizer.store.making import found_or_made, stamp_if_unmade, unmade
 from optimizer.store.stamp import Stamp, check_program, check_question, check_seed
 from optimizer.store.transactions import Transactions
+from optimizer.store.whole import ENGINES
 from optimizer.training.messages import ClusterShare, EngineName
 from optimizer.training.task import Goal, Task
 from optimizer.tries import check_held, check_tries

@@ -31,9 +31,9 @@ from optimizer.search.space import SearchSpace
 from optimizer.store.confirmations import Confirmations
 from optimizer.store.database import Database, open_database
 from optimizer.store.history import TrialRecord, open_study, read_trials
-from optimizer.store.ledger import ELAPSED, ENGINES, MEMORY_LIMITS
 from optimizer.store.records import Records
 from optimizer.store.stamp import ATTRIBUTE, Stamp
+from optimizer.store.whole import ELAPSED, ENGINES, MEMORY_LIMITS
 from optimizer.training.task import Goal, GoalKind
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optimizer.errors import StorageError, StudyMismatch
-from optimizer.store.ledger import ELAPSED, ENGINES
 from optimizer.store.rows import (
     CONFIRMATIONS,
     EPOCHS,
@@ -22,6 +21,7 @@ from optimizer.store.rows import (
     note_of,
 )
 from optimizer.store.stamp import ATTRIBUTE
+from optimizer.store.whole import ELAPSED, ENGINES
 
 QUESTION = ("space", "goal", "program")
 """What two studies must have in common to be one; their seeds may differ, and so may what wrote them."""

@@ -11,7 +11,6 @@ import math
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import TypeVar
 
 import sqlalchemy as sa
 from optuna.exceptions import UpdateFinishedTrialError
@@ -33,28 +32,17 @@ from optimizer.store.history import (
     NO_VALUE,
     summary,
 )
-from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
 from optimizer.store.owner import new_owner
 from optimizer.store.records import Records, forget_training, put_epoch
 from optimizer.store.sharing import Fence, LeaseLost, TurnLost, Turns, hold_lease
 from optimizer.store.transactions import Transactions
+from optimizer.store.whole import StudyLedger
 from optimizer.training.machine import Machine
-from optimizer.training.messages import Epoch, Ready, StepTime
-
-ELAPSED = "elapsed_seconds"
-"""User attribute of a study: wall seconds of all its sessions."""
-
-ENGINES = "engines"
-"""User attribute of a study: the engine chosen on each machine, by the machine's fingerprint."""
-
-MEMORY_LIMITS = "memory_limits"
-"""User attribute of a study: `--memory-limit` as last given on each machine, in bytes, by its fingerprint."""
-
-T = TypeVar("T")
+from optimizer.training.messages import Epoch
 
 
-class Ledger:
-    """Writes one study.
+class Ledger(StudyLedger):
+    """Writes one study, its trials and what is of it as a whole.
 
     Args:
         database: of the study.
@@ -66,7 +54,6 @@ class Ledger:
     Attributes:
         owner: this process's name on its leases.
         confirmations: the runs that confirm what is recommended.
-        engine: of the database.
     """
 
     def __init__(
@@ -79,19 +66,15 @@ class Ledger:
         checkpoint_limit: int = CHECKPOINT_LIMIT,
         checkpoints: str | None = None,
     ) -> None:
-        self.study = study
-        self.records = Records(database.engine, lease_seconds=lease_seconds)
+        records = Records(database.engine, lease_seconds=lease_seconds)
+        super().__init__(database.engine, study, records, transactions or Transactions(database.url))
         self.owner = new_owner()
-        self.transactions = transactions or Transactions(database.url)
         self.confirmations = Confirmations(database.engine, study._study_id)
         self._turns = Turns(database.engine, study._study_id, self.owner, lease_seconds=lease_seconds)
-        self.engine = database.engine
         self._trials: dict[int, int] = {}
-        self._how: dict[str, str | bool] = {"engine": ""}
         self._storage = database.storage
         self._checkpoints = Checkpoints(database.engine, limit=checkpoint_limit, folder=checkpoints)
         self._fence = Fence(database.storage)
-        self._measured: tuple[MeasuredOn, int | None] | None = None
 
     def count_started(self) -> int:
         """How many trials the study has, those that wait to be started left out."""
@@ -226,51 +209,6 @@ class Ledger:
         self._set(number, DEATHS, {"epochs": epochs, "deaths": count})
         return count
 
-    def set_elapsed(self, seconds: float) -> None:
-        """Keep the wall seconds of all sessions; of those that go on at the same time, the longest counts."""
-        self._again(lambda: self.study.set_user_attr(ELAPSED, round(max(seconds, self.elapsed()), 3)))
-
-    def elapsed(self) -> float:
-        """The wall seconds of all sessions so far."""
-        return float(self.study.user_attrs.get(ELAPSED, 0.0))
-
-    def add_machine(self, machine: Machine, engine: str, *, deterministic: bool = False) -> None:
-        """Remember a machine, and how this study's program is trained on it."""
-        self._how = {"engine": engine, "tensorflow": machine.versions.get("tensorflow", "")}
-        if deterministic:
-            self._how["deterministic"] = True
-        self._again(lambda: self.records.add_machine(machine))
-        known = self._again(lambda: self.study.user_attrs.get(ENGINES, {}))
-        if known.get(machine.fingerprint) != engine:
-            self._again(lambda: self.study.set_user_attr(ENGINES, known | {machine.fingerprint: engine}))
-
-    def measured(
-        self,
-        ready: Ready,
-        memory_limit: int | None,
-        step_times: Sequence[StepTime],
-        memory: Sequence[MemoryRow],
-        *,
-        anew: bool = False,
-    ) -> None:
-        """Keep what a probe has found with this program on this machine; `anew` in the place of all that was known."""
-        key = measured_on(ready.machine, ready.program, ready.engine)
-        self._measured = (key, memory_limit)
-        measurements = Measurements(self.engine)
-        if anew:
-            self._again(lambda: measurements.forget(key, memory_limit))
-        self._again(lambda: measurements.add_step_times(key, step_times))
-        self._again(lambda: measurements.add_memory(key, memory_limit, memory))
-        known = self._again(lambda: self.study.user_attrs.get(MEMORY_LIMITS, {}))
-        if known.get(key.machine) != memory_limit:
-            self._again(lambda: self.study.set_user_attr(MEMORY_LIMITS, known | {key.machine: memory_limit}))
-
-    def add_memory(self, rows: Sequence[MemoryRow]) -> None:
-        """Keep what a trial has found out about memory, on the machine that was measured."""
-        if self._measured is not None:
-            key, limit = self._measured
-            self._again(lambda: Measurements(self.engine).add_memory(key, limit, rows))
-
     def _begin(self, number: int) -> bool:
         trial = self.study.get_trials(deepcopy=False)[number]
         if trial.state != TrialState.RUNNING or not self.records.take_lease(trial._trial_id, self.owner):
@@ -375,9 +313,6 @@ class Ledger:
         if number not in self._trials:
             raise LeaseLost(number)
         return self._trials[number]
-
-    def _again(self, operation: Callable[[], T]) -> T:
-        return self.transactions.again(operation)
 
     def _summary(self, trial_id: int) -> dict[str, float | int | str | None]:
         return summary(self.records.epochs([trial_id])[trial_id]) | self._how

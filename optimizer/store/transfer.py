@@ -22,12 +22,12 @@ from optimizer.store.access import is_file, path_of, reading, same_place, writin
 from optimizer.store.checkpoints import content_of
 from optimizer.store.database import check_storage, open_database, shown, storage_url
 from optimizer.store.joining import Joined, Progress, join
-from optimizer.store.ledger import ENGINES
 from optimizer.store.measurements import program_fingerprint
 from optimizer.store.records import DamagedCheckpoint
 from optimizer.store.rows import CHECKPOINTS, CONFIRMATIONS, EPOCHS, NOT_COPIED, Rows, StudyRows, as_text, digest
 from optimizer.store.stamp import ATTRIBUTE
 from optimizer.store.tables import machines_table, memory_table, step_times_table
+from optimizer.store.whole import ENGINES
 
 PAGES = 1000
 """Of one step of SQLite's backup, between two words of how far it is."""

@@ -2,8 +2,8 @@
 
 The study sends `Setup` once, then `Foresee`, `Measure`, `Train` and `Save`, one at a time. The worker answers `Setup`
 with `Ready`, `Foresee` with `Foreseen`, `Measure` with one `Measured` per batch size and then `StepTimes`, `Train` with
-one `EpochDone` per epoch, `Save` with `Saved`; with `Remark` before any of them; or with `Failed` at any time, after
-which it is of no more use. The test set is opened by `OpenTest` alone, answered with `OpenedTest`.
+one `EpochDone` per epoch, `Save` with `Saved`, `OpenTest`, which alone opens the test set, with `OpenedTest`; with
+`Remark` before any of them; or with `Failed` at any time, after which it is of no more use.
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ class Setup:
         known_engines: what was chosen before on machines of these fingerprints; not timed again.
         learning_rate, extra: a configuration of the space, to build the model once and look at it.
         memory_limit: bytes of device memory that training may use; all there is where None.
-        hold_data: whether the data may be held on the device; else it is streamed from the host.
-        share: whether a GPU may be shared with other studies.
+        hold_data, share: whether the data may be held on the device, and a GPU shared with other studies.
         cluster: start the worker in a Ray cluster, with so much of it; on this machine where None.
         deterministic: whether equal epochs are to come out equal to the last bit.
         batch_sizes, epochs: how many of each the study is likely to train, to weigh compilation against speed.
@@ -192,8 +191,7 @@ class Ready:
         engine: the engine that trials will use.
         timings: of the engines, the chosen one first; empty where the engine was pinned.
         memory: of the device, as the model and the data leave it.
-        data_held: whether the data is on the device.
-        has_test: whether there is a test set.
+        data_held, has_test: whether the data is on the device; whether there is a test set.
         engine_seconds: what building the model and timing the engines took, compilation included.
     """
 
@@ -216,8 +214,7 @@ class DeviceMemory:
         capacity_bytes: what this worker may use in all.
         resident_bytes: what parameters, optimizer slots and data held on the device take, whatever the batch size.
         beginning_bytes: what the beginning of a trial needs for a while, whatever the batch size.
-        evaluation_bytes: what evaluation took when it was tried. It makes do with less where there is less, and so is
-            never what does not fit.
+        evaluation_bytes: what evaluation took when it was tried; it makes do with less, and is never what does not fit.
     """
 
     capacity_bytes: int

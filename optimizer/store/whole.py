@@ -1,0 +1,93 @@
+"""What is kept of a study as a whole: its wall time, its machines, and what a probe has found on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from optuna.study import Study
+from sqlalchemy.engine import Engine
+
+from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
+from optimizer.store.records import Records
+from optimizer.store.transactions import Transactions
+from optimizer.training.machine import Machine
+from optimizer.training.messages import Ready, StepTime
+
+ELAPSED = "elapsed_seconds"
+"""User attribute of a study: wall seconds of all its sessions."""
+
+ENGINES = "engines"
+"""User attribute of a study: the engine chosen on each machine, by the machine's fingerprint."""
+
+MEMORY_LIMITS = "memory_limits"
+"""User attribute of a study: `--memory-limit` as last given on each machine, in bytes, by its fingerprint."""
+
+T = TypeVar("T")
+
+
+class StudyLedger:
+    """Writes what belongs to no trial; anyone may, and twice does no harm.
+
+    Attributes:
+        engine: of the database.
+        study: in it.
+        records: our own tables.
+        transactions: how writes are done again.
+    """
+
+    def __init__(self, engine: Engine, study: Study, records: Records, transactions: Transactions) -> None:
+        self.engine = engine
+        self.study = study
+        self.records = records
+        self.transactions = transactions
+        self._how: dict[str, str | bool] = {"engine": ""}
+        self._measured: tuple[MeasuredOn, int | None] | None = None
+
+    def set_elapsed(self, seconds: float) -> None:
+        """Keep the wall seconds of all sessions; of those that go on at the same time, the longest counts."""
+        self._again(lambda: self.study.set_user_attr(ELAPSED, round(max(seconds, self.elapsed()), 3)))
+
+    def elapsed(self) -> float:
+        """The wall seconds of all sessions so far."""
+        return float(self.study.user_attrs.get(ELAPSED, 0.0))
+
+    def add_machine(self, machine: Machine, engine: str, *, deterministic: bool = False) -> None:
+        """Remember a machine, and how this study's program is trained on it."""
+        self._how = {"engine": engine, "tensorflow": machine.versions.get("tensorflow", "")}
+        if deterministic:
+            self._how["deterministic"] = True
+        self._again(lambda: self.records.add_machine(machine))
+        known = self._again(lambda: self.study.user_attrs.get(ENGINES, {}))
+        if known.get(machine.fingerprint) != engine:
+            self._again(lambda: self.study.set_user_attr(ENGINES, known | {machine.fingerprint: engine}))
+
+    def measured(
+        self,
+        ready: Ready,
+        memory_limit: int | None,
+        step_times: Sequence[StepTime],
+        memory: Sequence[MemoryRow],
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Keep what a probe has found with this program on this machine; `anew` in the place of all that was known."""
+        key = measured_on(ready.machine, ready.program, ready.engine)
+        self._measured = (key, memory_limit)
+        measurements = Measurements(self.engine)
+        if anew:
+            self._again(lambda: measurements.forget(key, memory_limit))
+        self._again(lambda: measurements.add_step_times(key, step_times))
+        self._again(lambda: measurements.add_memory(key, memory_limit, memory))
+        known = self._again(lambda: self.study.user_attrs.get(MEMORY_LIMITS, {}))
+        if known.get(key.machine) != memory_limit:
+            self._again(lambda: self.study.set_user_attr(MEMORY_LIMITS, known | {key.machine: memory_limit}))
+
+    def add_memory(self, rows: Sequence[MemoryRow]) -> None:
+        """Keep what a trial has found out about memory, on the machine that was measured."""
+        if self._measured is not None:
+            key, limit = self._measured
+            self._again(lambda: Measurements(self.engine).add_memory(key, limit, rows))
+
+    def _again(self, operation: Callable[[], T]) -> T:
+        return self.transactions.again(operation)
