@@ -126,12 +126,13 @@ class Study:
         with joined(self.options) as cluster, Interruption() as interruption:
             seat, plan, capacity = self._prepare(budget, tries, listener, interruption, cluster, probing=True)
             try:
+                assert seat.ready is not None
                 ledger, stamp = self._open(plan.stamp, listener, interruption)
+                ledger.check_state(seat.ready.memory.beginning_bytes)
                 seats = [seat, *further_seats(seat, self.options)]
             except BaseException:
                 seat.worker.kill()
                 raise
-            assert seat.ready is not None
             ledger.add_machine(seat.ready.machine, seat.ready.engine, deterministic=self.options.deterministic)
             ledger.measured(
                 seat.ready,

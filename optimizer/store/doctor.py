@@ -9,7 +9,7 @@ import datetime
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,10 @@ from urllib.parse import urlencode
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
-from optimizer.store.access import is_file, path_of, reading, writing
-from optimizer.store.checkpoints import content_of
+from optimizer.store.access import is_file, path_of, reading
+from optimizer.store.checkpoints import beside, content_of, where_is
 from optimizer.store.database import SQLITE_HEAD, open_database, shown, storage_url, untouched
+from optimizer.store.findings import Finding, counted, deletion, ending, removal
 from optimizer.store.owner import is_dead
 from optimizer.store.records import DamagedCheckpoint
 from optimizer.store.rows import CHECKPOINTS, CURVE, EPOCHS, Rows, StudyRows, TrialRows
@@ -38,29 +39,6 @@ from optimizer.store.transfer import back_up
 
 LONG_SECONDS = 3600.0
 """A lease that expired so long ago, or a trial of another program that has been silent for so long, is abandoned."""
-
-Repair = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is not as it should be.
-
-    Attributes:
-        kind: in a word or two, for programs.
-        what: what it is, and what it means.
-        remedy: what `--fix` does, or what the user can do where it can do nothing.
-        repair: does it; None where only the user can.
-    """
-
-    kind: str
-    what: str
-    remedy: str
-    repair: Repair | None = field(default=None, repr=False, compare=False)
-
-    def describe(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {"kind": self.kind, "what": self.what, "remedy": self.remedy, "fixable": self.repair is not None}
 
 
 @dataclass(frozen=True)
@@ -109,6 +87,7 @@ def examine(storage: str) -> Examined:
             findings += _of_study(study)
             findings += [finding for trial in study.trials for finding in _of_trial(study, trial, storage)]
         findings += _zombies(connection, rows, studies, storage)
+        findings += _unnamed_files(rows, storage)
     return Examined(_shown(storage), len(studies), sum(len(study.trials) for study in studies), findings)
 
 
@@ -207,18 +186,18 @@ def _strays(connection: sa.Connection, rows: Rows, studies: list[StudyRows], sto
         if gone:
             yield Finding(
                 f"orphaned {word}",
-                f"there are {word} of {_counted(len(gone), 'trial')} that no study has any more: deleted by another "
+                f"there are {word} of {counted(len(gone), 'trial')} that no study has any more: deleted by another "
                 "program, which does not know of them. A new trial may be given the number that ties them to it.",
                 "They are removed.",
-                _deletion(storage, table, gone),
+                deletion(storage, table, gone),
             )
         over = sorted(id_ for id_ in ids & states.keys() if table is not epochs_table and states[id_][0].finished)
         if over:
             yield Finding(
                 f"useless {word}",
-                f"there are {word} of {_counted(len(over), 'trial')} that have ended; nothing will use them.",
+                f"there are {word} of {counted(len(over), 'trial')} that have ended; nothing will use them.",
                 "They are removed.",
-                _deletion(storage, table, over),
+                deletion(storage, table, over),
             )
     yield from _stray_confirmations(connection, rows, studies, storage)
     if rows.has(leases_table.name):
@@ -233,7 +212,7 @@ def _strays(connection: sa.Connection, rows: Rows, studies: list[StudyRows], sto
                     "abandoned lease",
                     f"trial {trial.number} of study {study.name!r} is still {lease.owner}'s, though {why}.",
                     "It is released; the trial can be taken up again, which a study that goes on does by itself.",
-                    _deletion(storage, leases_table, [lease.trial_id]),
+                    deletion(storage, leases_table, [lease.trial_id]),
                 )
 
 
@@ -249,10 +228,10 @@ def _stray_confirmations(
     if gone:
         yield Finding(
             "orphaned confirmations",
-            f"there are runs that confirm what {_counted(len(gone), 'study', 'studies')} recommended, not there any "
+            f"there are runs that confirm what {counted(len(gone), 'study', 'studies')} recommended, not there any "
             "more: deleted by another program, which does not know of them.",
             "They are removed.",
-            _deletion(storage, table, gone, key="study_id"),
+            deletion(storage, table, gone, key="study_id"),
         )
 
 
@@ -268,7 +247,7 @@ def _of_study(study: StudyRows) -> Iterator[Finding]:
     if twice:
         yield Finding(
             "trial twice",
-            f"study {study.name!r} has {_counted(len(twice), 'trial')} more than once ({twice[0]}).",
+            f"study {study.name!r} has {counted(len(twice), 'trial')} more than once ({twice[0]}).",
             "batchopt merge to a new database leaves one of each.",
         )
 
@@ -279,24 +258,26 @@ def _of_trial(study: StudyRows, trial: TrialRows, storage: str) -> Iterator[Find
     if trial.finished and isinstance(summed, int) and summed > len(trial.rows[EPOCHS]):
         yield Finding(
             "epochs missing",
-            f"{where} was trained {_counted(summed, 'epoch')}, and {len(trial.rows[EPOCHS])} of them are there.",
+            f"{where} was trained {counted(summed, 'epoch')}, and {len(trial.rows[EPOCHS])} of them are there.",
             "Restore them with batchopt merge from a copy that has them; without them the trial still counts.",
         )
     for row in trial.rows[CHECKPOINTS]:
         try:
-            content_of(row["content"], row["sha256"], row.get("location"))
+            content_of(row["content"], row["sha256"], row.get("location"), beside(storage_url(storage)))
         except DamagedCheckpoint as damage:
             yield Finding(
                 "damaged checkpoint",
                 f"the checkpoint of {where} is not what was written ({damage}); the trial would start over.",
                 "It is removed, and the trial starts over when it is taken up.",
-                _deletion(storage, checkpoints_table, [trial.trial_id]),
+                deletion(storage, checkpoints_table, [trial.trial_id]),
             )
 
 
 def _zombies(connection: sa.Connection, rows: Rows, studies: list[StudyRows], storage: str) -> Iterator[Finding]:
     """Trials that another program has begun, and that it says nothing of any more."""
     now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    # Heartbeats are as the database's clock shows them, in the time zone of its sessions: as Optuna compares them.
+    beat = connection.execute(sa.select(sa.func.now())).scalar_one().replace(tzinfo=None)
     leased = (
         set(connection.execute(sa.select(leases_table.c.trial_id)).scalars()) if rows.has(leases_table.name) else ()
     )
@@ -305,38 +286,44 @@ def _zombies(connection: sa.Connection, rows: Rows, studies: list[StudyRows], st
         for trial in study.trials:
             if trial.state != "RUNNING" or trial.trial_id in leased or trial.guid_written or trial.rows[EPOCHS]:
                 continue
-            last = beats.get(trial.trial_id) or trial.row["datetime_start"]
-            silent = LONG_SECONDS + 1 if last is None else (now - last).total_seconds()
+            last, at = beats.get(trial.trial_id), beat
+            if last is None:
+                last, at = trial.row["datetime_start"], now
+            silent = LONG_SECONDS + 1 if last is None else (at - last).total_seconds()
             if silent > LONG_SECONDS:
                 yield Finding(
                     "zombie",
                     f"trial {trial.number} of study {study.name!r} is RUNNING, begun by another program that has said "
                     f"nothing for {silent / 3600:.1f} h and that no lease tells of: most likely it is dead.",
-                    f"It is ended as FAIL; its {_counted(len(trial.rows[CURVE]), 'reported value')} stay. Do not, if "
+                    f"It is ended as FAIL; its {counted(len(trial.rows[CURVE]), 'reported value')} stay. Do not, if "
                     "that program still runs.",
-                    _ending(storage, trial.trial_id),
+                    ending(storage, trial.trial_id),
                 )
 
 
-def _deletion(storage: str, table: sa.Table, ids: list[int], key: str = "trial_id") -> Repair:
-    def delete() -> None:
-        with writing(storage) as connection:
-            for id_ in ids:
-                connection.execute(table.delete().where(table.c[key] == id_))
-
-    return delete
-
-
-def _ending(storage: str, trial_id: int) -> Repair:
-    def end() -> None:
-        with writing(storage) as connection:
-            Rows(connection).end(trial_id, "FAIL")
-
-    return end
-
-
-def _counted(count: int, noun: str, plural: str = "") -> str:
-    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
+def _unnamed_files(rows: Rows, storage: str) -> Iterator[Finding]:
+    """Files beside the database that no row names: of a process that was killed between the two."""
+    folder = beside(storage_url(storage))
+    if folder is None or not Path(folder).is_dir():
+        return
+    now = time.time()
+    # A process that writes has a lease; it may be about to name what it has placed.
+    leases = rows.all_of(leases_table)
+    busy = any(not is_dead(lease["owner"]) and now - lease["expires_at"] < LONG_SECONDS for lease in leases)
+    named = {str(Path(where_is(location, folder)).resolve()) for location in rows.locations()}
+    files = [
+        file
+        for file in sorted(Path(folder).glob("*.npz"))
+        if str(file) not in named and (not busy or now - file.stat().st_mtime > LONG_SECONDS)
+    ]
+    if files:
+        yield Finding(
+            "unnamed files",
+            f"{counted(len(files), 'file')} in {folder} ({sum(file.stat().st_size for file in files) >> 20} MiB) "
+            "hold states of trials that the database does not name: a process was killed when it had written them.",
+            "They are removed.",
+            removal([str(file) for file in files]),
+        )
 
 
 def _shown(storage: str) -> str:

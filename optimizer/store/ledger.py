@@ -33,7 +33,7 @@ from optimizer.store.history import (
     summary,
 )
 from optimizer.store.owner import new_owner
-from optimizer.store.records import Records, forget_training, put_epoch
+from optimizer.store.records import Records, put_epoch
 from optimizer.store.sharing import Fence, LeaseLost, TurnLost, Turns, hold_lease
 from optimizer.store.transactions import Transactions
 from optimizer.store.whole import StudyLedger
@@ -75,6 +75,14 @@ class Ledger(StudyLedger):
         self._storage = database.storage
         self._checkpoints = Checkpoints(database.engine, limit=checkpoint_limit, folder=checkpoints)
         self._fence = Fence(database.storage)
+
+    def check_state(self, size: int) -> None:
+        """Whether trials' states of so many bytes can be kept.
+
+        Raises:
+            StorageError: neither the database nor a file can take them.
+        """
+        self._again(lambda: self._checkpoints.check(size))
 
     def count_started(self) -> int:
         """How many trials the study has, those that wait to be started left out."""
@@ -234,7 +242,7 @@ class Ledger(StudyLedger):
         """Give a trial its GUID; a newborn one has no epochs yet."""
         trial_id, guid = self._id(number), uuid.uuid4().hex
         # SQLite gives a trial the id of one that was deleted with its study by a program that left our rows behind.
-        clear = forget_training if newborn else None
+        clear = self._checkpoints.forget_training if newborn else None
         self._write(number, clear, lambda: self._storage.set_trial_user_attr(trial_id, GUID, guid))
 
     def _end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
@@ -300,14 +308,12 @@ class Ledger(StudyLedger):
 
         try:
             self._again(write)
-            self._checkpoints.sweep()
-        except UpdateFinishedTrialError:
-            # Another program, the dashboard for one, has ended it.
+        except (LeaseLost, UpdateFinishedTrialError):
+            # Another program, the dashboard for one, may have ended it.
             self._trials.pop(number)
+            self._again(self._checkpoints.sweep)
             raise LeaseLost(number) from None
-        except LeaseLost:
-            self._trials.pop(number)
-            raise
+        self._again(self._checkpoints.sweep)
 
     def _id(self, number: int) -> int:
         if number not in self._trials:

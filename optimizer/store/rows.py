@@ -206,6 +206,13 @@ class Rows:
             return []
         return [dict(row) for row in self._connection.execute(sa.select(table)).mappings()]
 
+    def locations(self) -> list[str]:
+        """The files that checkpoints name, of all studies and of none."""
+        if "location" not in self._columns.get(CHECKPOINTS, ()):
+            return []
+        query = sa.select(checkpoints_table.c.location).where(checkpoints_table.c.location.is_not(None))
+        return list(self._connection.execute(query).scalars())
+
     def set_checkpoints(self, study: StudyRows) -> None:
         """Make the checkpoints of a study those of its rows, which have the ids of this database."""
         for trial in study.trials:

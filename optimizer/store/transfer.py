@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound, StudyNotFound
 from optimizer.store.access import is_file, path_of, reading, same_place, writing
-from optimizer.store.checkpoints import content_of
+from optimizer.store.checkpoints import beside, content_of
 from optimizer.store.database import check_storage, open_database, shown, storage_url
 from optimizer.store.joining import Joined, Progress, join
 from optimizer.store.measurements import program_fingerprint
@@ -83,7 +83,7 @@ def export(storage: str, to: str, study: str | None = None, *, progress: Progres
                 "to join them."
             )
         if is_file(to) and is_file(storage) and study is None:
-            return _made_new(to, lambda file: _copy_file(connection, file, progress))
+            return _made_new(to, lambda file: _copy_file(connection, storage, file, progress))
     return merge([storage], to, study, progress=progress)
 
 
@@ -171,7 +171,7 @@ def _check_whole(connection: sqlite3.Connection, to: str) -> None:
         raise StorageError(f"{_shown(to)} would not be whole: {found}. Nothing was written.")
 
 
-def _copy_file(source: sa.Connection, file: str, progress: Progress) -> Transferred:
+def _copy_file(source: sa.Connection, storage: str, file: str, progress: Progress) -> Transferred:
     """A whole SQLite file through SQLite's own backup, other programs' tables included."""
     _copy_pages(source, file, progress)
     # Brings tables of an earlier version to this one.
@@ -183,7 +183,7 @@ def _copy_file(source: sa.Connection, file: str, progress: Progress) -> Transfer
             copied.clear(table)
         joined = {}
         for name in expected.names():
-            study = portable(expected.read(name))
+            study = portable(expected.read(name), storage)
             copied.set_checkpoints(study)
             joined[name] = _all_written(study)
         return _verified(copied, joined, file)
@@ -200,13 +200,14 @@ def _copy_pages(source: sa.Connection, file: str, progress: Progress = silent) -
         raw.backup(copy, pages=PAGES, progress=say)
 
 
-def portable(study: StudyRows) -> StudyRows:
-    """A study with its large checkpoints in their rows; a checkpoint that cannot be read stays behind."""
+def portable(study: StudyRows, storage: str) -> StudyRows:
+    """A study of a database with its large checkpoints in their rows; one that cannot be read stays behind."""
+    folder = beside(storage_url(storage))
     for trial in study.trials:
         rows = trial.rows[CHECKPOINTS]
         for row in [row for row in rows if row.get("location")]:
             try:
-                row["content"] = content_of(row["content"], row["sha256"], row["location"])
+                row["content"] = content_of(row["content"], row["sha256"], row["location"], folder)
                 row["location"] = None
             except DamagedCheckpoint:
                 rows.remove(row)
@@ -228,7 +229,7 @@ def _join_all(storages: Sequence[str], to: str, study: str | None, progress: Pro
             with reading(storage) as source_connection:
                 source = Rows(source_connection)
                 for name in _chosen(source, study):
-                    rows = portable(source.read(name))
+                    rows = portable(source.read(name), storage)
                     join(rows, target, _shown(storage), joined.setdefault(name, Joined(name)), progress)
                     _join_measurements(rows, source, target)
         return _verified(target, joined, to)

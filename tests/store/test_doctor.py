@@ -134,6 +134,46 @@ def test_a_silent_trial_of_another_program_is_a_zombie_and_one_that_beats_is_not
     assert [trial.state.name for trial in plain.get_trials(deepcopy=False)] == ["FAIL", "RUNNING", "RUNNING"]
 
 
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/Los_Angeles"])
+def test_a_trial_that_beats_on_a_server_in_another_time_zone_is_alive(zone: str) -> None:
+    with own_database("postgresql") as server:
+        engine = sa.create_engine(server, poolclass=sa.NullPool)
+        execute(engine, f"ALTER DATABASE {sa.make_url(server).database} SET timezone TO '{zone}'")
+        storage = optuna.storages.RDBStorage(server)
+        plain = optuna.create_study(study_name="plain", storage=storage)
+        for _ in range(2):
+            storage.record_heartbeat(plain.ask()._trial_id)
+        assert kinds(server) == []
+        execute(engine, "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '2 hours' WHERE trial_id = 1")
+        (zombie,) = examine(server).findings
+        assert "trial 0 of study 'plain' is RUNNING" in zombie.what
+        assert "nothing for 2.0 h" in zombie.what
+        storage.engine.dispose()
+
+
+def test_files_that_no_row_names_are_found_and_removed_unless_somebody_is_about_to_name_them(
+    database: Database, tmp_path: Path
+) -> None:
+    """Signal 9 between the file and its row leaves one; so does a process of this moment, which lives."""
+    path = database.url.removeprefix("sqlite:///")
+    ledger = Ledger(database, new_study(database), checkpoint_limit=1)
+    for _ in range(2):
+        begin(ledger, 64)
+    ledger.add_checkpoint(0, 1, b"named")
+    ledger.add_checkpoint(1, 1, b"flipped")
+    named, flipped = sorted(tmp_path.glob("*-checkpoints/*"), key=lambda file: file.read_bytes(), reverse=True)
+    lost = named.with_name("lost.npz")
+    lost.write_bytes(b"lost")
+    assert kinds(path) == []
+    ledger.release()
+    flipped.write_bytes(b"Flipped")
+    assert kinds(path) == ["damaged checkpoint", "unnamed files"]
+    assert repair(path).findings == []
+    assert list(named.parent.iterdir()) == [named]
+    assert ledger.begin(0)
+    assert ledger.checkpoint(0) == (1, b"named")
+
+
 def test_epochs_that_are_missing_are_named(storage: str, engine: sa.Engine) -> None:
     execute(engine, epochs_table.delete().where(epochs_table.c.trial_id == 2, epochs_table.c.epoch == 2))
     (finding,) = examine(storage).findings

@@ -1,0 +1,80 @@
+"""What a doctor finds, and what repairs are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from optimizer.store.access import writing
+from optimizer.store.checkpoints import beside, remove, where_is
+from optimizer.store.database import storage_url
+from optimizer.store.rows import Rows
+from optimizer.store.tables import checkpoints_table
+
+Repair = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be.
+
+    Attributes:
+        kind: in a word or two, for programs.
+        what: what it is, and what it means.
+        remedy: what `--fix` does, or what the user can do where it can do nothing.
+        repair: does it; None where only the user can.
+    """
+
+    kind: str
+    what: str
+    remedy: str
+    repair: Repair | None = field(default=None, repr=False, compare=False)
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"kind": self.kind, "what": self.what, "remedy": self.remedy, "fixable": self.repair is not None}
+
+
+def deletion(storage: str, table: sa.Table, ids: list[int], key: str = "trial_id") -> Repair:
+    """Removes the rows of trials, or of what else a column names, and the files that they name."""
+
+    def delete() -> None:
+        files: list[str] = []
+        with writing(storage) as connection:
+            for id_ in ids:
+                mine = table.c[key] == id_
+                if table is checkpoints_table:
+                    files += filter(None, connection.execute(sa.select(table.c.location).where(mine)).scalars())
+                connection.execute(table.delete().where(mine))
+        for location in files:
+            remove(where_is(location, beside(storage_url(storage))))
+
+    return delete
+
+
+def removal(files: list[str]) -> Repair:
+    """Removes files."""
+
+    def delete() -> None:
+        for file in files:
+            remove(file)
+
+    return delete
+
+
+def ending(storage: str, trial_id: int) -> Repair:
+    """Ends a trial that nobody trains."""
+
+    def end() -> None:
+        with writing(storage) as connection:
+            Rows(connection).end(trial_id, "FAIL")
+
+    return end
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number of things, in words."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
