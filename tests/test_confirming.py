@@ -23,12 +23,12 @@ from optimizer.report.recommendation import Recommendation, Report
 from optimizer.search.advice import Advice, Estimate
 from optimizer.seat import Seat
 from optimizer.signals import Interrupted
+from optimizer.store.backup import back_up
 from optimizer.store.database import open_database
 from optimizer.store.owner import new_owner
 from optimizer.store.sharing import Turns
 from optimizer.store.stamp import Stamp
 from optimizer.store.tables import confirmations_table
-from optimizer.store.transfer import back_up
 from optimizer.training.messages import DeviceMemory, Ready
 from studies.data import load_mnist
 from studies.mnist import build_model

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
 from optimizer.store.access import is_file, path_of, reading
+from optimizer.store.backup import back_up
 from optimizer.store.checkpoints import beside, content_of, where_is
 from optimizer.store.database import SQLITE_HEAD, open_database, shown, storage_url, untouched
 from optimizer.store.findings import Finding, counted, deletion, ending, removal
@@ -35,7 +36,6 @@ from optimizer.store.tables import (
     leases_table,
     schema_table,
 )
-from optimizer.store.transfer import back_up
 
 LONG_SECONDS = 3600.0
 """A lease that expired so long ago, or a trial of another program that has been silent for so long, is abandoned."""
@@ -50,7 +50,7 @@ class Examined:
         studies, trials: how many were looked at.
         findings: what is not as it should be; after a repair, what is left.
         repaired: what was, and is no longer.
-        backup: the database as it was before the repair; empty where nothing was to be repaired.
+        backup: the path of the database as it was before the repair; empty where nothing was to be repaired.
     """
 
     storage: str
@@ -102,11 +102,9 @@ def repair(storage: str) -> Examined:
     if not todo:
         return before
     moment = time.strftime("%Y%m%d-%H%M%S")
-    at = (
-        path_of(storage).with_suffix(f".{moment}.backup.db")
-        if is_file(storage)
-        else Path(f"batchopt-{moment}.backup.db")
-    )
+    name = f"batchopt-{moment}.backup.db"
+    # With the folder: a server has none beside it, and its backup lies where the command was given.
+    at = path_of(storage).with_suffix(f".{moment}.backup.db").resolve() if is_file(storage) else Path(name).resolve()
     back_up(storage, str(at))
     for finding in todo:
         assert finding.repair is not None

@@ -10,6 +10,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+PREFIX = "batchopt_"
+
 SCHEMA_VERSION = 3
 """2: checkpoints may lie outside the database; turns. 3: confirmations; gradient norms."""
 

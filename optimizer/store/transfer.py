@@ -111,22 +111,6 @@ def merge(storages: Sequence[str], to: str, study: str | None = None, *, progres
     return _join_all(storages, to, study, progress)
 
 
-def back_up(storage: str, to: str) -> None:
-    """Keep a database as it is in a new SQLite file: an SQLite file page by page, leases and all; else its studies.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    if not is_file(storage):
-        export(storage, to)
-        return
-    check_storage(to, create=True)
-    with reading(storage) as connection:
-        # So that the read transaction has begun.
-        connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
-        _copy_pages(connection, to)
-
-
 def _check_apart(storages: Sequence[str], to: str) -> None:
     for storage in storages:
         if same_place(storage, to):
@@ -173,7 +157,7 @@ def _check_whole(connection: sqlite3.Connection, to: str) -> None:
 
 def _copy_file(source: sa.Connection, storage: str, file: str, progress: Progress) -> Transferred:
     """A whole SQLite file through SQLite's own backup, other programs' tables included."""
-    _copy_pages(source, file, progress)
+    copy_pages(source, file, progress)
     # Brings tables of an earlier version to this one.
     open_database(file, create=True).engine.dispose()
     expected = Rows(source)
@@ -189,7 +173,8 @@ def _copy_file(source: sa.Connection, storage: str, file: str, progress: Progres
         return _verified(copied, joined, file)
 
 
-def _copy_pages(source: sa.Connection, file: str, progress: Progress = silent) -> None:
+def copy_pages(source: sa.Connection, file: str, progress: Progress = silent) -> None:
+    """Copy a whole SQLite file, as it is in a transaction that has begun, to a new one."""
     raw = source.connection.driver_connection
     assert isinstance(raw, sqlite3.Connection)
 

@@ -18,7 +18,7 @@ from written_study import MACHINE, begin, epoch, new_study, write_study
 
 from optimizer.errors import SchemaMismatch, StorageError, StorageNotFound
 from optimizer.report.reading import read_study
-from optimizer.store.database import Database
+from optimizer.store.database import Database, open_database
 from optimizer.store.doctor import examine, repair
 from optimizer.store.ledger import Ledger
 from optimizer.store.tables import checkpoints_table, epochs_table, leases_table, schema_table
@@ -228,11 +228,32 @@ def test_a_servers_database_is_examined_and_repaired_too(
         export(storage, server)
         assert kinds(server) == []
         engine = sa.create_engine(server, poolclass=sa.NullPool)
-        execute(engine, checkpoint(77, b"of nothing"))
+        execute(engine, checkpoint(77, b"of nothing"), lease(78, "elsewhere:1:ab", 4e9), lease(1, "one:1:ab", 4e9))
+        found = kinds(server)
+        assert found == ["orphaned checkpoints", "orphaned leases", "useless leases"]
+        before = read_study(server)
         after = repair(server)
-        assert [finding.kind for finding in after.repaired] == ["orphaned checkpoints"]
+        assert [finding.kind for finding in after.repaired] == found
         assert after.findings == []
-        assert len(read_study(after.backup)) == 6
+        # All that it was, and under the same ids.
+        assert Path(after.backup).parent == tmp_path
+        assert kinds(after.backup) == found
+        assert read_study(after.backup) == before
+        with sa.create_engine(f"sqlite:///{after.backup}").connect() as connection:
+            assert connection.execute(sa.select(checkpoints_table.c.content)).scalar_one() == b"of nothing"
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_what_deleted_studies_left_on_a_server_is_repaired_where_there_is_no_study(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with own_database(kind) as server:
+        open_database(server, create=True).engine.dispose()
+        execute(sa.create_engine(server, poolclass=sa.NullPool), checkpoint(77, b"of nothing"))
+        after = repair(server)
+        assert after.findings == []
+        assert kinds(after.backup) == ["orphaned checkpoints"]
 
 
 def test_the_command_says_it_in_words_and_by_its_exit_code(storage: str, engine: sa.Engine) -> None:
