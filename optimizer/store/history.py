@@ -138,7 +138,11 @@ def read_trials(
 ) -> list[TrialRecord]:
     """The trials of a study that are wanted, by number; all of them by default."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if wanted(trial)]
-    epochs = records.epochs(trial._trial_id for trial in trials)
+    # An epoch is written together with its value: where Optuna's trial has not changed, its epochs have not.
+    there = {trial._trial_id: trial for trial in trials}
+    epochs = {key: rows for key, (trial, rows) in records.known.items() if there.get(key) is trial}
+    epochs |= records.epochs(there.keys() - epochs.keys())
+    records.known = {key: (there[key], rows) for key, rows in epochs.items() if not there[key].state.is_finished()}
     return [_record(trial, epochs[trial._trial_id]) for trial in trials]
 
 

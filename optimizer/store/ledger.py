@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from types import MappingProxyType
 
 import sqlalchemy as sa
 from optuna.exceptions import UpdateFinishedTrialError
@@ -33,8 +34,9 @@ from optimizer.store.history import (
     summary,
 )
 from optimizer.store.owner import new_owner
-from optimizer.store.records import Records, put_epoch
+from optimizer.store.records import Records, put_attributes, put_epoch, take_lease
 from optimizer.store.sharing import Fence, LeaseLost, TurnLost, Turns, hold_lease
+from optimizer.store.tables import optunas_trials, optunas_user_attributes, optunas_values
 from optimizer.store.transactions import Transactions
 from optimizer.store.whole import StudyLedger
 from optimizer.training.machine import Machine
@@ -86,11 +88,11 @@ class Ledger(StudyLedger):
 
     def count_started(self) -> int:
         """How many trials the study has, those that wait to be started left out."""
-        return sum(trial.state != TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
+        return self._count(but=("WAITING",))
 
     def count_finished(self) -> int:
         """How many trials have ended, however they did."""
-        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+        return self._count(but=("WAITING", "RUNNING"))
 
     def turn(self, patience: float = math.inf) -> AbstractContextManager[bool]:
         """This process's turn at asking; false where it did not come within so many seconds."""
@@ -112,7 +114,7 @@ class Ledger(StudyLedger):
 
     def frozen(self, number: int) -> FrozenTrial:
         """A trial as Optuna has it now."""
-        return self._again(lambda: self.study.get_trials(deepcopy=False)[number])
+        return self._again(lambda: self._storage.get_trial(self._id_of(number)))
 
     def owned(self) -> list[int]:
         """The numbers of the unfinished trials of this process."""
@@ -187,15 +189,13 @@ class Ledger(StudyLedger):
 
     def miss(self, number: int, seconds: float, short_by: float) -> None:
         """All epochs are trained, and the target was not reached: right-censored after so many seconds."""
-        self._set(number, MISSED, seconds)
         self._constrain(number, NO_VALUE, short_by)
-        self._end(number, TrialState.PRUNED)
+        self._end(number, TrialState.PRUNED, attributes={MISSED: seconds})
 
     def diverge(self, number: int) -> None:
         """The loss is not finite: evidence against that corner, not an error."""
-        self._set(number, DIVERGED, True)
         self._hold_against(number)
-        self._end(number, TrialState.PRUNED)
+        self._end(number, TrialState.PRUNED, attributes={DIVERGED: True})
 
     def exceed_memory(self, number: int, bytes_over: float) -> None:
         """It does not fit."""
@@ -204,8 +204,7 @@ class Ledger(StudyLedger):
 
     def fail(self, number: int, why: str) -> None:
         """It cannot be trained, for a reason that is not the search's."""
-        self._set(number, FAILURE, why)
-        self._end(number, TrialState.FAIL)
+        self._end(number, TrialState.FAIL, attributes={FAILURE: why})
 
     def count_death(self, number: int) -> int:
         """Its worker died; raises as `add_epoch`. Returns how many have, in all sessions, since its last new epoch."""
@@ -218,39 +217,47 @@ class Ledger(StudyLedger):
         return count
 
     def _begin(self, number: int) -> bool:
-        trial = self.study.get_trials(deepcopy=False)[number]
-        if trial.state != TrialState.RUNNING or not self.records.take_lease(trial._trial_id, self.owner):
-            return False
+        trial_id = self._id_of(number)
         try:
-            # It may have ended, and its lease gone with it, between the look and the taking; so may the turn have.
-            ended = self._storage.get_trial(trial._trial_id).state != TrialState.RUNNING
-        except TurnLost:
-            self.records.release_lease(trial._trial_id, self.owner)
-            raise
-        if ended:
-            self.records.release_lease(trial._trial_id, self.owner)
+            with self.engine.begin() as connection:
+                self._fence.begin(connection)
+                take_lease(connection, trial_id, self.owner, self.records.lease_seconds)
+                # After the taking: it may have ended, and its lease gone with it, since it was looked at.
+                if self._state(connection, trial_id) != TrialState.RUNNING:
+                    connection.rollback()
+                    return False
+                self._name(connection, trial_id)
+        except sa.exc.IntegrityError:
             return False
-        self._trials[number] = trial._trial_id
-        if GUID not in trial.user_attrs:
-            try:
-                self._name(number, newborn=not trial.intermediate_values)
-            except LeaseLost:
-                return False
+        self._trials[number] = trial_id
         return True
 
-    def _name(self, number: int, *, newborn: bool) -> None:
-        """Give a trial its GUID; a newborn one has no epochs yet."""
-        trial_id, guid = self._id(number), uuid.uuid4().hex
-        # SQLite gives a trial the id of one that was deleted with its study by a program that left our rows behind.
-        clear = self._checkpoints.forget_training if newborn else None
-        self._write(number, clear, lambda: self._storage.set_trial_user_attr(trial_id, GUID, guid))
+    def _name(self, connection: sa.Connection, trial_id: int) -> None:
+        """Give a trial its GUID, unless it has one."""
+        attributes = optunas_user_attributes
+        named = sa.select(attributes.c.key).where(attributes.c.trial_id == trial_id, attributes.c.key == GUID)
+        if connection.execute(named).first() is not None:
+            return
+        values = optunas_values
+        if connection.execute(sa.select(values).where(values.c.trial_id == trial_id)).first() is None:
+            # SQLite gives a trial the id of one that was deleted with its study by a program that left our rows behind.
+            self._checkpoints.forget_training(connection, trial_id)
+        put_attributes(connection, trial_id, {GUID: uuid.uuid4().hex})
 
-    def _end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
-        trial_id = self._id(number)
-        # A finished trial is immutable, so what summarises it is written first.
-        for name, value in self._again(lambda: self._summary(trial_id)).items():
-            self._set(number, name, value)
-        tried = 0
+    def _end(
+        self,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None = None,
+        attributes: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        """End a trial, with what summarises it: a finished one is immutable."""
+        trial_id, tried = self._id(number), 0
+        told = {**attributes, **self._again(lambda: self._summary(trial_id))}
+
+        def ours(connection: sa.Connection, trial_id: int) -> None:
+            put_attributes(connection, trial_id, told)
+            self._checkpoints.forget(connection, trial_id)
 
         def tell() -> None:
             nonlocal tried
@@ -258,7 +265,7 @@ class Ledger(StudyLedger):
             self._storage.set_trial_state_values(trial_id, state, values)
 
         try:
-            self._write(number, self._checkpoints.forget, tell)
+            self._write(number, ours, tell)
         except LeaseLost:
             # A connection that breaks in its last moment does not say whether the end was kept.
             if tried < 2 or self.frozen(number).state != state:
@@ -319,6 +326,22 @@ class Ledger(StudyLedger):
         if number not in self._trials:
             raise LeaseLost(number)
         return self._trials[number]
+
+    def _id_of(self, number: int) -> int:
+        """The id of any trial of the study."""
+        return self._trials.get(number) or self.study._storage.get_trial_id_from_study_id_trial_number(
+            self.study._study_id, number
+        )
+
+    def _state(self, connection: sa.Connection, trial_id: int) -> TrialState | None:
+        query = sa.select(optunas_trials.c.state).where(optunas_trials.c.trial_id == trial_id)
+        return connection.execute(query).scalar()
+
+    def _count(self, but: Sequence[str]) -> int:
+        trials = optunas_trials
+        mine = sa.and_(trials.c.study_id == self.study._study_id, trials.c.state.not_in(but))
+        with self.engine.connect() as connection:
+            return connection.execute(sa.select(sa.func.count()).select_from(trials).where(mine)).scalar_one()
 
     def _summary(self, trial_id: int) -> dict[str, float | int | str | None]:
         return summary(self.records.epochs([trial_id])[trial_id]) | self._how

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import optuna
 from optuna.study import Study
 
+from optimizer.store.caching import Caching
 from optimizer.store.database import Database
 from optimizer.store.ledger import Ledger
 from optimizer.store.stamp import Stamp
@@ -16,7 +17,8 @@ from optimizer.training.task import MAXIMIZE, Direction, Goal
 
 def found_or_made(database: Database, name: str, directions: Sequence[Direction] = MAXIMIZE) -> Study:
     """The study of that name; where there is none, an empty one of these directions without a stamp."""
-    return optuna.create_study(study_name=name, storage=database.storage, directions=directions, load_if_exists=True)
+    storage = Caching(database.storage)
+    return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
 
 
 def unmade(study: Study, directions: Sequence[Direction] = MAXIMIZE) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import Engine
 
 from optimizer.options import LEASE_SECONDS
@@ -20,6 +22,7 @@ from optimizer.store.tables import (
     epochs_table,
     leases_table,
     machines_table,
+    optunas_user_attributes,
 )
 from optimizer.training.machine import Machine
 from optimizer.training.messages import Epoch
@@ -35,11 +38,15 @@ class Records:
     Args:
         engine: of the database.
         lease_seconds: how long leases last that are taken here.
+
+    Attributes:
+        known: the epochs of unfinished trials as they were last read, with the trial as Optuna had it then.
     """
 
     def __init__(self, engine: Engine, *, lease_seconds: float = LEASE_SECONDS) -> None:
         self._engine = engine
         self.lease_seconds = lease_seconds
+        self.known: dict[int, tuple[FrozenTrial, list[dict[str, Any]]]] = {}
 
     def add_machine(self, machine: Machine) -> None:
         """Remember a machine, under its fingerprint."""
@@ -82,16 +89,9 @@ class Records:
         Returns:
             Whether the trial is the owner's now.
         """
-        table = leases_table
-        values = {"owner": owner, "expires_at": database_clock() + self.lease_seconds}
-        free = sa.or_(table.c.expires_at < database_clock(), table.c.owner == owner)
-        with self._engine.begin() as connection:
-            taken = connection.execute(table.update().where(table.c.trial_id == trial_id, free).values(values))
-            if taken.rowcount:
-                return True
         try:
             with self._engine.begin() as connection:
-                connection.execute(table.insert().values(trial_id=trial_id, **values))
+                take_lease(connection, trial_id, owner, self.lease_seconds)
         except sa.exc.IntegrityError:
             return False
         return True
@@ -125,6 +125,30 @@ class Records:
         query = sa.select(table.c.trial_id, table.c.owner).where(table.c.expires_at >= database_clock())
         with self._engine.connect() as connection:
             return {row.trial_id: row.owner for row in connection.execute(query)}
+
+
+def take_lease(connection: sa.Connection, trial_id: int, owner: str, seconds: float) -> None:
+    """Take a trial that is nobody's, or whose lease has expired, inside a transaction.
+
+    Raises:
+        IntegrityError: it is another's.
+    """
+    table = leases_table
+    values = {"owner": owner, "expires_at": database_clock() + seconds}
+    free = sa.or_(table.c.expires_at < database_clock(), table.c.owner == owner)
+    taken = connection.execute(table.update().where(table.c.trial_id == trial_id, free).values(values))
+    if not taken.rowcount:
+        connection.execute(table.insert().values(trial_id=trial_id, **values))
+
+
+def put_attributes(connection: sa.Connection, trial_id: int, attributes: Mapping[str, object]) -> None:
+    """Write user attributes of a trial as Optuna does, all at once, inside a transaction."""
+    table, rows = (
+        optunas_user_attributes,
+        [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()],
+    )
+    connection.execute(table.delete().where(table.c.trial_id == trial_id, table.c.key.in_(list(attributes))))
+    connection.execute(table.insert(), rows)
 
 
 def put_epoch(connection: sa.Connection, trial_id: int, machine: str, epoch: Epoch, compile_seconds: float) -> None:

@@ -18,10 +18,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from optimizer.store.history import GUID
-from optimizer.store.tables import checkpoints_table, confirmations_table, epochs_table, leases_table, metadata
+from optimizer.store.tables import (
+    checkpoints_table,
+    confirmations_table,
+    epochs_table,
+    leases_table,
+    metadata,
+    optunas_user_attributes,
+)
 
 STUDIES, TRIALS = "studies", "trials"
-USER_ATTRIBUTES, SYSTEM_ATTRIBUTES = "trial_user_attributes", "trial_system_attributes"
+USER_ATTRIBUTES, SYSTEM_ATTRIBUTES = optunas_user_attributes.name, "trial_system_attributes"
 STUDY_USER_ATTRIBUTES, STUDY_SYSTEM_ATTRIBUTES = "study_user_attributes", "study_system_attributes"
 PARAMS, VALUES, CURVE = "trial_params", "trial_values", "trial_intermediate_values"
 EPOCHS, CHECKPOINTS, CONFIRMATIONS = epochs_table.name, checkpoints_table.name, confirmations_table.name

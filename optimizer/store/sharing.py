@@ -66,9 +66,13 @@ class Fence:
         finally:
             self._first = before
 
-    def _begun(self, session: Any, transaction: Any, connection: sa.Connection) -> None:
+    def begin(self, connection: sa.Connection) -> None:
+        """Begin a transaction of ours as those of Optuna's begin now."""
         if self._first is not None:
             self._first(connection)
+
+    def _begun(self, session: Any, transaction: Any, connection: sa.Connection) -> None:
+        self.begin(connection)
 
 
 def hold_lease(connection: sa.Connection, trial_id: int, owner: str, seconds: float) -> bool:

@@ -1,10 +1,28 @@
-"""The tables beside Optuna's, all under the prefix `batchopt_`. Each table and column is spelled here only."""
+"""The tables beside Optuna's, all under the prefix `batchopt_`. Each table and column is spelled here only.
+
+At the end, as far as statements of ours name them, Optuna's.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Integer, LargeBinary, MetaData, String, Table
+from optuna.trial import TrialState
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Enum,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    column,
+    table,
+)
 from sqlalchemy.dialects.mysql import LONGBLOB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -129,6 +147,23 @@ confirmations_table = Table(
     Column("test_loss", Float(53)),
     Column("test_accuracy", Float(53)),
 )
+
+
+optunas_trials = table(
+    "trials", column("trial_id"), column("study_id"), column("number"), column("state", Enum(TrialState))
+)
+
+optunas_user_attributes = table("trial_user_attributes", column("trial_id"), column("key"), column("value_json"))
+
+optunas_values = table("trial_intermediate_values", column("trial_id"))
+
+optunas_children = (
+    optunas_user_attributes,
+    table("trial_system_attributes", column("trial_id")),
+    table("trial_params", column("trial_id")),
+    optunas_values,
+)
+"""Where an unfinished trial has rows."""
 
 
 class database_clock(FunctionElement[float]):  # noqa: N801  a function in SQL
