@@ -85,6 +85,7 @@ def confirmed(interrupted: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     return folder, events
 
 
+@pytest.mark.slow
 def test_what_was_confirmed_before_an_interruption_is_not_trained_again(
     interrupted: Path, confirmed: tuple[Path, list[Event]]
 ) -> None:
@@ -98,6 +99,7 @@ def test_what_was_confirmed_before_an_interruption_is_not_trained_again(
     assert all(row["epochs"] == 2 and row["train_seconds"] > 0 for row in after)
 
 
+@pytest.mark.slow
 def test_its_runs_are_no_trials_and_its_seeds_no_trials(confirmed: tuple[Path, list[Event]]) -> None:
     folder = confirmed[0]
     study = optuna.load_study(study_name="mnist", storage=f"sqlite:///{folder}/studies.db")
@@ -141,6 +143,7 @@ def test_the_json_has_accuracy_and_seconds_with_intervals_and_the_difference_to_
     assert found["test_spread"] > 0
 
 
+@pytest.mark.slow
 def test_a_second_time_nothing_is_trained_and_the_test_set_stays_closed(
     confirmed: tuple[Path, list[Event]],
 ) -> None:
@@ -157,6 +160,7 @@ def test_a_second_time_nothing_is_trained_and_the_test_set_stays_closed(
     assert report.confirmation is not None
 
 
+@pytest.mark.slow
 def test_a_recommendation_that_has_changed_is_confirmed_too_and_what_is_known_is_not_trained_again(
     confirmed: tuple[Path, list[Event]], tmp_path: Path
 ) -> None:
@@ -181,6 +185,7 @@ def test_a_recommendation_that_has_changed_is_confirmed_too_and_what_is_known_is
     assert sum(isinstance(event, Confirmed) for event in events) == len(new)
 
 
+@pytest.mark.slow
 def test_what_another_process_confirms_is_waited_for(confirmed: tuple[Path, list[Event]], tmp_path: Path) -> None:
     copy(confirmed[0], tmp_path)
     database = open_database(str(tmp_path / "studies.db"), create=False)
@@ -201,6 +206,7 @@ def test_what_another_process_confirms_is_waited_for(confirmed: tuple[Path, list
     database.engine.dispose()
 
 
+@pytest.mark.slow
 def test_data_without_a_test_set_is_said_in_a_line_before_anything_is_trained(
     interrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

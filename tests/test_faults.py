@@ -108,6 +108,7 @@ def test_memory_that_runs_out_all_the_same_ends_the_trial_and_not_the_study(tmp_
     assert {row["batch_size"]: row["fits"] for row in rows(tmp_path, memory_table)}[4000] is False
 
 
+@pytest.mark.slow
 def test_a_limit_too_small_for_the_least_batch_size_says_what_the_least_is_and_that_is_enough(tmp_path: Path) -> None:
     def wide(learning_rate: float) -> Any:
         import keras
@@ -128,6 +129,7 @@ def test_a_limit_too_small_for_the_least_batch_size_says_what_the_least_is_and_t
     assert report.trials == {"complete": 1}
 
 
+@pytest.mark.slow
 def test_data_that_does_not_fit_on_the_device_stays_on_the_host(tmp_path: Path) -> None:
     events: list[Event] = []
     report = study_in(tmp_path, sizes=[64], engine=None, memory_limit=13 * MIB).run(
@@ -140,6 +142,7 @@ def test_data_that_does_not_fit_on_the_device_stays_on_the_host(tmp_path: Path) 
     assert report.recommendation.validation_accuracy > 0.5
 
 
+@pytest.mark.slow
 def test_a_build_model_that_allocates_more_than_the_machine_has_is_that_trials_end(tmp_path: Path) -> None:
     """NumPy's memory, of which TensorFlow knows nothing: the worker's own limit makes it fail."""
 
@@ -156,6 +159,7 @@ def test_a_build_model_that_allocates_more_than_the_machine_has_is_that_trials_e
     assert rows(tmp_path, memory_table) == []
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_by_an_extra_dimension_says_nothing_of_batch_sizes(tmp_path: Path) -> None:
     """It runs out when the step is traced; a larger batch of another model is trained all the same."""
 
@@ -223,6 +227,7 @@ def test_a_worker_killed_in_mid_epoch_costs_no_finished_epoch(tmp_path: Path) ->
     assert list(plain(tmp_path)[0].intermediate_values) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_worker_killed_at_the_end_of_memory_is_taken_to_have_met_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def test_a_machine_is_measured_with_the_program_of_a_script(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_without_a_script_the_reference_study_is_probed_and_shown(tmp_path: Path) -> None:
     done = probe(
         tmp_path, "--train-examples", "2000", "--batch-sizes", "32,256", "--device", "cpu", "--engine", "fused"

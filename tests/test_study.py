@@ -249,6 +249,7 @@ def test_a_diverged_trial_is_pruned_with_a_note_and_never_the_best(tmp_path: Pat
     assert [event.note for event in events if isinstance(event, TrialEnded)] == ["diverged", ""]
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_mid_trial_is_replaced_and_the_trial_ends_as_it_would(tmp_path: Path) -> None:
     """Signal 9 after the first epoch; the trial keeps its number and its curve."""
     reference, killed = tmp_path / "reference", tmp_path / "killed"
@@ -273,6 +274,7 @@ def test_a_worker_killed_in_mid_trial_is_replaced_and_the_trial_ends_as_it_would
     assert plain(killed, "small").trials[0].state.name == "COMPLETE"
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_study(tmp_path: Path) -> None:
     events: list[Event] = []
     report = study_in(tmp_path, workers=2, prune=True, goal=Goal(epochs=4)).run(
