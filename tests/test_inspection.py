@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 BATCHOPT = [sys.executable, "-c", "from optimizer.cli import main; main()", "probe"]
 MLP = Path(__file__).parents[1] / "studies" / "mnist.py"
