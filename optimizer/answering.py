@@ -1,11 +1,14 @@
-"""`batchopt report` and `batchopt dashboard`: the answer on the screen, as JSON, a page, pictures, in the browser.
+"""Commands that read: `batchopt list` and `trials`; `report` and `dashboard`, the answer on the screen, as JSON, a
+page, pictures, in the browser.
 
 It prints, as `cli.py` does.
 """
 
 from __future__ import annotations
 
+import csv
 import shutil
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,18 +18,56 @@ from optimizer.commands import console, print_json, storage_option, study_option
 from optimizer.errors import InvalidInput
 from optimizer.options import parse_target
 from optimizer.report.evidence import Evidence
-from optimizer.report.reading import list_studies, read_evidence
+from optimizer.report.reading import list_studies, read_evidence, read_study
 from optimizer.report.report_view import report_view
+from optimizer.report.screen import trials_table
 from optimizer.store.database import open_database
 from optimizer.store.doctor import examine
 from optimizer.store.history import open_study
-from optimizer.training.task import GOALS, GoalKind
+from optimizer.store.stamp import shown_goal
+from optimizer.training.task import GOALS, Goal, GoalKind
 
 LOOPBACK = "127.0.0.1"
 """optuna-dashboard asks nobody for a password, and deletes studies at a click: it is for this machine alone."""
 
 PNG_WIDTH, PNG_SCALE = 760, 3
 """The width of a figure, and pixels of a PNG for each of its: 300 to the inch on a page."""
+
+
+@click.command("list")
+@storage_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def list_command(storage: str, as_json: bool) -> None:
+    """List the studies of a database."""
+    studies = list_studies(storage)
+    if as_json:
+        print_json(studies)
+        return
+    for study in studies:
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(study["trials"].items())) or "no trials"
+        click.echo(f"{study['study']}: {shown_goal(Goal(**study['goal']))}; {counts}")
+
+
+@click.command("trials")
+@storage_option
+@study_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, every epoch included.")
+@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values, a row for each epoch.")
+def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool) -> None:
+    """List the trials of a study."""
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other.")
+    trials = read_study(storage, study)
+    if as_json:
+        print_json([trial.describe() for trial in trials])
+    elif as_csv:
+        rows = [row for trial in trials for row in trial.rows()]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(sys.stdout, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        console().print(trials_table(trials))
 
 
 @click.command("report")
@@ -144,5 +185,5 @@ def dashboard_command(storage: str, port: int) -> None:
         database.engine.dispose()
 
 
-COMMANDS = (report_command, dashboard_command)
+COMMANDS = (list_command, trials_command, report_command, dashboard_command)
 """Those of this module."""

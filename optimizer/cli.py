@@ -1,51 +1,23 @@
-"""Flags to calls: a study script's command line, and the `batchopt` command. With `commands.py` and `answering.py`
-the only file that prints.
-"""
+"""The doors: `run_script` for a study script, and the `batchopt` command; what they end with."""
 
 from __future__ import annotations
 
-import csv
+import errno
+import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 import click
-from rich.console import Console
 
-from optimizer import answering, commands
-from optimizer.commands import console, print_json, ray_options, storage_option, study_option
-from optimizer.errors import BatchoptError, InvalidInput, StorageFailed, TaskFailed, WorkerDied
-from optimizer.options import (
-    AUTO_SEARCH,
-    CHECKPOINT_LIMIT,
-    CONFIRM_SEEDS,
-    DEFAULT_TRIALS,
-    LEASE_SECONDS,
-    Budget,
-    Options,
-    parse_bytes,
-    parse_configuration,
-    parse_duration,
-)
-from optimizer.questions import Question, asked_goal, note, read_question, reference_script
-from optimizer.report.events import Listener, ignore
-from optimizer.report.inspection_view import inspection_view
-from optimizer.report.reading import list_studies, read_study
-from optimizer.report.report_view import report_view
-from optimizer.report.screen import LiveView, PlainView, opened_lines, seconds, trials_table
-from optimizer.search.optuna_search import SEARCHES
-from optimizer.search.space import SearchSpace, parse_batch_sizes, parse_learning_rates
+from optimizer import answering, commands, scripting
+from optimizer.errors import BatchoptError, StorageFailed, TaskFailed, WorkerDied
+from optimizer.questions import Question, note
+from optimizer.search.space import SearchSpace
 from optimizer.signals import Interrupted
-from optimizer.store.stamp import shown_goal, shown_space
-from optimizer.training.messages import ENGINES
-from optimizer.training.task import GOALS, Goal, GoalKind, Task
+from optimizer.training.task import Goal, Task
 
-if TYPE_CHECKING:
-    from optimizer.study import Plan
-
-USAGE_ERROR = 2
+FAILED, USAGE_ERROR, HUNG_UP, BROKEN_PIPE = 1, 2, 129, 141
+"""Exit codes; the last two are 128 and the signal's number."""
 
 
 def run_script(task: Task, space: SearchSpace, goal: Goal) -> NoReturn:
@@ -57,7 +29,7 @@ def run_script(task: Task, space: SearchSpace, goal: Goal) -> NoReturn:
     """
     if note(Question(task, space, goal)):
         raise SystemExit(0)
-    _finish(_script_command(task, space, goal))
+    _finish(scripting.script_command(task, space, goal))
 
 
 def main() -> NoReturn:
@@ -71,277 +43,52 @@ def batchopt() -> None:
     """Look at studies of batch size and learning rate."""
 
 
-for of_another_file in (*answering.COMMANDS, *commands.COMMANDS):
-    batchopt.add_command(of_another_file)
-
-
-@batchopt.command("list")
-@storage_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def list_command(storage: str, as_json: bool) -> None:
-    """List the studies of a database."""
-    studies = list_studies(storage)
-    if as_json:
-        print_json(studies)
-        return
-    for study in studies:
-        counts = ", ".join(f"{count} {state}" for state, count in sorted(study["trials"].items())) or "no trials"
-        click.echo(f"{study['study']}: {shown_goal(Goal(**study['goal']))}; {counts}")
-
-
-@batchopt.command("trials")
-@storage_option
-@study_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document, every epoch included.")
-@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values, a row for each epoch.")
-def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool) -> None:
-    """List the trials of a study."""
-    if as_json and as_csv:
-        raise click.UsageError("--json and --csv exclude each other.")
-    trials = read_study(storage, study)
-    if as_json:
-        print_json([trial.describe() for trial in trials])
-    elif as_csv:
-        rows = [row for trial in trials for row in trial.rows()]
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        writer = csv.DictWriter(sys.stdout, names)
-        writer.writeheader()
-        writer.writerows(rows)
-    else:
-        console().print(trials_table(trials))
-
-
-@batchopt.command("probe")
-@click.argument("script", required=False, type=click.Path(path_type=Path))
-@click.option("--batch-sizes", metavar="8..1024", help="As in a study.  [default: the script's]")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu|gpu:0,1", help="What to measure.")
-@click.option("--memory-limit", metavar="2GiB", help="Measure as on a device with so much memory.")
-@click.option("--engine", metavar="|".join(ENGINES), help="Pin the engine.  [default: the fastest]")
-@click.option("--data", metavar="PATH", help="Another data file of the same layout.")
-@click.option("--train-examples", type=int, help="Train on so many examples.  [default: all]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document; progress to stderr.")
-def probe_command(
-    script: Path | None, batch_sizes: str | None, memory_limit: str | None, as_json: bool, **options: Any
-) -> None:
-    """Measure this machine with the program of a study SCRIPT, or of the reference study: what fits, what it costs."""
-    from optimizer.inspection import inspect_machine
-
-    question = read_question(script or reference_script())
-    limit = None if memory_limit is None else parse_bytes(memory_limit)
-    space = _space_function(question.space, batch_sizes, None)(options["train_examples"] or 1 << 30)
-    with _view(quiet=False, to_stderr=True) as listener:
-        found = inspect_machine(question, space, Options(memory_limit=limit, **options), listener).describe()
-    if as_json:
-        print_json(found)
-    else:
-        console().print(inspection_view(found))
-
-
-def _script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
-    script = Path(sys.argv[0]).stem or "study"
-
-    @click.command(
-        name=Path(sys.argv[0]).name,
-        help=(sys.modules["__main__"].__doc__ or "").strip() or None,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    )
-    @click.option("--study", default=script, show_default=True, help="Name of the study in its database.")
-    @storage_option
-    @click.option("--trials", type=int, help=f"Trials of the study, a total.  [default: {DEFAULT_TRIALS}]")
-    @click.option("--time-budget", metavar="10m", help="Wall time of the study, a total: 90s, 10m, 1h30m.")
-    @click.option("--goal", "kind", metavar="|".join(GOALS), help=f"What is best.  [default: {goal.kind}]")
-    @click.option("--target", metavar="0.97|97%", help="Validation accuracy to be reached; for --goal time.")
-    @click.option("--epochs", type=int, default=goal.epochs, show_default=True, help="Epochs of a whole trial.")
-    @click.option(
-        "--batch-sizes",
-        metavar="8..1024",
-        help=f"Powers of two; or 1..full, 16,32,64, 8..1024:int.  [default: {space.smallest}..{space.largest}]",
-    )
-    @click.option(
-        "--learning-rates",
-        metavar="1e-4..1e-1",
-        help="A range, searched on a log scale.  [default: {:g}..{:g}]".format(*space.learning_rate),
-    )
-    @click.option("--search", metavar="|".join((AUTO_SEARCH, *SEARCHES)), help="How to search.  [default: auto]")
-    @click.option("--no-stop", is_flag=True, help="Use the whole budget, even where no gain is expected any more.")
-    @click.option("--try", "tries", metavar="32:0.001", multiple=True, help="Train this first; may be repeated.")
-    @click.option("--seed", type=int, help="Decides what is tried and how trials begin.  [default: 0]")
-    @click.option("--workers", type=int, help="Worker processes.  [default: one on each GPU, or one]")
-    @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu|gpu:0,1", help="Where to train.")
-    @click.option("--engine", metavar="|".join(ENGINES), help="Pin the engine.  [default: the fastest]")
-    @click.option("--deterministic", is_flag=True, help="The same study to the last bit, cut or not; slower.")
-    @click.option("--data", metavar="PATH", help="Another data file of the same layout.")
-    @click.option("--train-examples", type=int, help="Train on so many examples.  [default: all]")
-    @click.option("--memory-limit", metavar="2GiB", help="Train as on a device with so much memory.")
-    @click.option(
-        "--probe/--no-probe",
-        default=None,
-        help="Measure the machine anew; or not at all, and use what was recorded.  [default: what is not recorded]",
-    )
-    @click.option("--share", is_flag=True, help="Use a GPU although another study uses it.")
-    @click.option(
-        "--lease",
-        type=float,
-        default=LEASE_SECONDS,
-        show_default=True,
-        help="Seconds until a silent process loses its trials.",
-    )
-    @click.option("--checkpoint-limit", metavar="64MB", help="States of trials above this are kept in files.")
-    @click.option("--checkpoints", metavar="PATH|URL", help="Where those are.  [default: beside the database]")
-    @ray_options
-    @click.option("--no-pruning", is_flag=True, help="Train every trial to its last epoch.")
-    @click.option("--confirm", is_flag=True, help="Then train the advice again, and open the test set once.")
-    @click.option(
-        "--confirm-seeds",
-        type=int,
-        default=CONFIRM_SEEDS,
-        show_default=True,
-        help="Runs of each configuration, a total.",
-    )
-    @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and stop.")
-    @click.option("--quiet", is_flag=True, help="No progress, only the report.")
-    @click.option("--json", "as_json", is_flag=True, help="The report as one JSON document; progress to stderr.")
-    def command(
-        study: str,
-        storage: str,
-        trials: int | None,
-        time_budget: str | None,
-        kind: GoalKind | None,
-        target: str | None,
-        epochs: int,
-        batch_sizes: str | None,
-        learning_rates: str | None,
-        tries: tuple[str, ...],
-        no_pruning: bool,
-        no_stop: bool,
-        memory_limit: str | None,
-        checkpoint_limit: str | None,
-        confirm: bool,
-        confirm_seeds: int,
-        plan_only: bool,
-        quiet: bool,
-        as_json: bool,
-        **options: Any,
-    ) -> None:
-        # What trains is not loaded by commands that only read.
-        from optimizer.study import Study
-
-        wanted = asked_goal(goal, kind, target, epochs=epochs)
-        if confirm and wanted.kind == "time":
-            raise InvalidInput("--confirm tells accuracies after all epochs. Use it with --goal accuracy or pareto.")
-        asked = Study(
-            task,
-            _space_function(space, batch_sizes, learning_rates),
-            wanted,
-            name=study,
-            storage=storage,
-            options=Options(
-                prune=not no_pruning,
-                memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
-                checkpoint_limit=parse_bytes(checkpoint_limit or str(CHECKPOINT_LIMIT), "--checkpoint-limit"),
-                **options,
-            ),
-        )
-        budget = Budget(
-            trials=DEFAULT_TRIALS if trials is None and time_budget is None else trials,
-            seconds=None if time_budget is None else parse_duration(time_budget),
-            # Who names a number of trials wants that many.
-            until_known=trials is None and not no_stop,
-        )
-        configurations = [parse_configuration(text) for text in tries]
-        view = _view(quiet=quiet, to_stderr=as_json)
-        if plan_only:
-            with view as listener:
-                plan = asked.plan(budget, tries=configurations, listener=listener)
-            _print_plan(plan, budget, as_json=as_json)
-            return
-        with view as listener:
-            report = asked.run(budget, tries=configurations, listener=listener)
-            if confirm:
-                report = asked.confirm(confirm_seeds, listener=listener)
-        if as_json:
-            print_json(report.describe())
-        else:
-            click.echo()
-            console().print(report_view(report))
-
-    return command
-
-
-def _space_function(
-    space: SearchSpace, batch_sizes: str | None, learning_rates: str | None
-) -> Callable[[int], SearchSpace]:
-    """The script's space as the options change it; `full` waits for the number of training examples."""
-    rates = space.learning_rate if learning_rates is None else parse_learning_rates(learning_rates)
-
-    def make(train_examples: int) -> SearchSpace:
-        sizes = space.batch_size if batch_sizes is None else parse_batch_sizes(batch_sizes, full=train_examples)
-        return SearchSpace(sizes, rates, space.extra)
-
-    return make
-
-
-def _view(*, quiet: bool, to_stderr: bool) -> AbstractContextManager[Listener]:
-    if quiet:
-        return nullcontext(ignore)
-    console = Console(stderr=to_stderr)
-    return LiveView(console) if console.is_terminal else PlainView(console)
-
-
-def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
-    opened, stamp = plan.opened, plan.stamp
-    left = None if budget.trials is None else max(0, budget.trials - opened.finished)
-    if as_json:
-        print_json(
-            {
-                "study": opened.study,
-                "storage": opened.storage,
-                "new": plan.new,
-                "machine": opened.machine.describe(),
-                "engine": opened.engine,
-                "goal": stamp.goal.describe(),
-                "space": stamp.space.describe(),
-                "search": stamp.search,
-                "seed": stamp.seed,
-                "trials_left": left,
-                "time_budget_seconds": budget.seconds,
-            }
-        )
-        return
-    for line in opened_lines(opened):
-        click.echo(line)
-    click.echo(f"space    {shown_space(stamp.space)}")
-    click.echo(f"goal     {shown_goal(stamp.goal)}; search {stamp.search}, seed {stamp.seed}")
-    limits = [f"{left} more trials"] if left is not None else []
-    limits += [f"until {seconds(budget.seconds)} have been spent"] if budget.seconds is not None else []
-    click.echo(f"would    train {', '.join(limits)}; nothing has been written")
+for command in (*answering.COMMANDS, *scripting.COMMANDS, *commands.COMMANDS):
+    batchopt.add_command(command)
 
 
 def _finish(command: click.Command) -> NoReturn:
+    """Run a command, and end with its exit code, whoever reads its output or has stopped to."""
+    try:
+        code = _exit_code(command)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        sys.stderr.close()
+        code = BROKEN_PIPE
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        # The terminal was closed, which a screen may notice before the signal comes. What is still to be flushed has
+        # no reader.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        code = HUNG_UP
+    sys.exit(code)
+
+
+def _exit_code(command: click.Command) -> int:
     """Run a command; whatever the user can mend is one line and exit code 2, what failed on the way 1."""
     try:
         command.main(standalone_mode=False)
     except click.ClickException as error:
         _say(error.format_message())
-        sys.exit(USAGE_ERROR)
+        return USAGE_ERROR
     except click.Abort:
         # Ctrl-C while nothing was under way.
         _say("interrupted.")
-        sys.exit(130)
+        return 130
     except Interrupted as interruption:
         _say("interrupted; everything finished is kept. The same command again goes on.")
-        sys.exit(interruption.exit_code)
+        return interruption.exit_code
     except TaskFailed as error:
         _say(f"the study's own code raised; everything finished is kept, the trial is back in the queue.\n{error}")
-        sys.exit(1)
+        return FAILED
     except BatchoptError as error:
         _say(f"{type(error).__name__}: {error}")
-        sys.exit(1 if isinstance(error, StorageFailed | WorkerDied) else USAGE_ERROR)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough.
-        sys.stderr.close()
-        sys.exit(141)
-    sys.exit(0)
+        return FAILED if isinstance(error, StorageFailed | WorkerDied) else USAGE_ERROR
+    return 0
 
 
 def _say(text: str) -> None:

@@ -1,15 +1,17 @@
-"""Commands of `batchopt` that move databases, and what all its commands share. It prints, as `cli.py` does."""
+"""Commands of `batchopt` that move and heal databases, and what all commands share. It prints, as `cli.py` does."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import click
 from rich.console import Console
 
+from optimizer.report.events import Listener, ignore
+from optimizer.report.screen import LiveView, PlainView
 from optimizer.store.doctor import examine, repair
 from optimizer.store.transfer import Transferred, export, merge
 
@@ -54,6 +56,14 @@ def console() -> Console:
 def print_json(document: Any) -> None:
     """Print one JSON document."""
     click.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def view(*, quiet: bool, to_stderr: bool) -> AbstractContextManager[Listener]:
+    """What shows how far it is: live on a terminal, else line by line."""
+    if quiet:
+        return nullcontext(ignore)
+    console = Console(stderr=to_stderr)
+    return LiveView(console) if console.is_terminal else PlainView(console)
 
 
 @click.command("export")

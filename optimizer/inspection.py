@@ -1,18 +1,26 @@
-"""What a machine is worth to a question: what it is, what fits, what steps cost. Nothing is searched or kept."""
+"""What a machine is worth to a question: what it is, what fits, what steps cost. Nothing is trained to be kept."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from optimizer.capacity import Capacity
 from optimizer.options import Budget, Options
 from optimizer.questions import Question
-from optimizer.report.events import Listener, Starting
+from optimizer.report.events import Listener, Noted, Starting
+from optimizer.report.reading import read_stamp
 from optimizer.search.space import SearchSpace
 from optimizer.seating import first_setup, measured, new_capacity, seated
 from optimizer.signals import Interruption
+from optimizer.store.database import open_database, shown, storage_url
+from optimizer.store.history import open_study
+from optimizer.store.records import Records
+from optimizer.store.stamp import check_program
+from optimizer.store.transactions import Transactions
+from optimizer.store.whole import StudyLedger
 from optimizer.training.messages import Ready
 
 
@@ -42,22 +50,18 @@ class Inspection:
 
     Attributes:
         ready: what the worker said of machine, program and engine.
-        max_batch_size: the largest of the space that fits; None where all do.
-        overhead_s, per_example_s, knee: of the affine law of step times; see `StepTimeLaw`.
+        capacity: what fits, and what steps cost.
         probe_seconds: wall time of the probe, engines and all compilation included; the start of TensorFlow and the
             loading of the data left out.
     """
 
     ready: Ready
-    rows: list[BatchSizeCost]
-    max_batch_size: int | None
-    overhead_s: float | None
-    per_example_s: float | None
-    knee: float | None
+    capacity: Capacity
     probe_seconds: float
 
     def describe(self) -> dict[str, Any]:
         """As JSON values."""
+        law = self.capacity.steps
         return {
             "machine": self.ready.machine.describe(),
             "program": asdict(self.ready.program) | {"parameters": self.ready.parameters},
@@ -65,23 +69,31 @@ class Inspection:
             "engines": [asdict(timing) for timing in self.ready.timings if not timing.refusal],
             "refused": {timing.engine: timing.refusal for timing in self.ready.timings if timing.refusal},
             "memory": asdict(self.ready.memory) | {"data_on_device": self.ready.data_held},
-            "max_batch_size": self.max_batch_size,
-            "overhead_seconds": self.overhead_s,
-            "seconds_per_example": self.per_example_s,
-            "knee_batch_size": self.knee,
-            "batch_sizes": [asdict(row) for row in self.rows],
+            "max_batch_size": self.capacity.max_batch_size,
+            "overhead_seconds": None if law is None else law.overhead_s,
+            "seconds_per_example": None if law is None else law.per_example_s,
+            "knee_batch_size": None if law is None else law.knee,
+            "batch_sizes": [asdict(row) for row in _rows(self.capacity, self.ready.program.train_examples)],
             "probe_seconds": self.probe_seconds,
         }
 
 
-def inspect_machine(question: Question, space: SearchSpace, options: Options, listener: Listener) -> Inspection:
-    """Probe this machine with a question's program.
+def inspect_machine(
+    question: Question,
+    space: SearchSpace,
+    options: Options,
+    listener: Listener,
+    *,
+    check: Callable[[Ready], None] = lambda ready: None,
+) -> Inspection:
+    """Probe this machine with a question's program; nothing is kept.
 
     Args:
         question: whose model and data.
         space: which batch sizes.
         options: device, memory limit, data.
         listener: told how far it is.
+        check: shown what is to be measured before it is; may raise.
 
     Raises:
         BatchoptError: something the user can mend.
@@ -92,23 +104,60 @@ def inspect_machine(question: Question, space: SearchSpace, options: Options, li
         setup = first_setup(question.task, options, space, goal=question.goal, budget=Budget(), known_engines={})
         seat = seated(setup, smallest=space.smallest, interruption=interruption, listener=listener)
         assert seat.ready is not None
-        engine_seconds, started = seat.ready.engine_seconds, time.monotonic()
-        sizes = [size for size in space.grid_batch_sizes().tolist() if size <= seat.ready.program.train_examples]
-        capacity = new_capacity(seat.ready, SearchSpace(sizes, space.learning_rate, space.extra))
-        seat, capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
-        seconds = engine_seconds + time.monotonic() - started
-        seat.worker.kill()
+        try:
+            check(seat.ready)
+            engine_seconds, started = seat.ready.engine_seconds, time.monotonic()
+            sizes = [size for size in space.grid_batch_sizes().tolist() if size <= seat.ready.program.train_examples]
+            capacity = new_capacity(seat.ready, SearchSpace(sizes, space.learning_rate, space.extra))
+            seat, capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
+            seconds = engine_seconds + time.monotonic() - started
+        finally:
+            seat.worker.kill()
     assert seat.ready is not None
-    law = capacity.steps
-    return Inspection(
-        ready=seat.ready,
-        rows=_rows(capacity, seat.ready.program.train_examples),
-        max_batch_size=capacity.max_batch_size,
-        overhead_s=None if law is None else law.overhead_s,
-        per_example_s=None if law is None else law.per_example_s,
-        knee=None if law is None else law.knee,
-        probe_seconds=seconds,
+    return Inspection(seat.ready, capacity, seconds)
+
+
+def join_study(
+    question: Question, storage: str, name: str | None, options: Options, listener: Listener
+) -> tuple[str, Inspection]:
+    """Probe this machine with a study's program and batch sizes, and keep what is found with the study.
+
+    From then on the study's report answers for this machine too, and a session here need not probe again.
+
+    Args:
+        question: whose model and data; they are to be the study's.
+        storage: a path or an SQLAlchemy URL.
+        name: of the study; may be None where the database holds only one.
+        options: device, memory limit, data.
+        listener: told how far it is.
+
+    Returns:
+        The study's name, and what was found.
+
+    Raises:
+        StudyMismatch: the study has another program.
+        BatchoptError: something else the user can mend.
+        Interrupted: by a signal.
+    """
+    name, stamp = read_stamp(storage, name)
+    shown_storage = shown(storage_url(storage))
+    found = inspect_machine(
+        question,
+        stamp.space,
+        options,
+        listener,
+        check=lambda ready: check_program(name, shown_storage, stamp, ready.program),
     )
+    database = open_database(storage, create=True)
+    try:
+        transactions = Transactions(database.url, say=lambda line: listener(Noted(line)))
+        ledger = StudyLedger(database.engine, open_study(database, name), Records(database.engine), transactions)
+        ledger.add_machine(found.ready.machine, found.ready.engine)
+        capacity = found.capacity
+        ledger.measured(found.ready, options.memory_limit, capacity.step_rows, capacity.rows, anew=True)
+    finally:
+        database.engine.dispose()
+    return name, found
 
 
 def _rows(capacity: Capacity, train_examples: int) -> list[BatchSizeCost]:

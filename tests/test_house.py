@@ -36,7 +36,8 @@ FLOORS = {
     "inspection": 6,
     "commands": 6,
     "answering": 7,
-    "cli": 7,
+    "scripting": 7,
+    "cli": 8,
 }
 """A module imports only from its own floor and lower ones; `search` and `training` share one and do not meet."""
 

@@ -140,7 +140,7 @@ def chosen(on: str | None, machines: Mapping[str, Mapping[str, Any]], names: Map
         InvalidInput: it is none of them, or more than one.
     """
     if on is None:
-        return next((key for key, described in machines.items() if _is_this(described)), next(iter(machines)))
+        return next((key for key, described in machines.items() if is_this(described)), next(iter(machines)))
     found = [key for key in machines if key.startswith(on.lower())]
     found = found or [key for key in machines if on.lower() in names[key].lower()]
     if len(found) == 1:
@@ -150,7 +150,9 @@ def chosen(on: str | None, machines: Mapping[str, Mapping[str, Any]], names: Map
         raise InvalidInput(
             f"--on {on} is more than one machine of this study: {listed}. Use the beginning of its code."
         )
-    raise InvalidInput(f"--on {on} is no machine of this study; it has {listed}. Run the study there to add one.")
+    raise InvalidInput(
+        f"--on {on} is no machine of this study; it has {listed}. Run the study there, or `batchopt probe`, to add one."
+    )
 
 
 def names_of(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -167,7 +169,7 @@ def _name(described: Mapping[str, Any]) -> str:
     return f"{described['device']}, {cores} core{'' if cores == 1 else 's'}"
 
 
-def _is_this(described: Mapping[str, Any]) -> bool:
+def is_this(described: Mapping[str, Any]) -> bool:
     """Whether a machine is this one, as far as can be seen without TensorFlow."""
     if not described or (described["processor"], described["cores"]) != (processor(), available_cores()):
         return False

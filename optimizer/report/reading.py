@@ -13,7 +13,7 @@ from optimizer.errors import InvalidInput, StorageError, StudyNotFound
 from optimizer.report.confirmation import confirmation
 from optimizer.report.evidence import Evidence
 from optimizer.report.goals import answered_goal, front, time_answer
-from optimizer.report.machines import Place, chosen, machines_of, names_of, place_of
+from optimizer.report.machines import Place, chosen, is_this, machines_of, names_of, place_of
 from optimizer.report.noise import gradient_noise
 from optimizer.report.notes import notes
 from optimizer.report.recommendation import (
@@ -137,6 +137,7 @@ def read_evidence(
             step_time=place.step_time,
             fastest_by_laws=None if found is None else fastest_by_laws(found.law, place.step_time),
             notes=notes(there, best.trial if best else None),
+            elsewhere=on is None and bool(machines.get(here)) and not is_this(machines[here]),
         )
         return Evidence(report, there, stamp.space)
 
@@ -196,6 +197,13 @@ def read_study(storage: str, name: str | None = None) -> list[TrialRecord]:
     with _reading(storage) as database:
         study, _ = _stamped(database, name or _only_study(database))
         return read_trials(study, Records(database.engine))
+
+
+def read_stamp(storage: str, name: str | None = None) -> tuple[str, Stamp]:
+    """The name of a study and the question it asks; arguments and errors as `read_report`."""
+    with _reading(storage) as database:
+        study, stamp = _stamped(database, name or _only_study(database))
+        return study.study_name, stamp
 
 
 def list_studies(storage: str) -> list[dict[str, Any]]:

@@ -126,6 +126,7 @@ class Report:
 
     Attributes:
         machine: the machine that it is for, as it describes itself; empty before the first trial.
+        elsewhere: none was asked for, and the one that asks is not in the study: `machine` is the study's first.
         trials: how many trials, by state.
         recommendation: None before the first complete trial.
         advice: what the posterior says of every batch size; None before the first value.
@@ -167,6 +168,7 @@ class Report:
     step_time: StepTimeFit | None = None
     fastest_by_laws: float | None = None
     notes: list[str] = field(default_factory=list)
+    elsewhere: bool = False
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""

@@ -46,7 +46,7 @@ def report_view(report: Report) -> RenderableType:
     lines += ["", *caveats] if caveats else []
     if report.confirmation is not None:
         lines += ["", *confirmation_view(report.confirmation)]
-    if report.machines:
+    if report.machines or report.elsewhere:
         lines += ["", Text("\n".join(machine_lines(report)))]
     counts = ", ".join(f"{count} {state}" for state, count in sorted(report.trials.items())) or "none"
     lines += ["", Text(f"study {report.study} in {report.storage}; trials: {counts}", style="dim")]
@@ -56,6 +56,11 @@ def report_view(report: Report) -> RenderableType:
 def machine_lines(report: Report) -> list[str]:
     """What is best on each machine of a study, the one that the report is for marked."""
     lines = []
+    if report.elsewhere:
+        lines.append(
+            f"Seconds and memory are those of {report.machine['device']}: this machine is not in the study. "
+            "`batchopt probe` with the study's script, --storage and --study adds it."
+        )
     for machine in report.machines:
         here = "*" if machine.fingerprint == report.machine.get("fingerprint") else " "
         best = (

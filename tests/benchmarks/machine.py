@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -106,13 +108,14 @@ def times(console: Console, model: str, rounds: int, interruption: Interruption)
     assert law is not None
     assert capacity.memory is not None
     probed_sizes = [row.batch_size for row in capacity.rows if row.fits]
-    unseen = [size for size in ladder if size not in probed_sizes]
+    between = [round(math.sqrt(one * next_)) for one, next_ in pairwise(ladder)]
+    unseen = sorted({*ladder, *between}.difference(probed_sizes))
     predicted = {size: (law(size), capacity.step_bytes(size) or 0) for size in unseen}
     taken: dict[int, list[float]] = defaultdict(list)
     peaks: dict[int, int] = {}
     # The first epoch of each compiles.
     for trial in range(rounds + 1):
-        for size in ladder:
+        for size in sorted({*probed_sizes, *unseen}):
             seat.worker.send(Train(trial, 0, size, 1e-3, {}, 0, 1))
             done = seat.worker.receive()
             assert isinstance(done, EpochDone)
