@@ -54,14 +54,17 @@ MEAN_VARIANCE, TREND_VARIANCE = 1.0, 1.0
 
 JITTER = 1e-8
 
-SETS_BY_POINTS, FEWEST_SETS = ((30, 256), (60, 128), (220, 32), (340, 16)), 8
-"""How many sets the first round draws: fewer with more points, where each set costs more."""
+SETS_BY_POINTS = ((15, 256, 64), (30, 384, 64), (60, 192, 32), (220, 32, 16), (340, 16, 16), (math.inf, 8, 8))
+"""Up to so many points: how many sets the first round draws, and how many predict, which are the likeliest. Few points
+leave the sets nearly alike, so that many of them have to be heard; with more points each set costs more.
+"""
 
 TEMPER = 0.8
 """Exponent of the evidence: below 1, because the model is not the truth and its certainty is not ours."""
 
-MAX_KEPT_SETS = 16
-"""Those that predict: the likeliest; the others' weights are nearly nothing."""
+
+QUANTILE_POINTS = 640
+"""Of a mixture, spread evenly over the distributions of its sets."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,13 @@ class Surrogate:
         self.best = float(curves.value.max())
         self.spread = spread(curves.value)
         points = len(self._trial)
-        count = next((count for most, count in SETS_BY_POINTS if points <= most), FEWEST_SETS)
+        count, predict = next((count, predict) for most, count, predict in SETS_BY_POINTS if points <= most)
         draws = Draws(curves.x.shape[1], count)
         fits = [self._fitted(draws.sets(), curves)]
         for _ in range(ROUNDS):
             fits.append(self._fitted(draws.around_best(TEMPER * _column(fits, "evidence")), curves))
         log_weight = draws.log_weight(TEMPER * _column(fits, "evidence"))
-        kept, self._weight = weighed(log_weight, min(count, MAX_KEPT_SETS))
+        kept, self._weight = weighed(log_weight, predict)
         self._kept = draws.sets(kept)
         self._alpha, self._precision = self._folded(_column(fits, "factor")[kept], _column(fits, "white")[kept])
         self._sigma = _column(fits, "sigma")[kept]
@@ -325,7 +328,8 @@ class Surrogate:
 
     def quantiles(self, mean: FloatArray, sd: FloatArray, levels: Sequence[float]) -> FloatArray:
         """Quantiles of the mixture over the sets, in the units of the values, shape (levels, configurations)."""
-        grid = np.asarray(ndtri(np.linspace(0.0125, 0.9875, 40)))
+        count = max(QUANTILE_POINTS // len(mean), 10)
+        grid = np.asarray(ndtri((np.arange(count) + 0.5) / count))
         spread_out = mean[:, None] + sd[:, None] * grid[:, None]
         flat = self._unwarped(spread_out.reshape(len(mean), -1)).reshape(-1, mean.shape[1])
         weight = np.repeat(self._weight / len(grid), len(grid))

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from optimizer.errors import InvalidInput
+from optimizer.training.footprint import examples_held
 from optimizer.training.messages import EngineName
 from optimizer.training.resident import Resident, from_host
 from optimizer.training.shortage import is_out_of_memory
@@ -25,7 +26,7 @@ from optimizer.training.task import example_count, take
 
 EVALUATION_BATCH_SIZE = 1000
 """Examples per evaluation step: its own, so that a trial's batch size never decides whether evaluation fits.
-Made smaller where memory runs out, so that evaluation never decides which batch sizes fit."""
+Fewer where memory is short, so that evaluation never decides which batch sizes fit."""
 
 STEPS_PER_EXECUTION = 64
 """For `fit`: enough to amortise a call, few enough that an epoch of few steps still uses it."""
@@ -41,7 +42,23 @@ class Engine(ABC):
     """Runs epochs of one model on one data set; compiled programs are kept by batch size."""
 
     name: EngineName
-    chunk = EVALUATION_BATCH_SIZE
+
+    def __init__(self, model: Any, resident: Resident) -> None:
+        self._model = model
+        self._resident = resident
+        self._chunk: int | None = None
+
+    @property
+    def chunk(self) -> int:
+        """Examples per evaluation step."""
+        if self._chunk is None:
+            data, most = self._resident.data.validation, EVALUATION_BATCH_SIZE
+            if isinstance(data, tuple):
+                most = min(most, example_count(data))
+                if not self._model.run_eagerly:
+                    most = examples_held(self._model.test_step, data, most, self._resident.room)
+            self._chunk = most
+        return self._chunk
 
     @abstractmethod
     def prepare(self, batch_size: int) -> float:
@@ -75,7 +92,7 @@ class Engine(ABC):
                 if self.chunk == 1 or not is_out_of_memory(error):
                     raise
             # Not by halves: an allocator waits for ten seconds before it gives up.
-            self.chunk = max(1, self.chunk // 8)
+            self._chunk = max(1, self.chunk // 8)
 
     @abstractmethod
     def evaluate_in_chunks(self) -> Figures:
@@ -100,13 +117,11 @@ class FusedEngine(Engine):
     """One compiled program per epoch, data resident on the device."""
 
     def __init__(self, model: Any, resident: Resident, *, xla: bool) -> None:
+        super().__init__(model, resident)
         self.name = "fused-xla" if xla else "fused"
-        self._model = model
         self._xla = xla
-        self._resident = resident
         self._train_count = resident.train_count
         self._validation_count = example_count(resident.data.validation)
-        self.chunk = min(EVALUATION_BATCH_SIZE, self._validation_count)
         self._epochs: dict[int, Callable[..., Any]] = {}
         self._compiled: set[int] = set()
         self._evaluation: tuple[int, Callable[..., Any]] | None = None
@@ -181,7 +196,8 @@ class FusedEngine(Engine):
                 one_step(gather(tf.slice(order, [step * batch_size], [batch_size])))
                 step += 1
             if rest:
-                one_step(gather(order[count - rest :]))
+                # From where the loop has come to, not from a constant, or XLA would hold this batch during the loop.
+                one_step(gather(tf.slice(order, [step * batch_size], [rest])))
             figures = flat(model.get_metrics_result())
             self._names = tuple(figures)
             return tf.stack([tf.cast(value, tf.float32) for value in figures.values()])
@@ -198,7 +214,7 @@ class FitEngine(Engine):
     name = "fit"
 
     def __init__(self, model: Any, resident: Resident) -> None:
-        self._model = model
+        super().__init__(model, resident)
         self._data = resident.data
         self._held = resident.held
         self._count = resident.train_count

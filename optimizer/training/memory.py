@@ -48,8 +48,6 @@ class MemoryLaw:
             return cls(0.0, float(seen[0] / sizes[0]), 0.0)
         scaled = powers / seen[:, None]
         norms = np.linalg.norm(scaled, axis=0)
-        # Not at the top: it takes a second to import, and reports need but `shown_bytes`.
-
         weights = nnls(scaled / norms, np.ones(len(sizes)))[0] / norms
         constant, per_example, per_pair = [*weights.tolist(), 0.0][:3]
         return cls(constant, per_example, per_pair)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from optimizer.training.footprint import examples_held
 from optimizer.training.messages import EngineName, EngineTiming
 from optimizer.training.program import Program, build, state_of
 from optimizer.training.resident import Resident
@@ -18,7 +19,7 @@ from optimizer.training.shortage import is_out_of_memory
 from optimizer.training.task import Task
 
 PROBE_BATCH_SIZE = 128
-"""Common, and small enough that an engine's overhead per step shows; halved where it does not fit."""
+"""Common, and small enough that an engine's overhead per step shows; less where memory is short."""
 
 TIMED_SECONDS = 0.2
 """Long against the clock and one slow step, short against a trial."""
@@ -60,6 +61,8 @@ def choose_engine(
         return Program(task, resident, pinned, model), []
     candidates: tuple[EngineName, ...] = ("fused-xla", "fused") if resident.held and not model.run_eagerly else ()
     batch_size = min(PROBE_BATCH_SIZE, resident.train_count)
+    if candidates:
+        batch_size = examples_held(model.train_step, resident.data.train, batch_size, resident.room)
     while True:
         try:
             timed, refused = _timed(task, resident, model, candidates, batch_size)

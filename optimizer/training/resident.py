@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,10 +24,12 @@ class Resident:
     Args:
         data: split.
         held: whether it may be held on the device; else every engine but `fit` is refused.
+        capacity: bytes of the device, in all.
     """
 
-    def __init__(self, data: Dataset, *, held: bool = True) -> None:
+    def __init__(self, data: Dataset, *, held: bool = True, capacity: float = math.inf) -> None:
         self.data = data
+        self._capacity = capacity
         self.held = held and not data.streamed
         self.train_count = train_count(data)
 
@@ -35,6 +38,11 @@ class Resident:
         """What it takes on the device."""
         parts = (self.data.train, self.data.validation)
         return sum(leaf.nbytes for part in parts if isinstance(part, tuple) for leaf in leaves(part))
+
+    @property
+    def room(self) -> float:
+        """Bytes of the device beside it."""
+        return max(0.0, self._capacity - (self.bytes if self.held else 0))
 
     @functools.cached_property
     def train(self) -> Any:

@@ -134,7 +134,7 @@ class Trainer:
 
         from optimizer.training.resident import Resident
 
-        resident = Resident(data, held=asked)
+        resident = Resident(data, held=asked, capacity=capacity)
         if not resident.held:
             return resident
         try:
@@ -144,7 +144,7 @@ class Trainer:
                 return resident
         except tf.errors.ResourceExhaustedError:
             del resident
-        streamed = Resident(data, held=False)
+        streamed = Resident(data, held=False, capacity=capacity)
         self.remarks.append(
             f"the data, {shown_bytes(streamed.bytes)}, does not fit on the device beside training "
             f"({shown_bytes(capacity)} in all): it stays on the host, and epochs are slower"
