@@ -112,6 +112,7 @@ def read_evidence(
         in_time = time_answer(there, stamp.space, asked, max_batch_size=place.max_batch_size) if in_seconds else None
         advice = None if in_seconds else _advice(place, there, stamp.space, asked, tolerance)
         best = recommend(there, advice)
+        advised = advice if in_time is None else in_time.advice
         found = to_target(there, asked.target if target is None else target)
         report = Report(
             study=study.study_name,
@@ -127,7 +128,11 @@ def read_evidence(
             by_batch_size=compared(by_batch_size(there), advice, found),
             elapsed_seconds=float(study.user_attrs.get(ELAPSED, 0.0)),
             to_target=found,
-            confirmation=confirmation(Confirmations(database.engine, study._study_id).all(), best),
+            confirmation=confirmation(
+                Confirmations(database.engine, study._study_id).all(),
+                None if advised is None else advised.best,
+                stamp.goal.target,
+            ),
             gradient_noise=gradient_noise(trials),
             time=in_time,
             front=front(advice) if asked.kind == "pareto" else [],
