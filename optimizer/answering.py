@@ -174,7 +174,7 @@ def dashboard_command(storage: str, port: int) -> None:
     names = [study["study"] for study in list_studies(storage)]
     database = open_database(storage, create=False)
     for name in names:
-        if not show(open_study(database, name), read_evidence(storage, name)):
+        if not show(open_study(database, name), read_evidence(storage, name), database.engine):
             click.echo(f"study {name} has a note of your own, which stays as it is")
     click.echo(f"http://{LOOPBACK}:{port}/dashboard shows it; Ctrl-C ends it")
     try:

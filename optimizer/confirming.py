@@ -1,5 +1,6 @@
 """`--confirm`: train what is recommended again, beside what else would do, and open the test set once.
 
+A run is trained as a trial is: for all epochs, or until it is at the target where the goal has one.
 Its runs are no trials: no search sees them, and nothing is decided by them. They take turns, A B C A B C, so that a
 machine that becomes slower becomes so for all; those of one number begin with the same weights. One process confirms a
 study at a time. What was confirmed is kept, and is not trained, nor looked at on the test set, a second time.
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING
 
 from optimizer.capacity import Capacity
 from optimizer.cluster import joined
-from optimizer.errors import DataError, DeviceError, InvalidInput, WorkerDied
+from optimizer.errors import DataError, DeviceError, WorkerDied
 from optimizer.loop import TICK_SECONDS
-from optimizer.options import Budget, Configuration
+from optimizer.options import Budget, Configuration, check_confirm_seeds
 from optimizer.report.confirmation import from_common
 from optimizer.report.events import Confirmed, Confirming, Listener, Noted, Starting
-from optimizer.report.recommendation import Recommendation, Report
+from optimizer.report.goal_view import shown_target
+from optimizer.report.recommendation import Report
+from optimizer.search.racing import epochs_to_target
 from optimizer.seat import DEATHS_ALLOWED, Seat, as_error
 from optimizer.seating import first_setup, seated
 from optimizer.signals import Interruption
@@ -42,9 +45,6 @@ if TYPE_CHECKING:
     from optimizer.search.advice import Estimate
     from optimizer.study import Study
 
-LEAST_SEEDS = 2
-"""An interval needs two."""
-
 KEEP_TURN_S = 2.0
 """How often the turn at confirming is renewed; it is another's after ten seconds of silence."""
 
@@ -64,7 +64,7 @@ def confirm(study: Study, seeds: int, listener: Listener) -> None:
     """Confirm what a study recommends, as far as that was not done already.
 
     Args:
-        study: the study; without a complete trial there is nothing to confirm.
+        study: the study; without a complete trial, or one at the target, there is nothing to confirm.
         seeds: how often each configuration is trained, a total.
         listener: told what happens.
 
@@ -72,11 +72,11 @@ def confirm(study: Study, seeds: int, listener: Listener) -> None:
         BatchoptError: something the user can mend; the runs that were finished are kept.
         Interrupted: by a signal; the same call goes on.
     """
-    if seeds < LEAST_SEEDS:
-        raise InvalidInput(f"--confirm-seeds {seeds}: give at least {LEAST_SEEDS}; an interval needs as many.")
+    check_confirm_seeds(seeds)
     report = study.report()
-    if report.recommendation is None:
-        listener(Noted("nothing to confirm: no trial is complete"))
+    if report.advised is None:
+        lacking = "is complete" if report.time is None else f"reached {shown_target(report.time.target)}"
+        listener(Noted(f"nothing to confirm: no trial {lacking}"))
         return
     database = open_database(study.storage, create=True)
     try:
@@ -132,13 +132,13 @@ def planned(report: Report, begun: Sequence[ConfirmationRun], max_batch_size: in
     Returns:
         Each configuration once, the recommended one first; for 32 the nearest there is.
     """
-    best, advice = report.recommendation, report.advice
-    assert best is not None and advice is not None, "there is something to confirm"
+    advice = report.advised
+    assert advice is not None, "there is something to confirm"
     known = {run.role: Planned(run.role, _configuration(run)) for run in begun}
     if any(run.run > 0 for run in begun):
         # They take turns, so that all of them have had one.
         return [known[role] for role in ROLES if role in known]
-    wanted = [Planned("recommended", _configuration(best)), Planned("fastest", _configuration(advice.fastest))]
+    wanted = [Planned("recommended", _configuration(advice.best)), Planned("fastest", _configuration(advice.fastest))]
     there = [row for row in advice.by_batch_size if max_batch_size is None or row.batch_size <= max_batch_size]
     nearest = min(there, key=lambda row: from_common(row.batch_size), default=None)
     wanted += [] if nearest is None else [Planned("reference", _configuration(nearest))]
@@ -151,8 +151,22 @@ def planned(report: Report, begun: Sequence[ConfirmationRun], max_batch_size: in
     return found
 
 
-def _configuration(row: Recommendation | Estimate | ConfirmationRun) -> Configuration:
+def _configuration(row: Estimate | ConfirmationRun) -> Configuration:
     return Configuration(row.batch_size, row.learning_rate, dict(row.extra))
+
+
+def training_seconds(trained: Sequence[Epoch], target: float | None) -> float:
+    """Of a run that has ended: of all its epochs, or until it was at the target, interpolated as for trials.
+
+    Args:
+        trained: its epochs; the last one is the first at the target, if any is.
+        target: validation accuracy, in 0 to 1; None where there is none.
+    """
+    spent = sum(epoch.train_seconds for epoch in trained)
+    if target is None:
+        return spent
+    epochs = epochs_to_target(target, {epoch.epoch: (epoch.validation_accuracy, 0.0) for epoch in trained})
+    return spent if epochs is None else spent - (len(trained) - epochs) * trained[-1].train_seconds
 
 
 class _Confirmation:
@@ -168,13 +182,13 @@ class _Confirmation:
         interruption: Interruption,
         listener: Listener,
     ) -> None:
-        assert report.recommendation is not None
+        assert report.advised is not None
         self._ledger = ledger
         self._turns = turns
         self._renewed = 0.0
         self._stamp = stamp
         self._report = report
-        self._plan = plan_of(report.recommendation.params)
+        self._plan = plan_of(report.advised.best.params)
         self._seeds = seeds
         self._interruption = interruption
         self._listener = listener
@@ -230,7 +244,7 @@ class _Confirmation:
         raise AssertionError
 
     def _attempt(self, seat: Seat, plan: Planned, number: int) -> ConfirmationRun:
-        configuration, epochs = plan.configuration, self._stamp.goal.epochs
+        configuration, epochs, target = plan.configuration, self._stamp.goal.epochs, self._stamp.goal.target
         seat.worker.send(
             Train(
                 trial=number,
@@ -241,6 +255,7 @@ class _Confirmation:
                 from_epoch=0,
                 until_epoch=epochs,
                 confirming=True,
+                until_accuracy=target,
             )
         )
         trained: list[Epoch] = []
@@ -251,7 +266,8 @@ class _Confirmation:
             if isinstance(answer, EpochDone):
                 trained.append(answer.figures)
                 self._listener(Confirming(plan.role, configuration, number, len(trained), epochs))
-                if len(trained) == epochs and not answer.figures.diverged:
+                reached = target is not None and answer.figures.validation_accuracy >= target
+                if (reached or len(trained) == epochs) and not answer.figures.diverged:
                     seat.worker.send(OpenTest(number))
             elif isinstance(answer, OpenedTest):
                 tested = answer
@@ -269,7 +285,7 @@ class _Confirmation:
             extra=configuration.extra,
             seed=confirmation_seed(self._stamp.seed, number),
             epochs=len(trained),
-            train_seconds=sum(epoch.train_seconds for epoch in trained),
+            train_seconds=training_seconds(trained, target),
             validation_accuracy=None if tested is None else trained[-1].validation_accuracy,
             test_loss=None if tested is None else tested.loss,
             test_accuracy=None if tested is None else tested.accuracy,

@@ -22,6 +22,9 @@ MAX_SEED = 2**32 - 1
 CONFIRM_SEEDS = 5
 """Runs of each configuration that is confirmed: a t-interval narrows little with more."""
 
+LEAST_CONFIRM_SEEDS = 2
+"""An interval needs two."""
+
 LEASE_SECONDS = 30.0
 """How long a trial belongs to its process without a word from it. Renewed at a third of this."""
 
@@ -166,6 +169,16 @@ def check_repeatable(options: Options, budget: Budget) -> None:
     """
     if options.deterministic and budget.seconds is not None:
         raise InvalidInput("--deterministic excludes --time-budget: no two sessions get equally far. Use --trials.")
+
+
+def check_confirm_seeds(seeds: int) -> None:
+    """Refuse so few runs that they have no interval.
+
+    Raises:
+        InvalidInput: naming the least.
+    """
+    if seeds < LEAST_CONFIRM_SEEDS:
+        raise InvalidInput(f"--confirm-seeds {seeds}: give at least {LEAST_CONFIRM_SEEDS}; an interval needs as many.")
 
 
 def parse_duration(text: str) -> float:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from optimizer.commands import console, print_json, ray_options, storage_option, view
-from optimizer.errors import InvalidInput
 from optimizer.options import (
     AUTO_SEARCH,
     CHECKPOINT_LIMIT,
@@ -19,6 +18,7 @@ from optimizer.options import (
     LEASE_SECONDS,
     Budget,
     Options,
+    check_confirm_seeds,
     parse_bytes,
     parse_configuration,
     parse_duration,
@@ -127,9 +127,9 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
         # What trains is not loaded by commands that only read.
         from optimizer.study import Study
 
+        # Before the study, which may take hours.
+        check_confirm_seeds(confirm_seeds)
         wanted = asked_goal(goal, kind, target, epochs=epochs)
-        if confirm and wanted.kind == "time":
-            raise InvalidInput("--confirm tells accuracies after all epochs. Use it with --goal accuracy or pareto.")
         asked = Study(
             task,
             _space_function(space, batch_sizes, learning_rates),

@@ -65,6 +65,7 @@ OPTIONS: list[Row] = [
     (["--memory-limit", "much"], "--memory-limit much", "write 2GiB, 512MiB"),
     (["--memory-limit", "0"], "--memory-limit 0", "write 2GiB, 512MiB"),
     (["--seed", "-1"], "--seed -1", "give a whole number from 0"),
+    (["--confirm", "--confirm-seeds", "1"], "--confirm-seeds 1: give at least 2", "an interval needs as many"),
     (["--nosuch"], "No such option '--nosuch'", ""),
     (["--try", "48:0.01"], "--try 48:0.01: batch size 48 is not in the search space", "64"),
     (["--try", "64:9"], "--try 64:9: learning rate 9 is outside the search space, 0.0001 to 0.1", ""),

@@ -13,13 +13,15 @@ import optuna
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
-from written_study import MACHINE
+from written_study import MACHINE, epoch
 
-from optimizer import Budget, Configuration, Dataset, Goal, Options, SearchSpace, Study, Task, cli, confirming
-from optimizer.confirming import planned
+from optimizer import Budget, Configuration, Dataset, Goal, Options, SearchSpace, Study, Task, confirming
+from optimizer.confirming import planned, training_seconds
 from optimizer.errors import DataError, InvalidInput
 from optimizer.report.events import Confirmed, Event, Noted
+from optimizer.report.reading import read_report
 from optimizer.report.recommendation import Recommendation, Report
+from optimizer.scripting import script_command
 from optimizer.search.advice import Advice, Estimate
 from optimizer.seat import Seat
 from optimizer.signals import Interrupted
@@ -43,10 +45,10 @@ def load(path: str | None) -> Dataset:
     return Dataset(*parts)
 
 
-def study_in(folder: Path, load: Any = load) -> Study:
+def study_in(folder: Path, load: Any = load, goal: Goal = GOAL) -> Study:
     options = Options(device="cpu", engine="fused", probe=False, prune=False)
     storage = str(folder / "studies.db")
-    return Study(Task(build_model, load), SPACE, GOAL, name="mnist", storage=storage, options=options)
+    return Study(Task(build_model, load), SPACE, goal, name="mnist", storage=storage, options=options)
 
 
 def copy(folder: Path, to: Path) -> None:
@@ -123,7 +125,7 @@ def test_the_json_has_accuracy_and_seconds_with_intervals_and_the_difference_to_
         "2",
         "--json",
     ]
-    done = CliRunner().invoke(cli._script_command(Task(build_model, load), SPACE, GOAL), options)
+    done = CliRunner().invoke(script_command(Task(build_model, load), SPACE, GOAL), options)
     assert done.exit_code == 0, done.output
     assert "the test set stays closed" in done.stderr
     report, rows = json.loads(done.stdout), kept(folder)
@@ -230,6 +232,71 @@ def test_data_without_a_test_set_is_said_in_a_line_before_anything_is_trained(
 def test_one_run_has_no_interval(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="--confirm-seeds 1: give at least 2"):
         study_in(tmp_path).confirm(1)
+
+
+@pytest.mark.parametrize(("accuracies", "seconds"), [([0.5, 0.9], 1.0 + 0.75 * 4.0), ([0.5, 0.6], 5.0), ([0.9], 8 / 9)])
+def test_seconds_to_a_target_end_where_the_curve_crosses_it(accuracies: list[float], seconds: float) -> None:
+    """Of the last epoch as much as its part of the way; a run that missed it has all that it was trained."""
+    trained = [epoch(at, each, train_seconds=4.0 ** (at - 1)) for at, each in enumerate(accuracies, start=1)]
+    assert training_seconds(trained, 0.8) == pytest.approx(seconds)
+    assert training_seconds(trained, None) == sum(each.train_seconds for each in trained)
+
+
+@pytest.mark.slow
+def test_what_is_recommended_for_a_target_is_confirmed_beside_32_at_its_own_rate(tmp_path: Path) -> None:
+    """From the command line, on a real study: each run ends at the target, and the report says when."""
+    target = 0.6
+    storage = str(tmp_path / "studies.db")
+    options = [
+        "--goal",
+        "time",
+        "--target",
+        "60%",
+        "--epochs",
+        "5",
+        "--confirm",
+        "--confirm-seeds",
+        "2",
+        "--trials",
+        "3",
+    ]
+    options += [
+        "--try",
+        "64:0.003",
+        "--try",
+        "32:0.003",
+        "--try",
+        "16:0.0001",
+        "--storage",
+        storage,
+        "--study",
+        "mnist",
+    ]
+    options += ["--device", "cpu", "--engine", "fused", "--no-probe"]
+    done = CliRunner().invoke(script_command(Task(build_model, load), SPACE, GOAL), options)
+    assert done.exit_code == 0, done.output
+    assert "s to 60%" in done.output and "each trained until 60% validation accuracy" in done.output
+    report = read_report(storage)
+    rows, found = kept(tmp_path), report.confirmation
+    assert report.time is not None and report.time.advice is not None and found is not None
+    assert {(row["role"], row["run"]) for row in rows} >= {("recommended", 0), ("recommended", 1)}
+    assert (found.current, found.target) == (True, target)
+    assert found.configurations[0].batch_size == report.time.advice.best.batch_size
+    assert any(row.batch_size == 32 for row in found.configurations)
+    for row in rows:
+        assert row["test_accuracy"] is not None and row["train_seconds"] > 0
+        assert row["validation_accuracy"] >= target or row["epochs"] == 5
+    first = found.configurations[0]
+    assert first.train_seconds is not None and first.train_seconds.count + first.missed == 2
+
+
+def test_a_target_that_nobody_reached_leaves_nothing_to_confirm(tmp_path: Path) -> None:
+    study = study_in(tmp_path, goal=Goal("time", epochs=1, target=0.999))
+    study.run(Budget(trials=1), tries=[Configuration(256, 1e-4)])
+    events: list[Event] = []
+    study.confirm(2, listener=events.append)
+    assert events == [Noted("nothing to confirm: no trial reached 99.9%")]
+    assert kept(tmp_path) == []
 
 
 def estimate(batch_size: int, seconds: float = 1.0) -> Estimate:

@@ -17,7 +17,8 @@ from optimizer.capacity import Capacity
 from optimizer.cli import batchopt
 from optimizer.ending import REFERENCE, Ending
 from optimizer.errors import InvalidInput, StudyMismatch
-from optimizer.report.reading import read_report
+from optimizer.report.goals import time_answer
+from optimizer.report.reading import read_report, read_study
 from optimizer.report.report_view import headline
 from optimizer.search.optuna_search import OptunaSearch
 from optimizer.store.database import open_database
@@ -236,6 +237,14 @@ def test_a_finished_study_of_accuracy_answers_for_time_and_for_both(tmp_path: Pa
     assert "Use batch size 16" in alone and "Soonest at 85.0%: batch size 64" in alone
     with pytest.raises(InvalidInput, match="--goal time needs the accuracy to be reached"):
         read_report(storage, goal="time")
+
+
+def test_seconds_to_a_target_are_those_of_the_machine_where_it_was_measured(tmp_path: Path) -> None:
+    """Trained at 4 s an epoch with batch size 16 and at 1 s with 64; there, each takes 10 s, and both need 1.5."""
+    trials = read_study(finished_study(tmp_path))
+    answer = time_answer(trials, SPACE, Goal("time", epochs=3, target=0.85), seconds_per_epoch=lambda size: 10.0)
+    assert answer.advice is not None
+    assert answer.advice.best.mean == pytest.approx(15.0, rel=0.2)
 
 
 def test_a_target_that_no_trial_reached_names_the_nearest_and_whether_it_still_rose(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from optimizer.store.confirmations import ROLES, ConfirmationRun, Role, plan_of
 
 if TYPE_CHECKING:
     from optimizer.report.recommendation import Recommendation
+    from optimizer.search.advice import Estimate
 
 LEVEL = 0.9
 """Of intervals, here as everywhere in a report."""
@@ -48,8 +49,9 @@ class ConfirmedConfiguration:
         role: what it is to the recommendation.
         batch_size, learning_rate, extra: the configuration.
         diverged: how many runs did; they are in none of the means.
-        test_accuracy, validation_accuracy: after the last epoch, in 0 to 1; None where all runs diverged.
-        train_seconds: of a whole run, on the training clock.
+        missed: how many did not reach the target in all epochs, where there is one; nor are they.
+        test_accuracy, validation_accuracy: after the last epoch, in 0 to 1; None where no run is left.
+        train_seconds: of a whole run, on the training clock; until the target where there is one.
         accuracy_difference: test accuracy less that of the reference, run by run; None for the reference itself.
         seconds_difference: of training, the same.
     """
@@ -59,6 +61,7 @@ class ConfirmedConfiguration:
     learning_rate: float
     extra: dict[str, Any]
     diverged: int
+    missed: int
     test_accuracy: Mean | None
     validation_accuracy: Mean | None
     train_seconds: Mean | None
@@ -71,7 +74,8 @@ class Confirmation:
     """What is known of a recommendation from runs of its own.
 
     Attributes:
-        current: whether it is what is recommended now.
+        current: whether it is what the report recommends.
+        target: validation accuracy that runs were trained to, in 0 to 1; None where they were trained for all epochs.
         recommendations: how many have been confirmed so far; the test set was opened for each.
         trials: how many trials the study had when this one was.
         configurations: the recommended one first.
@@ -83,6 +87,7 @@ class Confirmation:
     """
 
     current: bool
+    target: float | None
     recommendations: int
     trials: int
     configurations: list[ConfirmedConfiguration]
@@ -93,12 +98,15 @@ class Confirmation:
     machines: int
 
 
-def confirmation(runs: Sequence[ConfirmationRun], recommended: Recommendation | None) -> Confirmation | None:
+def confirmation(
+    runs: Sequence[ConfirmationRun], recommended: Recommendation | Estimate | None, target: float | None = None
+) -> Confirmation | None:
     """What the runs of a study say of what is recommended now; where it was not confirmed, of the last that was.
 
     Args:
         runs: all that confirm, in the order in which recommendations were confirmed.
         recommended: now.
+        target: validation accuracy at which the study's trials end, and these runs; None where there is none.
 
     Returns:
         None before the first run.
@@ -113,14 +121,15 @@ def confirmation(runs: Sequence[ConfirmationRun], recommended: Recommendation | 
     by_role = {role: same for role, same in by_role.items() if same}
     reference = min(by_role, key=lambda role: (from_common(by_role[role][0].batch_size), -ROLES.index(role)))
     rows = [
-        _configuration(role, same, None if role == reference else by_role[reference]) for role, same in by_role.items()
+        _configuration(role, same, None if role == reference else by_role[reference], target)
+        for role, same in by_role.items()
     ]
-    test = [[run.test_accuracy for run in same if run.test_accuracy is not None] for same in by_role.values()]
-    validation = [
-        [run.validation_accuracy for run in same if run.validation_accuracy is not None] for same in by_role.values()
-    ]
+    whole = [_whole(same, target) for same in by_role.values()]
+    test = [[run.test_accuracy for run in same if run.test_accuracy is not None] for same in whole]
+    validation = [[run.validation_accuracy for run in same if run.validation_accuracy is not None] for same in whole]
     return Confirmation(
         current=plan == now,
+        target=target,
         recommendations=len(plans),
         trials=max(run.trials for run in mine),
         configurations=rows,
@@ -154,17 +163,19 @@ def mean_of(values: Iterable[float]) -> Mean | None:
 
 
 def _configuration(
-    role: Role, runs: Sequence[ConfirmationRun], reference: Sequence[ConfirmationRun] | None
+    role: Role, runs: Sequence[ConfirmationRun], reference: Sequence[ConfirmationRun] | None, target: float | None
 ) -> ConfirmedConfiguration:
-    first, done = runs[0], _whole(runs)
-    against = {} if reference is None else {run.run: run for run in _whole(reference)}
+    first, done = runs[0], _whole(runs, target)
+    against = {} if reference is None else {run.run: run for run in _whole(reference, target)}
+    diverged = sum(run.test_accuracy is None for run in runs)
     pairs = [(run, against[run.run]) for run in done if run.run in against]
     return ConfirmedConfiguration(
         role=role,
         batch_size=first.batch_size,
         learning_rate=first.learning_rate,
         extra=first.extra,
-        diverged=len(runs) - len(done),
+        diverged=diverged,
+        missed=len(runs) - len(done) - diverged,
         test_accuracy=mean_of(run.test_accuracy or 0.0 for run in done),
         validation_accuracy=mean_of(run.validation_accuracy or 0.0 for run in done),
         train_seconds=mean_of(run.train_seconds for run in done),
@@ -173,9 +184,9 @@ def _configuration(
     )
 
 
-def _whole(runs: Iterable[ConfirmationRun]) -> list[ConfirmationRun]:
-    """Those that did not diverge."""
-    return [run for run in runs if run.test_accuracy is not None]
+def _whole(runs: Iterable[ConfirmationRun], target: float | None) -> list[ConfirmationRun]:
+    """Those that did not diverge, and reached the target where there is one."""
+    return [run for run in runs if run.test_accuracy is not None and (run.validation_accuracy or 0.0) >= (target or 0)]
 
 
 def _pooled(groups: Sequence[Sequence[float]]) -> float | None:

@@ -7,41 +7,57 @@ from rich.table import Table
 from rich.text import Text
 
 from optimizer.report.confirmation import Confirmation, ConfirmedConfiguration, Mean
+from optimizer.report.goal_view import shown_target
 from optimizer.search.space import COMMON_BATCH_SIZE
-
-COLUMNS = ("confirmed", "batch size", "rate", "runs", "test accuracy", "against", "s/trial", "against", "validation")
 
 
 def confirmation_view(found: Confirmation) -> list[RenderableType]:
     """A table with a row for each configuration, and what is to be said of it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for at, name in enumerate(COLUMNS):
-        heading = f"{name} {found.reference}" if name == "against" else name
-        table.add_column(heading, justify="left" if at == 0 else "right", no_wrap=True)
+    for at, name in enumerate(_columns(found)):
+        table.add_column(name, justify="left" if at == 0 else "right", no_wrap=True)
     for row in found.configurations:
-        table.add_row(*_cells(row), style="bold" if row.role == "recommended" else "")
+        table.add_row(*_cells(row, found), style="bold" if row.role == "recommended" else "")
     return [table, *(Text(sentence) for sentence in confirmation_sentences(found))]
 
 
 def confirmation_paragraphs(found: Confirmation | None) -> list[str]:
     """The same in sentences, where there is no room for a table; none before `--confirm`."""
-    return [] if found is None else [*map(_said, found.configurations), *confirmation_sentences(found)]
+    if found is None:
+        return []
+    return [*(_said(row, found.target) for row in found.configurations), *confirmation_sentences(found)]
 
 
-def _said(row: ConfirmedConfiguration) -> str:
-    *_, test, more, seconds, longer, _ = _cells(row)
+def _said(row: ConfirmedConfiguration, target: float | None) -> str:
+    test, more = _percent(row.test_accuracy), _points(row.accuracy_difference)
+    seconds, longer = _seconds(row.train_seconds), _seconds(row.seconds_difference, "+")
     against = f" ({more} points and {longer} s against the reference)" if more else ""
     what = f"{row.role.capitalize()}, {row.batch_size} x {row.learning_rate:.2g}"
-    return f"{what}: {test} test accuracy, {seconds} s of training{against}." if test else f"{what}: all runs diverged."
+    if not test:
+        return (
+            f"{what}: no run reached {shown_target(target)}."
+            if target and row.missed
+            else f"{what}: all runs diverged."
+        )
+    if target is None:
+        return f"{what}: {test} test accuracy, {seconds} s of training{against}."
+    missed = f"; {_left_out(row)}" if row.missed or row.diverged else ""
+    return f"{what}: {seconds} s until {shown_target(target)}, {test} test accuracy there{against}{missed}."
 
 
 def confirmation_sentences(found: Confirmation) -> list[str]:
     """How to read it: what the intervals are, how much luck there is, what else is to be known."""
+    until = "" if found.target is None else f", each trained until {shown_target(found.target)} validation accuracy"
     said = [
-        f"Confirmed on the test set, which no trial has seen; \N{PLUS-MINUS SIGN} are 90 % t-intervals over "
+        f"Confirmed on the test set, which no trial has seen{until}; \N{PLUS-MINUS SIGN} are 90 % t-intervals over "
         f"{_runs(found)} of each configuration, differences taken run by run."
     ]
-    if found.test_spread is not None and found.validation_spread is not None:
+    if any(row.missed for row in found.configurations):
+        said.append(
+            "A run that missed the target in all epochs is in no mean: its configuration takes longer than is told."
+        )
+    # Where all stop at one accuracy, how they differ in it says little.
+    if found.target is None and found.test_spread is not None and found.validation_spread is not None:
         said.append(
             f"From seed to seed, runs of one configuration differ by {100 * found.test_spread:.2g} points of test and "
             f"{100 * found.validation_spread:.2g} of validation accuracy (standard deviations, {found.runs} runs)."
@@ -55,7 +71,10 @@ def confirmation_sentences(found: Confirmation) -> list[str]:
     if found.recommendations > 1:
         said.append(f"The test set has been opened for {found.recommendations} recommendations of this study.")
     if not found.current:
-        said.append(f"This is not what is recommended now, but was after {found.trials} trials; --confirm confirms it.")
+        said.append(
+            f"This is not what is recommended here, but what the study advised for its own goal after {found.trials} "
+            "trials; --confirm confirms what it advises now."
+        )
     return said
 
 
@@ -66,23 +85,46 @@ def _runs(found: Confirmation) -> str:
     return f"{counts[0]} to {counts[-1]} runs" if len(counts) > 1 else f"{counts[0]} run{'s'[: counts[0] != 1]}"
 
 
-def _cells(row: ConfirmedConfiguration) -> list[str]:
+def _columns(found: Confirmation) -> tuple[str, ...]:
+    against = f"against {found.reference}"
+    if found.target is not None:
+        seconds = f"s to {shown_target(found.target)}"
+        return ("confirmed", "batch size", "rate", "runs", seconds, against, "test accuracy", against)
+    return ("confirmed", "batch size", "rate", "runs", "test accuracy", against, "s/trial", against, "validation")
+
+
+def _cells(row: ConfirmedConfiguration, found: Confirmation) -> list[str]:
     counted = 0 if row.test_accuracy is None else row.test_accuracy.count
-    return [
+    left_out = _left_out(row)
+    what = [
         row.role,
         str(row.batch_size),
         f"{row.learning_rate:.2g}",
-        str(counted) + (f" ({row.diverged} diverged)" if row.diverged else ""),
-        _percent(row.test_accuracy),
-        _shown(row.accuracy_difference, 100, "+.2f", ".2f"),
-        _shown(row.train_seconds, 1, ".3g", ".2g"),
-        _shown(row.seconds_difference, 1, "+.3g", ".2g"),
-        _percent(row.validation_accuracy),
+        f"{counted} ({left_out})" if left_out else str(counted),
     ]
+    accuracy = [_percent(row.test_accuracy), _points(row.accuracy_difference)]
+    seconds = [_seconds(row.train_seconds), _seconds(row.seconds_difference, "+")]
+    if found.target is not None:
+        return [*what, *seconds, *accuracy]
+    return [*what, *accuracy, *seconds, _percent(row.validation_accuracy)]
+
+
+def _left_out(row: ConfirmedConfiguration) -> str:
+    """The runs that are in no mean; empty where all are."""
+    counts = ((row.diverged, "diverged"), (row.missed, "missed the target"))
+    return ", ".join(f"{count} {how}" for count, how in counts if count)
 
 
 def _percent(mean: Mean | None) -> str:
     return _shown(mean, 100, ".2f", ".2f", "%")
+
+
+def _points(difference: Mean | None) -> str:
+    return _shown(difference, 100, "+.2f", ".2f")
+
+
+def _seconds(mean: Mean | None, sign: str = "") -> str:
+    return _shown(mean, 1, f"{sign}.3g", ".2g")
 
 
 def _shown(mean: Mean | None, scale: float, how: str, how_far: str, unit: str = "") -> str:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study
+from sqlalchemy.engine import Engine
 
 from optimizer.report.confirmation_view import confirmation_paragraphs
 from optimizer.report.events import Event, Listener, Noted, TrialEnded
 from optimizer.report.evidence import Evidence
-from optimizer.report.page import pictures
+from optimizer.report.page import PICTURES, pictures
 from optimizer.report.reading import read_evidence
 from optimizer.report.recommendation import Report
 from optimizer.report.report_view import (
@@ -30,6 +31,7 @@ from optimizer.signals import Interrupted
 from optimizer.store.ledger import Ledger
 from optimizer.store.making import name_metrics
 from optimizer.store.stamp import Stamp
+from optimizer.store.whole import remove_attributes
 
 SIGNED = "*Written by batchopt, which brings it up to date. A note without this line is yours, and stays as it is.*"
 """The last line of our notes."""
@@ -41,14 +43,22 @@ SHARE = 0.02
 """Of a study's time, that showing it may take."""
 
 
-def show(study: Study, evidence: Evidence) -> bool:
+def show(study: Study, evidence: Evidence, engine: Engine) -> bool:
     """Write the note and the figures into a study; again, they take the place of the last ones.
+
+    A figure of an earlier time that cannot be drawn now is removed; those that others have made stay.
+
+    Args:
+        study: is written to.
+        evidence: what is shown.
+        engine: of its database.
 
     Returns:
         Whether the note was written; not in the place of one that somebody else has written.
     """
     # It brings a web server along, which nothing else needs.
     from optuna_dashboard import get_note, save_note, save_plotly_graph_object
+    from optuna_dashboard._custom_plot_data import SYSTEM_ATTR_PLOT_DATA
 
     with warnings.catch_warnings():
         # Their interface may change, as the warning says.
@@ -60,9 +70,17 @@ def show(study: Study, evidence: Evidence) -> bool:
         ours = not before.strip() or SIGNED in before
         if ours:
             save_note(study, note(evidence.report))
-        for name, figure in pictures(evidence).items():
-            save_plotly_graph_object(study, figure, graph_object_id=name.replace("_", "-"))
+        drawn = pictures(evidence)
+        for name, figure in drawn.items():
+            save_plotly_graph_object(study, figure, graph_object_id=_id(name))
+        gone = [f"{SYSTEM_ATTR_PLOT_DATA}{_id(name)}:" for name in PICTURES if name not in drawn]
+        remove_attributes(engine, study, gone)
     return ours
+
+
+def _id(picture: str) -> str:
+    """What optuna-dashboard calls a picture."""
+    return picture.replace("_", "-")
 
 
 def bring_up_to_date(ledger: Ledger, storage: str, listener: Listener) -> Evidence | None:
@@ -73,7 +91,7 @@ def bring_up_to_date(ledger: Ledger, storage: str, listener: Listener) -> Eviden
     """
     try:
         evidence = read_evidence(storage, ledger.study.study_name)
-        ledger.transactions.again(lambda: show(ledger.study, evidence))
+        ledger.transactions.again(lambda: show(ledger.study, evidence, ledger.engine))
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001  whatever keeps a picture from being drawn, the study is worth more

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,12 @@ def answered_goal(goal: Goal, kind: GoalKind | None, target: float | None) -> Go
 
 
 def time_answer(
-    trials: Sequence[TrialRecord], space: SearchSpace, goal: Goal, *, max_batch_size: int | None = None
+    trials: Sequence[TrialRecord],
+    space: SearchSpace,
+    goal: Goal,
+    *,
+    max_batch_size: int | None = None,
+    seconds_per_epoch: Callable[[int], float] | None = None,
 ) -> TimeAnswer:
     """How soon the goal's target is reached, by the posterior of all curves, those that were not trained for it too.
 
@@ -78,6 +83,7 @@ def time_answer(
         space: of the study.
         goal: with a target.
         max_batch_size: what that machine holds, in examples; None for no limit.
+        seconds_per_epoch: batch size -> seconds, where that machine was measured; else learned from the trials.
     """
     # The numerics take a second to load.
     from optimizer.search.racing import Race, advise_time
@@ -85,7 +91,7 @@ def time_answer(
     assert goal.target is not None
     whole = [trial for trial in trials if trial.batch_size and trial.learning_rate]
     known = [as_trial(trial, held=False, max_epochs=goal.epochs) for trial in whole]
-    race = Race.of(known, goal.target, epoch_seconds(trials))
+    race = Race.of(known, goal.target, seconds_per_epoch or epoch_seconds(trials))
     advice = advise_time(race, space, max_epochs=goal.epochs, max_batch_size=max_batch_size)
     reached = sorted({trial.batch_size for trial in known if trial.trial in race.times})
     return TimeAnswer(goal.target, advice, reached, None if reached else _nearest(whole))

@@ -39,6 +39,10 @@ CONFIG = {"responsive": True, "displaylogo": False}
 """Figures take the width that there is."""
 
 
+PICTURES = ("landscape", "pareto", "throughput", "learning_curves", "time_to_target", "steps_to_target")
+"""All figures that there may be."""
+
+
 def pictures(evidence: Evidence) -> dict[str, go.Figure]:
     """The figures by name; one whose data are missing is left out."""
     report, trials = evidence.report, evidence.trials

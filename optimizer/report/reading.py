@@ -12,7 +12,7 @@ import optuna
 from optimizer.errors import InvalidInput, StorageError, StudyNotFound
 from optimizer.report.confirmation import confirmation
 from optimizer.report.evidence import Evidence
-from optimizer.report.goals import answered_goal, front, time_answer
+from optimizer.report.goals import TimeAnswer, answered_goal, front, time_answer
 from optimizer.report.machines import Place, chosen, is_this, machines_of, names_of, place_of
 from optimizer.report.noise import gradient_noise
 from optimizer.report.notes import notes
@@ -109,9 +109,10 @@ def read_evidence(
         }
         place = places.get(here, NOWHERE)
         there = place.trials(trials)
-        in_time = time_answer(there, stamp.space, asked, max_batch_size=place.max_batch_size) if in_seconds else None
+        in_time = _time_answer(place, there, stamp.space, asked) if in_seconds else None
         advice = None if in_seconds else _advice(place, there, stamp.space, asked, tolerance)
         best = recommend(there, advice)
+        advised = advice if in_time is None else in_time.advice
         found = to_target(there, asked.target if target is None else target)
         report = Report(
             study=study.study_name,
@@ -127,7 +128,11 @@ def read_evidence(
             by_batch_size=compared(by_batch_size(there), advice, found),
             elapsed_seconds=float(study.user_attrs.get(ELAPSED, 0.0)),
             to_target=found,
-            confirmation=confirmation(Confirmations(database.engine, study._study_id).all(), best),
+            confirmation=confirmation(
+                Confirmations(database.engine, study._study_id).all(),
+                None if advised is None else advised.best,
+                stamp.goal.target,
+            ),
             gradient_noise=gradient_noise(trials),
             time=in_time,
             front=front(advice) if asked.kind == "pareto" else [],
@@ -156,6 +161,13 @@ def _advice(
     )
 
 
+def _time_answer(place: Place, there: Sequence[TrialRecord], space: SearchSpace, goal: Goal) -> TimeAnswer:
+    """How soon the target is reached on a machine, from trials as it has them."""
+    return time_answer(
+        there, space, goal, max_batch_size=place.max_batch_size, seconds_per_epoch=place.seconds_per_epoch
+    )
+
+
 def _largest(place: Place, stamp: Stamp) -> int | None:
     """The largest batch size of the space that is known to fit."""
     sizes = [size for size in stamp.space.grid_batch_sizes() if size <= (place.largest or 0)]
@@ -168,7 +180,7 @@ def _on(
     """What is best on one of several machines."""
     there, largest = place.trials(trials), place.max_batch_size
     if goal.kind == "time":
-        in_time = time_answer(there, space, goal, max_batch_size=largest).advice
+        in_time = _time_answer(place, there, space, goal).advice
         soonest = in_time.best if in_time else None
         return MachineAdvice(
             fingerprint=place.fingerprint,

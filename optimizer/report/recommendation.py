@@ -170,6 +170,13 @@ class Report:
     notes: list[str] = field(default_factory=list)
     elsewhere: bool = False
 
+    @property
+    def advised(self) -> Advice | None:
+        """The advice for the goal, in its units; None before there is something to recommend."""
+        if self.time is not None:
+            return self.time.advice
+        return self.advice if self.recommendation is not None else None
+
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""
         return asdict(self)

@@ -78,6 +78,11 @@ class Estimate:
     trial: int
     behind: float = 0.0
 
+    @property
+    def params(self) -> dict[str, Any]:
+        """By the names of its dimensions."""
+        return {BATCH_SIZE: self.batch_size, LEARNING_RATE: self.learning_rate, **self.extra}
+
 
 @dataclass(frozen=True)
 class Undecided:

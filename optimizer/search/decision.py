@@ -13,7 +13,7 @@ nothing better is in sight, the last steps go where the best is expected, until 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -273,7 +273,15 @@ class Outlook:
             return self._expected_best(new)
         return best
 
-    def enough(self, option: Option | None, new: Sequence[Option], *, may_start: bool, until: bool) -> str:
+    def enough(
+        self,
+        option: Option | None,
+        new: Sequence[Option],
+        *,
+        may_start: bool,
+        until: bool,
+        shown: Callable[[float], str] = "the best value by more than {:.2g}".format,
+    ) -> str:
         """Why the study ends here, in one line; empty where it goes on.
 
         Args:
@@ -281,6 +289,7 @@ class Outlook:
             new: the new configurations that it was picked from.
             may_start: whether there is a trial left to start.
             until: whether the study ends by itself.
+            shown: what is improved, given by how much it would matter.
         """
         if not self.complete and self.paused:
             return ""
@@ -292,7 +301,7 @@ class Outlook:
         since = sum(trial.trial > self._observed_best().trial for trial in self._trials)
         if since < WITHOUT_GAIN or not self._little_hope(new) or not self._settled():
             return ""
-        return f"no step is likelier than {NO_CHANCE:.0%} to improve the best value by more than {self._matters:.2g}"
+        return f"no step is likelier than {NO_CHANCE:.0%} to improve {shown(self._matters)}"
 
     def least_promising(self, count: int) -> list[Trial]:
         """So many of the paused trials, those with the least chance to end above the best complete one."""

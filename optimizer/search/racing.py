@@ -98,6 +98,11 @@ class Race:
         worth = self.best_s / self.seconds_per_epoch(trial.batch_size)
         return epoch if worth >= epoch else max(trial.epochs + 1, math.ceil(worth))
 
+    def sooner(self, matters: float) -> str:
+        """What a step would improve, given by how much of -log seconds it would matter: in seconds."""
+        by = self.best_s * -math.expm1(-matters)
+        return f"the least time to {self.target:g}, {self.best_s:.3g} s, by more than {by:.2g} s"
+
     def bounded(self, cost: Callable[[int], float], max_epochs: int) -> Callable[[int], float]:
         """Batch size -> seconds per epoch, such that no whole trial costs more than the best one took."""
         return lambda batch_size: min(cost(batch_size), self.best_s / max_epochs)

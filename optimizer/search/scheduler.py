@@ -126,7 +126,8 @@ class Scheduler:
             rng = np.random.default_rng([self._seed, len(trials), sum(trial.epochs for trial in trials)])
             new = outlook.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
             option = outlook.pick(new)
-            why = outlook.enough(option, new, may_start=may_start, until=self._until)
+            shown = {"shown": race.sooner} if race and race.times else {}
+            why = outlook.enough(option, new, may_start=may_start, until=self._until, **shown)
             if option is not None and not why:
                 break
         else:

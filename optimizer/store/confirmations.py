@@ -22,7 +22,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 @dataclass(frozen=True)
 class ConfirmationRun:
-    """One run of one configuration, trained to the end and looked at on the test set.
+    """One run of one configuration, trained as a trial of the study is and then looked at on the test set.
 
     Attributes:
         plan: the recommendation that was confirmed, see `plan_of`.
@@ -31,8 +31,9 @@ class ConfirmationRun:
         trials: how many trials of the study had ended.
         machine: fingerprint of the machine that trained it.
         seed: of its initial weights.
-        epochs: how many it was trained; fewer than the goal's where it diverged.
-        train_seconds: on the training clock, all epochs together.
+        epochs: how many it was trained; fewer than the goal's where it diverged, or was at the target.
+        train_seconds: on the training clock, all epochs together; until the target where it was reached, interpolated
+            within the last epoch.
         validation_accuracy, test_loss, test_accuracy: after the last epoch; None where training diverged.
     """
 

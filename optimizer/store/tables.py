@@ -155,6 +155,8 @@ optunas_trials = table(
 
 optunas_user_attributes = table("trial_user_attributes", column("trial_id"), column("key"), column("value_json"))
 
+optunas_study_attributes = table("study_system_attributes", column("study_id"), column("key"))
+
 optunas_values = table("trial_intermediate_values", column("trial_id"))
 
 optunas_children = (

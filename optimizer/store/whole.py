@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import sqlalchemy as sa
 from optuna.study import Study
 from sqlalchemy.engine import Engine
 
 from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
 from optimizer.store.records import Records
+from optimizer.store.tables import optunas_study_attributes
 from optimizer.store.transactions import Transactions
 from optimizer.training.machine import Machine
 from optimizer.training.messages import Ready, StepTime
@@ -24,6 +26,16 @@ MEMORY_LIMITS = "memory_limits"
 """User attribute of a study: `--memory-limit` as last given on each machine, in bytes, by its fingerprint."""
 
 T = TypeVar("T")
+
+
+def remove_attributes(engine: Engine, study: Study, prefixes: Sequence[str]) -> None:
+    """Remove the system attributes of a study whose keys begin so; Optuna can write them, and never takes one away."""
+    if not prefixes:
+        return
+    table = optunas_study_attributes
+    mine = sa.or_(*(table.c.key.startswith(prefix, autoescape=True) for prefix in prefixes))
+    with engine.begin() as connection:
+        connection.execute(table.delete().where(table.c.study_id == study._study_id, mine))
 
 
 class StudyLedger:

@@ -104,7 +104,7 @@ def test_another_recommendation_than_the_one_that_was_confirmed_is_said_so() -> 
     found = confirmation([old], ADVICE)
     assert found is not None
     assert not found.current
-    assert "was after 20 trials; --confirm confirms it" in confirmation_sentences(found)[-1]
+    assert "after 20 trials; --confirm confirms what it advises now" in confirmation_sentences(found)[-1]
     both = confirmation([old, run("recommended", 0, 128, 0.9)], ADVICE)
     assert both is not None
     assert (both.current, both.recommendations, both.configurations[0].batch_size) == (True, 2, 128)
@@ -116,6 +116,38 @@ def test_that_something_else_stands_for_the_common_default_is_said() -> None:
     assert found is not None
     assert found.reference == 64
     assert any("32 is not to be had here, so 64 stands for it" in text for text in confirmation_sentences(found))
+
+
+def test_seconds_to_a_target_are_those_of_runs_that_reached_it_and_the_others_are_counted() -> None:
+    def to_target(role: Role, number: int, size: int, reached: float, seconds: float) -> ConfirmationRun:
+        return dataclasses.replace(run(role, number, size, 0.95, seconds), validation_accuracy=reached)
+
+    runs = [
+        to_target("recommended", 0, 128, 0.97, 2.0),
+        to_target("recommended", 1, 128, 0.98, 3.0),
+        to_target("recommended", 2, 128, 0.96, 9.0),
+        to_target("reference", 0, 32, 0.97, 5.0),
+        to_target("reference", 1, 32, 0.97, 6.0),
+        to_target("reference", 2, 32, 0.97, 7.0),
+    ]
+    found = confirmation(runs, ADVICE, 0.97)
+    assert found is not None
+    recommended, reference = found.configurations
+    assert (recommended.missed, recommended.diverged, reference.missed) == (1, 0, 0)
+    assert recommended.train_seconds is not None and recommended.seconds_difference is not None
+    assert (recommended.train_seconds.mean, recommended.train_seconds.count) == (2.5, 2)
+    assert (recommended.seconds_difference.mean, recommended.seconds_difference.spread) == (-3.0, 0.0)
+    said = confirmation_paragraphs(found)
+    assert said[0].startswith("Recommended, 128 x 0.01: 2.5 \N{PLUS-MINUS SIGN} 3.2 s until 97%, 95.00%")
+    assert said[0].endswith("-3 \N{PLUS-MINUS SIGN} 0 s against the reference); 1 missed the target.")
+    assert "each trained until 97% validation accuracy" in said[2] and "is in no mean" in said[3]
+    assert not any("From seed to seed" in sentence for sentence in said)
+    none = confirmation(runs[2:3], ADVICE, 0.97)
+    assert none is not None
+    assert confirmation_paragraphs(none)[0] == "Recommended, 128 x 0.01: no run reached 97%."
+    whole = confirmation(runs, ADVICE)
+    assert whole is not None
+    assert whole.configurations[0].missed == 0, "without a target there is none to miss"
 
 
 def test_before_the_first_run_there_is_nothing_to_say() -> None:

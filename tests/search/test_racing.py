@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from optimizer.errors import BatchoptError, InvalidInput
-from optimizer.search import Scheduler, SearchSpace
+from optimizer.search import Scheduler, SearchSpace, decision
 from optimizer.search.cube import Cube
 from optimizer.search.racing import Race, advise_time, epochs_to_target
 from optimizer.search.trials import Trial
@@ -171,6 +172,23 @@ def test_it_ends_when_its_trials_are_used_up_and_gives_up_what_is_paused():
     assert search.stop_reason == "the trials of this study are used up"
     search.given_up()
     assert {trial.state for trial in search._trials.values()} <= {"complete", "stopped"}
+
+
+def test_why_it_ends_by_itself_is_said_in_seconds(monkeypatch):
+    """Content with little, so that it ends soon."""
+    limits = {"STOP_AFTER_TRIALS": 8, "STOP_AFTER_COMPLETE": 2, "WITHOUT_GAIN": 0, "NO_CHANCE": 1.0}
+    for name, value in {**limits, "SETTLED": 1, "SETTLED_AT_MOST": 1}.items():
+        monkeypatch.setattr(decision, name, value)
+    search = scheduler(max_trials=None)
+    for _ in range(100):
+        if (step := search.next()) is None:
+            break
+        train(search, step)
+        search.given_up()
+    race = search._race()
+    said = re.search(r"the least time to 0.9, ([0-9.]+) s, by more than ([0-9.e-]+) s", search.stop_reason)
+    assert said and float(said[1]) == pytest.approx(race.best_s, rel=0.01)
+    assert 0 < float(said[2]) < 0.1 * race.best_s
 
 
 def test_a_scheduler_that_was_rebuilt_from_stored_trials_goes_on_as_the_one_that_lived_through_them():
