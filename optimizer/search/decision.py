@@ -58,14 +58,12 @@ STOP_AFTER_TRIALS, STOP_AFTER_COMPLETE, WITHOUT_GAIN = 30, 8, 15
 after the best one."""
 
 NO_CHANCE, MATTERS = 0.01, 0.002
-"""It ends when no step is likelier than this to end above the best by this part of the spread of the values."""
+"""It ends when no step is likelier than this to end above the best by this part of the spread of the values. With no
+trial left to start, a paused one is finished unless as much is to be said of it."""
 
 SETTLED, SETTLED_AT_MOST = 5, 20
 """Nor before so many complete trials are expected within `CLEARLY` of the best; the second, where the best observed is
 not the one that is expected best: with noise a lucky run may lead, and only runs beside the best one tell."""
-
-WORTH_FINISHING = 0.05
-"""With no trial left to start, a paused one is finished where it is likelier than this to end above the best."""
 
 NEAREST, AMONG = 5, 20
 """How many of the best trials are looked around, and among how many they are chosen."""
@@ -293,8 +291,8 @@ class Outlook:
         """
         if not self.complete and self.paused:
             return ""
-        promising = max((paused.chance for paused in self.paused), default=0.0)
-        if not new and promising <= WORTH_FINISHING:
+        promising = max((paused.hope for paused in self.paused), default=0.0)
+        if not new and promising <= NO_CHANCE:
             return "every configuration of the space was tried" if may_start else "the trials of this study are used up"
         if not until or option is None or len(self.complete) < STOP_AFTER_COMPLETE:
             return ""
