@@ -149,6 +149,10 @@ confirmations_table = Table(
 )
 
 
+optunas_studies = table("studies", column("study_id"), column("study_name"))
+
+optunas_study_attributes = table("study_user_attributes", column("study_id"), column("key"), column("value_json"))
+
 optunas_trials = table(
     "trials", column("trial_id"), column("study_id"), column("number"), column("state", Enum(TrialState))
 )
