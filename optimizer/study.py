@@ -332,7 +332,7 @@ class Study:
         """The study, open for writing, and its question; made where it is new, which exactly one process does."""
         database = open_database(self.storage, create=True)
         if database.warning:
-            listener(Noted(database.warning))
+            listener(Noted(database.warning, warning=True))
         study = found_or_made(database, self.name, self.goal.directions)
         transactions = Transactions(database.url, say=lambda line: listener(Noted(line)), check=interruption.check)
         ledger = Ledger(
