@@ -246,7 +246,8 @@ class Loop:
             seat.step = None
             seat.held = (step.trial, figures.epoch)
         if figures.epoch > step.from_epoch or over:
-            self._search.tell(step.trial, figures.epoch, figures.validation_accuracy, figures.train_seconds)
+            told = (step.trial, figures.epoch, figures.validation_accuracy, figures.train_seconds)
+            self._ledger.transactions.again(lambda: self._search.tell(*told))  # A pruner reads the database.
         if over:
             end = self._ending.of(step.trial, figures)
             self._progress[step.trial].seconds_to_target = end.seconds_to_target
@@ -306,7 +307,6 @@ class Loop:
             return
         if deaths < DEATHS_ALLOWED:
             self._listener(Noted(f"trial {step.trial}: {why}; it is taken up again"))
-            # Sent before the worker is ready, and answered after.
             self._train(seat, step)
             return
         self._search.infeasible(step.trial, "failed")
