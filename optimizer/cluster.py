@@ -68,14 +68,13 @@ def _share(ray: Any, options: Options) -> ClusterShare:
     cpus, gpus = ([int(node.get(name, 0)) for node in nodes] for name in ("CPU", "GPU"))
     on_gpu = options.device != "cpu" and sum(gpus) > 0
     most = max(gpus) if on_gpu else (options.workers or 1) if options.ray == LOCAL else 1
-    share = ClusterShare(
-        cpus=options.ray_cpus if options.ray_cpus is not None else max(1, max(cpus) // most),
-        gpus=options.ray_gpus if options.ray_gpus is not None else float(on_gpu),
-        workers=options.workers or (sum(gpus) if on_gpu else len(nodes)),
-    )
-    if not any(share.cpus <= cpu and share.gpus <= gpu for cpu, gpu in zip(cpus, gpus, strict=True)):
+    each_cpus = options.ray_cpus if options.ray_cpus is not None else max(1, max(cpus) // most)
+    each_gpus = options.ray_gpus if options.ray_gpus is not None else float(on_gpu)
+    # A head of its own often has no CPUs to give.
+    fitting = sum(each_cpus <= cpu and each_gpus <= gpu for cpu, gpu in zip(cpus, gpus, strict=True))
+    if not fitting:
         raise InvalidInput(
-            f"--ray {options.ray}: no node has {share.cpus:g} CPUs and {share.gpus:g} GPUs for a worker; the largest "
+            f"--ray {options.ray}: no node has {each_cpus:g} CPUs and {each_gpus:g} GPUs for a worker; the largest "
             f"has {max(cpus)} CPUs and {max(gpus)} GPUs. Use --ray-cpus and --ray-gpus, or another --device."
         )
-    return share
+    return ClusterShare(each_cpus, each_gpus, options.workers or (sum(gpus) if on_gpu else fitting))

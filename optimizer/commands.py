@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from optimizer.report.events import Listener, ignore
+from optimizer.report.events import Event, Listener, Noted
 from optimizer.report.screen import LiveView, PlainView
 from optimizer.store.doctor import examine, repair
 from optimizer.store.transfer import Transferred, export, merge
@@ -59,11 +59,16 @@ def print_json(document: Any) -> None:
 
 
 def view(*, quiet: bool, to_stderr: bool) -> AbstractContextManager[Listener]:
-    """What shows how far it is: live on a terminal, else line by line."""
+    """What shows how far it is: live on a terminal, else line by line; `quiet`, only what it warns of."""
     if quiet:
-        return nullcontext(ignore)
+        return nullcontext(_warn)
     console = Console(stderr=to_stderr)
     return LiveView(console) if console.is_terminal else PlainView(console)
+
+
+def _warn(event: Event) -> None:
+    if isinstance(event, Noted) and event.warning:
+        click.echo(event.text, err=True)
 
 
 @click.command("export")

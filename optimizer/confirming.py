@@ -82,8 +82,9 @@ def confirm(study: Study, seeds: int, listener: Listener) -> None:
     try:
         with joined(study.options) as cluster, Interruption() as interruption:
             transactions = Transactions(database.url, say=lambda line: listener(Noted(line)), check=interruption.check)
-            ledger = Ledger(database, open_study(database, study.name), transactions=transactions)
-            stamp = Stamp.read(ledger.study)
+            again = transactions.again
+            ledger = Ledger(database, again(lambda: open_study(database, study.name)), transactions=transactions)
+            stamp = again(lambda: Stamp.read(ledger.study))
             assert stamp is not None, "what has a report has a stamp"
             setup = first_setup(
                 study.task,
@@ -92,7 +93,7 @@ def confirm(study: Study, seeds: int, listener: Listener) -> None:
                 stamp.space,
                 goal=stamp.goal,
                 budget=Budget(),
-                known_engines=ledger.study.user_attrs.get(ENGINES, {}),
+                known_engines=again(lambda: ledger.study.user_attrs).get(ENGINES, {}),
                 cluster=cluster,
             )
 
@@ -108,7 +109,7 @@ def confirm(study: Study, seeds: int, listener: Listener) -> None:
                         raise DataError("--confirm: the data has no test set. Load it with Dataset(..., test=...).")
                     ledger.add_machine(ready.machine, ready.engine)
                     key = measured_on(ready.machine, ready.program, ready.engine)
-                    rows = Measurements(database.engine).memory(key, study.options.memory_limit)
+                    rows = again(lambda: Measurements(database.engine).memory(key, study.options.memory_limit))
                 except BaseException:
                     seat.worker.kill()
                     raise

@@ -109,5 +109,6 @@ class Ending:
         foretold = self.elsewhere or self._capacity.seconds_per_epoch()
         if foretold is not None:
             return foretold(trial.params[BATCH_SIZE])
-        epochs = self._ledger.records.epochs([trial._trial_id])[trial._trial_id]
+        key = trial._trial_id
+        epochs = self._ledger.transactions.again(lambda: self._ledger.records.epochs([key])[key])
         return float(statistics.median(epoch["train_seconds"] for epoch in epochs))

@@ -15,7 +15,8 @@ from optimizer.report.reading import read_stamp
 from optimizer.search.space import SearchSpace
 from optimizer.seating import first_setup, measured, new_capacity, seated
 from optimizer.signals import Interruption
-from optimizer.store.database import open_database, shown, storage_url
+from optimizer.store.access import opened
+from optimizer.store.database import shown, storage_url
 from optimizer.store.history import open_study
 from optimizer.store.records import Records
 from optimizer.store.stamp import check_program
@@ -148,15 +149,13 @@ def join_study(
         listener,
         check=lambda ready: check_program(name, shown_storage, stamp, ready.program),
     )
-    database = open_database(storage, create=True)
-    try:
+    with opened(storage, create=True) as database:
         transactions = Transactions(database.url, say=lambda line: listener(Noted(line)))
-        ledger = StudyLedger(database.engine, open_study(database, name), Records(database.engine), transactions)
+        study = transactions.again(lambda: open_study(database, name))
+        ledger = StudyLedger(database.engine, study, Records(database.engine), transactions)
         ledger.add_machine(found.ready.machine, found.ready.engine)
         capacity = found.capacity
         ledger.measured(found.ready, options.memory_limit, capacity.step_rows, capacity.rows, anew=True)
-    finally:
-        database.engine.dispose()
     return name, found
 
 

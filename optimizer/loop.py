@@ -59,9 +59,7 @@ class Loop:
         interruption: Interruption,
         listener: Listener,
     ) -> None:
-        self._ledger = ledger
-        self._search = search
-        self._shared = shared
+        self._ledger, self._search, self._shared = ledger, search, shared
         self._seats = list(seats)
         self._capacity = capacity
         self._ending = ending
@@ -71,8 +69,7 @@ class Loop:
         self._listener = listener
         self._progress = shared.progress
         self._save_seconds = 0.0
-        self._news = True
-        self._waiting = False
+        self._news, self._waiting = True, False
         self._renewed = time.monotonic()
         self._started = time.monotonic() - ledger.elapsed()
 
@@ -106,6 +103,8 @@ class Loop:
 
     def _hand_out(self) -> bool:
         """Give every free worker a step; False when there is none to give and none under way, here or elsewhere."""
+        if not any(seat.free for seat in self._seats):
+            return True
         while any(seat.free for seat in self._seats) and (self._news or self._shared.may_look()):
             try:
                 with self._ledger.turn(TURN_PATIENCE_S) as mine:
@@ -119,7 +118,7 @@ class Loop:
                 self._lay_down()
                 break
             self._give(step)
-        if any(seat.step is not None or seat.ready is None for seat in self._seats):
+        if any(seat.step is not None or (seat.ready is None and seat.sure) for seat in self._seats):
             return True
         if self._shared.others and not self._waiting:
             count = len(self._shared.others)
@@ -142,8 +141,7 @@ class Loop:
 
     def _give(self, step: Step) -> None:
         """Hand a step to the worker that holds its trial, or else to a free one."""
-        free = [seat for seat in self._seats if seat.free]
-        held = (step.trial, step.from_epoch)
+        free, held = [seat for seat in self._seats if seat.free], (step.trial, step.from_epoch)
         seat = next((seat for seat in free if seat.held == held), free[0])
         largest = self._capacity.max_batch_size
         if largest is not None and step.batch_size > largest:
@@ -156,6 +154,11 @@ class Loop:
         self._train(seat, step)
 
     def _train(self, seat: Seat, step: Step) -> None:
+        """Have a step trained by its seat's worker; where that is not ready yet, it answers when it is."""
+        if not (seat.awake or seat.sure):
+            # Whoever is free takes it up.
+            self._let_go(step.trial)
+            return
         from_epoch, checkpoint = step.from_epoch, None
         if seat.held != (step.trial, from_epoch):
             from_epoch, checkpoint = self._shared.restored(step, lambda text: self._listener(Noted(text)))
@@ -219,8 +222,7 @@ class Loop:
     def _write_down(self, seat: Seat, done: EpochDone) -> None:
         step, figures = seat.step, done.figures
         assert step is not None and seat.ready is not None, "an epoch belongs to a step"
-        seat.bytes = done.worker_bytes
-        seat.first_bytes = seat.first_bytes or done.worker_bytes
+        seat.bytes, seat.first_bytes = done.worker_bytes, seat.first_bytes or done.worker_bytes
         if seat.has_company(self._seats):
             figures = dataclasses.replace(figures, side_by_side=True)
         started = time.perf_counter()
@@ -246,7 +248,8 @@ class Loop:
             seat.step = None
             seat.held = (step.trial, figures.epoch)
         if figures.epoch > step.from_epoch or over:
-            self._search.tell(step.trial, figures.epoch, figures.validation_accuracy, figures.train_seconds)
+            told = (step.trial, figures.epoch, figures.validation_accuracy, figures.train_seconds)
+            self._ledger.transactions.again(lambda: self._search.tell(*told))  # A pruner reads the database.
         if over:
             end = self._ending.of(step.trial, figures)
             self._progress[step.trial].seconds_to_target = end.seconds_to_target
@@ -306,7 +309,6 @@ class Loop:
             return
         if deaths < DEATHS_ALLOWED:
             self._listener(Noted(f"trial {step.trial}: {why}; it is taken up again"))
-            # Sent before the worker is ready, and answered after.
             self._train(seat, step)
             return
         self._search.infeasible(step.trial, "failed")

@@ -84,7 +84,12 @@ class Seat:
 
     @property
     def free(self) -> bool:
-        return self.ready is not None and self.step is None
+        return self.awake and self.step is None
+
+    @property
+    def sure(self) -> bool:
+        """Whether a worker that was called will come, within seconds: a cluster may have no room for it any more."""
+        return self.worker.setup.cluster is None
 
     @property
     def grown(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 
 from optimizer.capacity import Capacity
 from optimizer.cluster import LOCAL
@@ -14,7 +15,7 @@ from optimizer.report.events import Listener
 from optimizer.search.space import SearchSpace
 from optimizer.seat import Seat
 from optimizer.signals import Interruption
-from optimizer.store.database import open_database
+from optimizer.store.access import opened
 from optimizer.store.measurements import Measurements, measured_on
 from optimizer.store.records import Records
 from optimizer.training.client import Worker
@@ -186,11 +187,7 @@ def recorded_capacity(ready: Ready, space: SearchSpace, options: Options, storag
     capacity = new_capacity(ready, space)
     if options.probe:
         return capacity
-    try:
-        database = open_database(storage, create=False)
-    except StorageNotFound:
-        return capacity
-    try:
+    with suppress(StorageNotFound), opened(storage) as database:
         versions = Records(database.engine).machines().get(capacity.machine, {}).get("versions", {})
         if options.probe is None and versions.get("tensorflow") != ready.machine.versions.get("tensorflow"):
             return capacity
@@ -199,6 +196,4 @@ def recorded_capacity(ready: Ready, space: SearchSpace, options: Options, storag
         rows = measurements.memory(key, options.memory_limit)
         capacity = Capacity(capacity.sizes, ready.memory, rows, machine=capacity.machine, recorded=True)
         capacity.timed(measurements.step_times(key), ready.program.train_examples)
-    finally:
-        database.engine.dispose()
     return capacity

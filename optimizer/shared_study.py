@@ -164,8 +164,9 @@ class SharedStudy:
             self._over.add(trial.trial)
             self.progress.pop(trial.trial, None)
         if self._seen.get(trial.trial) != (trial.state, trial.epochs):
-            self._seen[trial.trial] = (trial.state, trial.epochs)
             self._search.learn(trial)
+            # Afterwards, so that what breaks in the middle is told again.
+            self._seen[trial.trial] = (trial.state, trial.epochs)
 
     def _remember_costs(self, record: TrialRecord) -> None:
         for row in record.epochs:

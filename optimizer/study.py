@@ -25,6 +25,7 @@ from optimizer.seat import Seat
 from optimizer.seating import first_setup, further_seats, measured, recorded_capacity, seated
 from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
+from optimizer.store.access import opened
 from optimizer.store.checkpoints import file_system
 from optimizer.store.database import check_storage, open_database, shown, storage_url
 from optimizer.store.ledger import Ledger
@@ -142,8 +143,7 @@ class Study:
                 anew=not capacity.recorded,
             )
             listener(plan.opened)
-            with ledger.turn():
-                ending = Ending(ledger, stamp, capacity)
+            ending = ledger.in_turn(lambda: Ending(ledger, stamp, capacity))
             search = make_search(ledger, stamp, self.options, budget, capacity, value_seconds=ending.elsewhere)
             shared = SharedStudy(
                 ledger,
@@ -158,7 +158,7 @@ class Study:
                     ledger.study.enqueue_trial(configuration.params, skip_if_exists=True)
 
             ledger.in_turn(enqueue)
-            show = partial(bring_up_to_date, ledger, self.storage, listener)
+            show = partial(bring_up_to_date, ledger, listener)
             Loop(
                 ledger,
                 search,
@@ -289,25 +289,21 @@ class Study:
         """
         check_storage(self.storage, create=True)
         try:
-            database = open_database(self.storage, create=False, plain=True)
+            with opened(self.storage, plain=True) as database:
+                if self.name not in optuna.get_all_study_names(database.storage):
+                    return None
+                study = optuna.load_study(study_name=self.name, storage=database.storage)
+                if unmade(study, self.goal.directions):
+                    return None
+                trials = study.get_trials(deepcopy=False)
+                return _Found(
+                    self._checked_stamp(study),
+                    engines=study.user_attrs.get(ENGINES, {}),
+                    finished=sum(trial.state.is_finished() for trial in trials),
+                    running=sum(trial.state == TrialState.RUNNING for trial in trials),
+                )
         except StorageNotFound:
             return None
-        try:
-            if self.name not in optuna.get_all_study_names(database.storage):
-                return None
-            study = optuna.load_study(study_name=self.name, storage=database.storage)
-            if unmade(study, self.goal.directions):
-                return None
-            stamp = self._checked_stamp(study)
-            trials = study.get_trials(deepcopy=False)
-        finally:
-            database.engine.dispose()
-        return _Found(
-            stamp,
-            engines=study.user_attrs.get(ENGINES, {}),
-            finished=sum(trial.state.is_finished() for trial in trials),
-            running=sum(trial.state == TrialState.RUNNING for trial in trials),
-        )
 
     def _checked_stamp(self, study: optuna.Study) -> Stamp:
         """The stamp of an existing study; arguments and errors as `_find`."""
@@ -332,9 +328,9 @@ class Study:
         """The study, open for writing, and its question; made where it is new, which exactly one process does."""
         database = open_database(self.storage, create=True)
         if database.warning:
-            listener(Noted(database.warning))
-        study = found_or_made(database, self.name, self.goal.directions)
+            listener(Noted(database.warning, warning=True))
         transactions = Transactions(database.url, say=lambda line: listener(Noted(line)), check=interruption.check)
+        study = transactions.again(lambda: found_or_made(database, self.name, self.goal.directions))
         ledger = Ledger(
             database,
             study,
@@ -345,6 +341,6 @@ class Study:
         )
         stamp_if_unmade(ledger, stamp)
         # Another process may have made it since it was looked for, and for another question.
-        made = self._checked_stamp(study)
+        made = transactions.again(lambda: self._checked_stamp(study))
         check_program(self.name, self._shown_storage, made, stamp.program)
         return ledger, made

@@ -17,10 +17,14 @@ import numpy as np
 import optuna
 import pytest
 from click.testing import CliRunner
-from written_study import MACHINE, SPACE, write_study
+from written_study import GOAL, MACHINE, SPACE, STAMP, write_study
 
+from optimizer import Options, Study, Task
 from optimizer.cli import _finish, batchopt
+from optimizer.commands import view
 from optimizer.errors import BatchoptError, StorageError, StorageFailed, WorkerDied
+from optimizer.report.events import Noted
+from optimizer.signals import Interruption
 
 SCRIPT = [sys.executable, str(Path(__file__).parents[1] / "studies" / "mnist.py")]
 SHORT = [*SCRIPT, "--trials", "1", "--epochs", "1"]
@@ -290,3 +294,22 @@ def test_a_reader_that_has_seen_enough_ends_a_command_quietly(files: Path) -> No
     shell = f"{sys.executable} -c 'from optimizer.cli import main; main()' trials --json --storage good.db | true"
     done = subprocess.run(["bash", "-c", shell], cwd=files, capture_output=True, text=True)
     assert done.stderr == ""
+
+
+def test_who_wants_to_hear_nothing_is_warned_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A database on a network file system, with --quiet: on standard error, where no program reads its report."""
+    monkeypatch.setattr("optimizer.store.database.network_filesystem", lambda path: "nfs4")
+    study = Study(
+        Task(lambda rate: None, lambda path: None),  # type: ignore[arg-type,return-value]
+        SPACE, GOAL, storage=str(tmp_path / "studies.db"), options=Options(seed=STAMP.seed),
+    )  # fmt: skip
+    with view(quiet=True, to_stderr=False) as listener:
+        ledger, _ = study._open(STAMP, listener, Interruption())
+        listener(Noted("trial 3: the worker ended by signal SIGKILL; it is taken up again"))
+    ledger.engine.dispose()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "is on a network file system (nfs4)" in said.err

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -46,9 +46,41 @@ def wait_for(look: Callable[[], T]) -> T:
     raise TimeoutError(look)
 
 
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+sys.stdin.readline()
+cluster.remove_node(nodes[0], allow_graceful=False)
+print("removed", flush=True)
+sys.stdin.readline()
+cluster.shutdown()
+"""
+"""A head that has no CPUs to give, as KubeRay's, and two nodes, of which one dies when it is told a line."""
+
+OWN_SCRIPT = """
+import numpy as np
+from optimizer import Dataset, Goal, SearchSpace, Task, run_script
+from studies.mnist import build_model
+
+rng = np.random.default_rng(0)
+images, labels = rng.random((4000, 28, 28), np.float32), rng.integers(0, 10, 4000)
+
+run_script(
+    Task(build_model, lambda path: Dataset(train=(images, labels))),
+    SearchSpace([8], (1e-3, 1e-2)), Goal("accuracy", epochs=12),
+)
+"""
+"""Its data, 12 MB, goes with the question."""
+
+
 @contextmanager
-def study(storage: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    command = [*SCRIPT, *SMALL.split(), "--storage", str(storage), *options]
+def study(storage: Path, *options: str, script: Sequence[str] = SCRIPT) -> Iterator[subprocess.Popen[str]]:
+    command = [*script, *SMALL.split(), "--storage", str(storage), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield process
@@ -64,6 +96,14 @@ def epochs_of(storage: Path) -> int:
         return sum(len(trial.epochs) for trial in read_study(str(storage)))
     except StorageError:
         return 0
+
+
+def begun(storage: Path) -> set[int]:
+    """The trials that have an epoch."""
+    try:
+        return {trial.number for trial in read_study(str(storage)) if trial.epochs}
+    except StorageError:
+        return set()
 
 
 def process_of(study: subprocess.Popen[str], word: str) -> psutil.Process | None:
@@ -102,6 +142,38 @@ def test_what_is_killed_is_taken_up_again_and_an_interrupted_study_goes_on_witho
     assert process.returncode == 0, output
     (trial,) = read_study(str(storage))
     assert (trial.number, trial.state, [epoch["epoch"] for epoch in trial.epochs]) == (0, "complete", list(range(1, 9)))
+    assert examine(str(storage)).findings == []
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_is_a_worker_that_dies_and_the_others_go_on_without_it(tmp_path: Path) -> None:
+    """Its trial is taken up elsewhere, though nobody knows whether there will be another node, and none comes."""
+    storage, own = tmp_path / "studies.db", tmp_path / "own.py"
+    own.write_text(OWN_SCRIPT)
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as cluster:
+        assert cluster.stdin is not None and cluster.stdout is not None
+        try:
+            address = cluster.stdout.readline().strip()
+            options = f"--ray {address} --trials 3 --train-examples 3000 --epochs 12 --lease 600"
+            with study(storage, *options.split(), script=[sys.executable, str(own)]) as process:
+                wait_for(lambda: begun(storage) == {0, 1})
+                cluster.stdin.write("\n")
+                cluster.stdin.flush()
+                assert cluster.stdout.readline().strip() == "removed"
+                output, _ = process.communicate(timeout=PATIENCE_S)
+            assert process.returncode == 0, output
+        finally:
+            below = psutil.Process(cluster.pid).children(recursive=True)
+            cluster.kill()
+            for left in below:
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()
+    assert "the worker was lost: " in output, output
+    trials = read_study(str(storage))
+    assert [(trial.number, trial.state) for trial in trials] == [(number, "complete") for number in range(3)]
+    assert all([epoch["epoch"] for epoch in trial.epochs] == list(range(1, 13)) for trial in trials)
     assert examine(str(storage)).findings == []
 
 

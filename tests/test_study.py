@@ -352,3 +352,36 @@ def test_a_notebook_needs_five_lines(tmp_path: Path) -> None:
     assert report.recommendation.batch_size in (16, 64, 256)
     assert isinstance(next(event for event in opened if isinstance(event, Opened)), Opened)
     assert study_in(tmp_path).report() == report
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_lets_the_trial_go_and_the_study_is_resumed(tmp_path: Path) -> None:
+    """A window that is shut, or a line that is cut, while the live view draws: exit code 129, and nothing is held."""
+    options = ["--trials", "2", "--epochs", "60", "--no-pruning"]
+    master, slave = pty.openpty()
+    # The terminal of a session of its own, so that the kernel tells of its end as it would tell a shell's.
+    seat = (
+        "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "110", "LINES": "40"}
+    started = subprocess.Popen(
+        [sys.executable, "-c", seat, *script(tmp_path, *options)], stdin=slave, stdout=slave, stderr=slave,
+        env=environment,
+    )  # fmt: skip
+    os.close(slave)
+    shown = b""
+    while b"trial 1:" not in shown:
+        assert select.select([master], [], [], 120)[0], shown
+        shown += os.read(master, 65536)
+    workers = psutil.Process(started.pid).children()
+    os.close(master)
+    assert started.wait(timeout=30) == 129
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert [trial.state.name for trial in plain(tmp_path).trials] == ["COMPLETE", "RUNNING"]
+    with sa.create_engine(f"sqlite:///{tmp_path}/studies.db").connect() as connection:
+        assert connection.execute(sa.text("select count(*) from batchopt_leases")).scalar() == 0
+    resumed = run(tmp_path, *options)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "1 to be taken up again" in resumed.stdout
+    assert [trial.state.name for trial in plain(tmp_path).trials] == ["COMPLETE"] * 2

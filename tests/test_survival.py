@@ -29,6 +29,7 @@ from written_study import MACHINE, epoch
 from optimizer.errors import StorageError, StorageFailed
 from optimizer.search.steps import Step
 from optimizer.store.database import open_database
+from optimizer.store.doctor import examine
 from optimizer.store.tables import checkpoints_table, database_clock, leases_table, turns_table
 
 TESTS = Path(__file__).parent
@@ -135,13 +136,14 @@ def _no_process_left() -> Iterator[None]:
 
 
 def trials_of(storage: str) -> list[optuna.trial.FrozenTrial]:
-    """The trials, as Optuna alone sees them, of a study in which nothing is left over."""
+    """The trials, as Optuna alone sees them, of a study in which nothing is left over and the doctor finds nothing."""
     database = open_database(storage, create=False)
     with database.engine.connect() as connection:
         for table in (leases_table, checkpoints_table, turns_table):
             assert connection.execute(sa.select(table)).all() == []
     trials = optuna.load_study(study_name="mnist", storage=database.storage).get_trials(deepcopy=False)
     database.engine.dispose()
+    assert examine(storage).findings == []
     assert [trial.number for trial in trials] == list(range(len(trials)))
     assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
     return trials

@@ -83,14 +83,14 @@ def _id(picture: str) -> str:
     return picture.replace("_", "-")
 
 
-def bring_up_to_date(ledger: Ledger, storage: str, listener: Listener) -> Evidence | None:
+def bring_up_to_date(ledger: Ledger, listener: Listener) -> Evidence | None:
     """Show a study that is under way, by what its database says; None where that could not be done, which is said.
 
     Raises:
         Interrupted: while a database was waited for.
     """
     try:
-        evidence = read_evidence(storage, ledger.study.study_name)
+        evidence = ledger.transactions.again(lambda: read_evidence(ledger.database, ledger.study.study_name))
         ledger.transactions.again(lambda: show(ledger.study, evidence, ledger.engine))
     except Interrupted:
         raise

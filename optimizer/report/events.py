@@ -132,9 +132,10 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Noted:
-    """Something worth one line."""
+    """Something worth one line; a `warning` is said even to who wants to hear nothing of the study."""
 
     text: str
+    warning: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from optimizer.report.recommendation import (
 from optimizer.report.step_time import fastest_by_laws
 from optimizer.report.targets import to_target
 from optimizer.search.space import SearchSpace
+from optimizer.store.access import opened
 from optimizer.store.confirmations import Confirmations
-from optimizer.store.database import Database, open_database
+from optimizer.store.database import Database
 from optimizer.store.history import TrialRecord, open_study, read_trials
 from optimizer.store.records import Records
 from optimizer.store.stamp import ATTRIBUTE, Stamp
@@ -72,7 +73,7 @@ def read_report(
 
 
 def read_evidence(
-    storage: str,
+    storage: str | Database,
     name: str | None = None,
     on: str | None = None,
     *,
@@ -80,7 +81,10 @@ def read_evidence(
     target: float | None = None,
     goal: GoalKind | None = None,
 ) -> Evidence:
-    """A report with all that its pictures are made of; arguments and errors as `read_report`."""
+    """A report with all that its pictures are made of; arguments and errors as `read_report`.
+
+    What a database that is open already refuses is raised as it is, and may pass.
+    """
     for option, value in (("--tolerance", tolerance), ("--target", target)):
         if value is not None and not math.isfinite(value):
             raise InvalidInput(f"{option} {value}: give a number.")
@@ -234,12 +238,12 @@ def list_studies(storage: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _reading(storage: str) -> Iterator[Database]:
-    database = open_database(storage, create=False)
-    try:
-        yield database
-    finally:
-        database.engine.dispose()
+def _reading(storage: str | Database) -> Iterator[Database]:
+    if isinstance(storage, Database):
+        yield storage
+    else:
+        with opened(storage) as database:
+            yield database
 
 
 def _stamped(database: Database, name: str) -> tuple[optuna.Study, Stamp]:

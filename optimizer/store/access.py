@@ -1,4 +1,4 @@
-"""Databases for reading without a trace, and for writing in one transaction."""
+"""Databases for reading without a trace, for writing in one transaction, and for as long as something takes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import URL, Engine
 
 from optimizer.errors import StorageError
-from optimizer.store.database import BUSY_TIMEOUT_S, check_storage, shown, storage_url, untouched
+from optimizer.store.database import (
+    BUSY_TIMEOUT_S,
+    Database,
+    check_storage,
+    open_database,
+    shown,
+    storage_url,
+    untouched,
+)
+from optimizer.store.transactions import reason
 
 
 @contextmanager
@@ -57,6 +67,26 @@ def writing(storage: str) -> Iterator[sa.Connection]:
         engine.dispose()
 
 
+@contextmanager
+def opened(storage: str, *, create: bool = False, plain: bool = False) -> Iterator[Database]:
+    """A study database, closed afterwards; what it refuses meanwhile is said in one line.
+
+    Args:
+        storage: a path or an SQLAlchemy URL.
+        create, plain: as in `check_storage`.
+
+    Raises:
+        StorageError: it cannot be opened or read, or not any more.
+        SchemaMismatch: its tables are of another version.
+    """
+    database = open_database(storage, create=create, plain=plain)
+    try:
+        with _said_in_a_line(storage_url(storage)):
+            yield database
+    finally:
+        database.engine.dispose()
+
+
 def is_file(storage: str) -> bool:
     """Whether a storage is an SQLite file."""
     return storage_url(storage).get_backend_name() == "sqlite"
@@ -94,7 +124,5 @@ def _sqlite(url: URL, *, begin: str) -> Engine:
 def _said_in_a_line(url: URL) -> Iterator[None]:
     try:
         yield
-    except sa.exc.SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        line = str(cause).strip().splitlines()[0].rstrip(".")
-        raise StorageError(f"database {shown(url)}: {line}.") from None
+    except (sa.exc.SQLAlchemyError, StorageInternalError) as error:
+        raise StorageError(f"database {shown(url)}: {reason(error)}.") from None

@@ -7,8 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from optimizer.store.access import is_file, reading, writing
+from optimizer.store.copies import CHECKPOINTS
 from optimizer.store.database import OPTUNA_PREFIXES, OPTUNA_TABLES, check_storage
-from optimizer.store.rows import CHECKPOINTS, CHUNK
+from optimizer.store.rows import CHUNK
 from optimizer.store.tables import PREFIX
 from optimizer.store.transfer import copy_pages
 

@@ -205,9 +205,18 @@ def content_of(content: bytes, sha256: str, location: str | None, beside: str | 
             content = files.cat_file(path)
         except (OSError, InvalidInput) as error:
             raise DamagedCheckpoint(f"{place} cannot be read: {error}") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise DamagedCheckpoint("its SHA-256 is not the one that was written with it")
+    check_digest(hashlib.sha256(content).hexdigest(), sha256)
     return content
+
+
+def check_digest(found: str, written: str) -> None:
+    """Refuse bytes of another SHA-256 than the one that was written with them.
+
+    Raises:
+        DamagedCheckpoint: they are not those that were written.
+    """
+    if found != written:
+        raise DamagedCheckpoint("its SHA-256 is not the one that was written with it")
 
 
 def file_system(location: str) -> tuple[Any, str]:

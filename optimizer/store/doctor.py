@@ -21,12 +21,13 @@ from optuna.storages import RDBStorage
 
 from optimizer.store.access import is_file, path_of, reading
 from optimizer.store.backup import back_up
-from optimizer.store.checkpoints import beside, content_of, where_is
+from optimizer.store.checkpoints import beside, where_is
+from optimizer.store.copies import CHECKPOINTS, CURVE, EPOCHS, StudyRows, TrialRows, whole
 from optimizer.store.database import SQLITE_HEAD, open_database, shown, storage_url, untouched
 from optimizer.store.findings import Finding, counted, deletion, ending, removal
 from optimizer.store.owner import is_dead
 from optimizer.store.records import DamagedCheckpoint
-from optimizer.store.rows import CHECKPOINTS, CURVE, EPOCHS, Rows, StudyRows, TrialRows
+from optimizer.store.rows import Rows
 from optimizer.store.tables import (
     SCHEMA_VERSION,
     checkpoints_table,
@@ -261,7 +262,7 @@ def _of_trial(study: StudyRows, trial: TrialRows, storage: str) -> Iterator[Find
         )
     for row in trial.rows[CHECKPOINTS]:
         try:
-            content_of(row["content"], row["sha256"], row.get("location"), beside(storage_url(storage)))
+            whole(row, beside(storage_url(storage)))
         except DamagedCheckpoint as damage:
             yield Finding(
                 "damaged checkpoint",

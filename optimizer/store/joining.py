@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optimizer.errors import StorageError, StudyMismatch
-from optimizer.store.rows import (
+from optimizer.store.copies import (
     CONFIRMATIONS,
     EPOCHS,
     STUDY_SYSTEM_ATTRIBUTES,
     STUDY_USER_ATTRIBUTES,
     Row,
-    Rows,
     StudyRows,
     TrialRows,
     as_text,
     digest,
     note_of,
 )
+from optimizer.store.rows import Rows
 from optimizer.store.stamp import ATTRIBUTE
 from optimizer.store.whole import ELAPSED, ENGINES
 

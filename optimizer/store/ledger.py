@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from types import MappingProxyType
+from typing import TypeVar
 
 import sqlalchemy as sa
 from optuna.exceptions import UpdateFinishedTrialError
@@ -42,6 +43,8 @@ from optimizer.store.whole import StudyLedger
 from optimizer.training.machine import Machine
 from optimizer.training.messages import Epoch
 
+T = TypeVar("T")
+
 
 class Ledger(StudyLedger):
     """Writes one study, its trials and what is of it as a whole.
@@ -54,6 +57,7 @@ class Ledger(StudyLedger):
         checkpoint_limit, checkpoints: bytes above which a trial's state is kept in a file, and where.
 
     Attributes:
+        database: as it was given.
         owner: this process's name on its leases.
         confirmations: the runs that confirm what is recommended.
     """
@@ -74,7 +78,7 @@ class Ledger(StudyLedger):
         self.confirmations = Confirmations(database.engine, study._study_id)
         self._turns = Turns(database.engine, study._study_id, self.owner, lease_seconds=lease_seconds)
         self._trials: dict[int, int] = {}
-        self._storage = database.storage
+        self.database = database
         self._checkpoints = Checkpoints(database.engine, limit=checkpoint_limit, folder=checkpoints)
         self._fence = Fence(database.storage)
 
@@ -86,19 +90,11 @@ class Ledger(StudyLedger):
         """
         self._again(lambda: self._checkpoints.check(size))
 
-    def count_started(self) -> int:
-        """How many trials the study has, those that wait to be started left out."""
-        return self._count(but=("WAITING",))
-
-    def count_finished(self) -> int:
-        """How many trials have ended, however they did."""
-        return self._count(but=("WAITING", "RUNNING"))
-
     def turn(self, patience: float = math.inf) -> AbstractContextManager[bool]:
         """This process's turn at asking; false where it did not come within so many seconds."""
         return self._turns.taken(self._fence, self.transactions, patience)
 
-    def in_turn(self, operation: Callable[[], None]) -> None:
+    def in_turn(self, operation: Callable[[], T]) -> T:
         """Do something in this process's turn, again where the turn was lost; it may be done twice without harm."""
         while True:
             with suppress(TurnLost), self.turn():
@@ -114,7 +110,7 @@ class Ledger(StudyLedger):
 
     def frozen(self, number: int) -> FrozenTrial:
         """A trial as Optuna has it now."""
-        return self._again(lambda: self._storage.get_trial(self._id_of(number)))
+        return self._again(lambda: self.database.storage.get_trial(self._id_of(number)))
 
     def owned(self) -> list[int]:
         """The numbers of the unfinished trials of this process."""
@@ -160,7 +156,7 @@ class Ledger(StudyLedger):
         # What diverges is not a number from there on, so that nobody takes a good value before it for its last.
         value = math.nan if figures.diverged else figures.validation_accuracy
         trial_id, epoch = self._id(number), figures.epoch
-        self._write(number, put, lambda: self._storage.set_trial_intermediate_value(trial_id, epoch, value))
+        self._write(number, put, lambda: self.database.storage.set_trial_intermediate_value(trial_id, epoch, value))
 
     def add_checkpoint(self, number: int, epoch: int, content: bytes) -> None:
         """Keep the state of an unfinished trial; raises as `add_epoch`."""
@@ -262,7 +258,7 @@ class Ledger(StudyLedger):
         def tell() -> None:
             nonlocal tried
             tried += 1
-            self._storage.set_trial_state_values(trial_id, state, values)
+            self.database.storage.set_trial_state_values(trial_id, state, values)
 
         try:
             self._write(number, ours, tell)
@@ -283,12 +279,12 @@ class Ledger(StudyLedger):
 
     def _constrain(self, number: int, name: str, over: float) -> None:
         """Set a constraint, as Optuna does, which would ignore a second value of it."""
-        trial_id = self._id(number)
-        self._write(number, None, lambda: self._storage.set_trial_system_attr(trial_id, f"constraints:{name}", over))
+        trial_id, key = self._id(number), f"constraints:{name}"
+        self._write(number, None, lambda: self.database.storage.set_trial_system_attr(trial_id, key, over))
 
     def _set(self, number: int, name: str, value: object) -> None:
         trial_id = self._id(number)
-        self._write(number, None, lambda: self._storage.set_trial_user_attr(trial_id, name, value))
+        self._write(number, None, lambda: self.database.storage.set_trial_user_attr(trial_id, name, value))
 
     def _write(
         self,
@@ -336,12 +332,6 @@ class Ledger(StudyLedger):
     def _state(self, connection: sa.Connection, trial_id: int) -> TrialState | None:
         query = sa.select(optunas_trials.c.state).where(optunas_trials.c.trial_id == trial_id)
         return connection.execute(query).scalar()
-
-    def _count(self, but: Sequence[str]) -> int:
-        trials = optunas_trials
-        mine = sa.and_(trials.c.study_id == self.study._study_id, trials.c.state.not_in(but))
-        with self.engine.connect() as connection:
-            return connection.execute(sa.select(sa.func.count()).select_from(trials).where(mine)).scalar_one()
 
     def _summary(self, trial_id: int) -> dict[str, float | int | str | None]:
         return summary(self.records.epochs([trial_id])[trial_id]) | self._how

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
+from optimizer.store.records import replace_row
 from optimizer.store.tables import memory_table, step_times_table
 from optimizer.training.machine import Machine
 from optimizer.training.messages import EngineName, ProgramStamp, StepTime
@@ -71,7 +72,7 @@ class Measurements:
         """Keep step times in the place of earlier ones of the same batch sizes."""
         with self._engine.begin() as connection:
             for row in rows:
-                _replace(connection, step_times_table, asdict(key) | {"batch_size": row.batch_size}, asdict(row))
+                replace_row(connection, step_times_table, asdict(key) | {"batch_size": row.batch_size}, asdict(row))
 
     def step_times(self, key: MeasuredOn) -> list[StepTime]:
         """The step times that were measured, by batch size."""
@@ -83,7 +84,7 @@ class Measurements:
         with self._engine.begin() as connection:
             for row in rows:
                 where = asdict(key) | {"memory_limit": memory_limit or 0, "batch_size": row.batch_size}
-                _replace(connection, memory_table, where, asdict(row))
+                replace_row(connection, memory_table, where, asdict(row))
 
     def memory(self, key: MeasuredOn, memory_limit: int | None) -> list[MemoryRow]:
         """What is known of memory under a limit, by batch size."""
@@ -94,11 +95,6 @@ class Measurements:
         query = sa.select(table).order_by(table.c.batch_size)
         with self._engine.connect() as connection:
             return connection.execute(query.where(*_match(table, where))).mappings().all()
-
-
-def _replace(connection: sa.Connection, table: sa.Table, key: dict[str, object], values: dict[str, object]) -> None:
-    connection.execute(table.delete().where(*_match(table, key)))
-    connection.execute(table.insert().values(**(values | key)))
 
 
 def _match(table: sa.Table, key: dict[str, object]) -> list[sa.ColumnElement[bool]]:

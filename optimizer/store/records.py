@@ -22,6 +22,8 @@ from optimizer.store.tables import (
     epochs_table,
     leases_table,
     machines_table,
+    optunas_studies,
+    optunas_study_attributes,
     optunas_user_attributes,
 )
 from optimizer.training.machine import Machine
@@ -52,7 +54,7 @@ class Records:
         """Remember a machine, under its fingerprint."""
         with self._engine.begin() as connection:
             key = {"fingerprint": machine.fingerprint}
-            _replace(connection, machines_table, key, {"description": machine.describe()})
+            replace_row(connection, machines_table, key, {"description": machine.describe()})
 
     def machines(self) -> dict[str, dict[str, Any]]:
         """Descriptions of all machines, by fingerprint."""
@@ -151,11 +153,26 @@ def put_attributes(connection: sa.Connection, trial_id: int, attributes: Mapping
     connection.execute(table.insert(), rows)
 
 
+def put_entry(connection: sa.Connection, study_id: int, attribute: str, key: str, value: object) -> None:
+    """Write one entry of a study's user attribute that has many, inside a transaction.
+
+    Of processes that do so in the same moment each finds what the one before it has written, so that all entries stay.
+    """
+    studies, attributes = optunas_studies, optunas_study_attributes
+    # A write that changes nothing, and keeps others from coming between the reading and the writing.
+    connection.execute(studies.update().where(studies.c.study_id == study_id).values(study_name=studies.c.study_name))
+    mine = sa.and_(attributes.c.study_id == study_id, attributes.c.key == attribute)
+    known = connection.execute(sa.select(attributes.c.value_json).where(mine)).scalar()
+    entries = ({} if known is None else json.loads(known)) | {key: value}
+    connection.execute(attributes.delete().where(mine))
+    connection.execute(attributes.insert().values(study_id=study_id, key=attribute, value_json=json.dumps(entries)))
+
+
 def put_epoch(connection: sa.Connection, trial_id: int, machine: str, epoch: Epoch, compile_seconds: float) -> None:
     """Keep an epoch, inside a transaction."""
     key = {"trial_id": trial_id, "epoch": epoch.epoch}
     figures = {name: _storable(value) for name, value in asdict(epoch).items() if name not in key}
-    _replace(connection, epochs_table, key, {"machine": machine, "compile_seconds": compile_seconds} | figures)
+    replace_row(connection, epochs_table, key, {"machine": machine, "compile_seconds": compile_seconds} | figures)
 
 
 def put_checkpoint(
@@ -163,7 +180,7 @@ def put_checkpoint(
 ) -> None:
     """Keep a trial's state after `epoch` epochs, in the place of an earlier one, inside a transaction."""
     values = {"epoch": epoch, "sha256": sha256, "content": content, "location": location}
-    _replace(connection, checkpoints_table, {"trial_id": trial_id}, values)
+    replace_row(connection, checkpoints_table, {"trial_id": trial_id}, values)
 
 
 def forget(connection: sa.Connection, trial_id: int) -> None:
@@ -178,11 +195,15 @@ def forget_training(connection: sa.Connection, trial_id: int) -> None:
     connection.execute(checkpoints_table.delete().where(checkpoints_table.c.trial_id == trial_id))
 
 
-def _replace(connection: sa.Connection, table: sa.Table, key: dict[str, Any], values: dict[str, Any]) -> None:
-    """Put a row in the place of the one of that key."""
+def replace_row(connection: sa.Connection, table: sa.Table, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Put a row in the place of the one of that key, inside a transaction.
+
+    Raises:
+        IntegrityError: another process has put one there in the same moment.
+    """
     # MariaDB counts changed rows, not matched ones, so an update that changes nothing would look like none.
     connection.execute(table.delete().where(*(table.c[name] == value for name, value in key.items())))
-    connection.execute(table.insert().values(**key, **values))
+    connection.execute(table.insert().values(**{**values, **key}))
 
 
 def _storable(value: float | None) -> float | None:

@@ -1,42 +1,38 @@
-"""A study as the rows of its tables, Optuna's and ours, apart from the ids that tie them together in one database.
-
-Each database numbers studies and trials for itself, so a row is read without its ids and written with those of its new
-place. What a trial is called everywhere is its GUID, a user attribute: written when the trial begins, or derived from
-how it began where another program, or an earlier version, has begun it.
-"""
+"""The tables of studies in one database, read and written as rows without their ids (`copies.py`)."""
 
 from __future__ import annotations
 
 import datetime
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from optimizer.store.history import GUID
-from optimizer.store.tables import (
-    checkpoints_table,
-    confirmations_table,
-    epochs_table,
-    leases_table,
-    metadata,
-    optunas_user_attributes,
+from optimizer.store.copies import (
+    CHECKPOINTS,
+    OF_STUDY,
+    OF_TRIAL,
+    STUDIES,
+    STUDY_SYSTEM_ATTRIBUTES,
+    STUDY_USER_ATTRIBUTES,
+    TRIALS,
+    USER_ATTRIBUTES,
+    Content,
+    Row,
+    StudyRows,
+    TrialRows,
+    as_text,
+    attributes_of,
+    canonical,
+    name_all,
+    note_of,
 )
-
-STUDIES, TRIALS = "studies", "trials"
-USER_ATTRIBUTES, SYSTEM_ATTRIBUTES = optunas_user_attributes.name, "trial_system_attributes"
-STUDY_USER_ATTRIBUTES, STUDY_SYSTEM_ATTRIBUTES = "study_user_attributes", "study_system_attributes"
-PARAMS, VALUES, CURVE = "trial_params", "trial_values", "trial_intermediate_values"
-EPOCHS, CHECKPOINTS, CONFIRMATIONS = epochs_table.name, checkpoints_table.name, confirmations_table.name
-
-OF_STUDY = ("study_directions", STUDY_USER_ATTRIBUTES, STUDY_SYSTEM_ATTRIBUTES, CONFIRMATIONS)
-"""The tables with rows of a study; those with rows of its trials are `OF_TRIAL`."""
-
-OF_TRIAL = (USER_ATTRIBUTES, SYSTEM_ATTRIBUTES, PARAMS, VALUES, CURVE, EPOCHS, CHECKPOINTS)
+from optimizer.store.history import GUID
+from optimizer.store.records import DamagedCheckpoint
+from optimizer.store.tables import checkpoints_table, leases_table, metadata
 
 HEARTBEATS = "trial_heartbeats"
 
@@ -45,76 +41,6 @@ NOT_COPIED = (HEARTBEATS, "batchopt_leases", "batchopt_turns")
 
 CHUNK = 500
 """Rows of one statement; SQL databases bound the number of its parameters."""
-
-FINISHED = ("COMPLETE", "PRUNED", "FAIL")
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class TrialRows:
-    """A trial.
-
-    Attributes:
-        trial_id: in the database it was read from.
-        number: Optuna's.
-        row: of the table of trials.
-        rows: of the tables of `OF_TRIAL`.
-        guid_written: whether its GUID was in the database, and not derived.
-    """
-
-    trial_id: int
-    number: int
-    row: Row
-    rows: Mapping[str, list[Row]]
-    guid_written: bool
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """Its user attributes."""
-        return _attributes(self.rows[USER_ATTRIBUTES])
-
-    @property
-    def guid(self) -> str:
-        return str(self.attributes[GUID])
-
-    @property
-    def state(self) -> str:
-        return str(self.row["state"])
-
-    @property
-    def finished(self) -> bool:
-        return self.state in FINISHED
-
-    @property
-    def asked(self) -> str:
-        """The parameters that it was queued with, as text; empty where it was not queued."""
-        return str(dict(_pairs(self.rows[SYSTEM_ATTRIBUTES])).get("fixed_params", ""))
-
-    @property
-    def outcome(self) -> dict[str, list[Row]]:
-        """What training it came to."""
-        return {name: self.rows[name] for name in (PARAMS, VALUES, CURVE, EPOCHS)}
-
-    @property
-    def progress(self) -> tuple[bool, int, int]:
-        """How far it is; of two copies, the greater one is further."""
-        kept = max((row["epoch"] for row in self.rows[CHECKPOINTS]), default=0)
-        return self.finished, len(self.rows[EPOCHS]) or len(self.rows[CURVE]), kept
-
-
-@dataclass(frozen=True)
-class StudyRows:
-    """A study: its id where it was read, its rows of the tables of `OF_STUDY`, its trials by number."""
-
-    study_id: int
-    name: str
-    rows: Mapping[str, list[Row]]
-    trials: list[TrialRows]
-
-    def attribute(self, key: str) -> Any:
-        """A user attribute; None where there is none."""
-        return _attributes(self.rows[STUDY_USER_ATTRIBUTES]).get(key)
 
 
 class Rows:
@@ -146,6 +72,9 @@ class Rows:
         heads = [dict(row) for row in found.mappings()]
         ids = [head["trial_id"] for head in heads]
         by_table = {table: self._by_parent(table, "trial_id", ids) for table in OF_TRIAL}
+        for trial_id, checkpoints in by_table[CHECKPOINTS].items():
+            for row in checkpoints:
+                row["content"] = self._content(trial_id)
         study = StudyRows(
             study_id=key,
             name=name,
@@ -156,12 +85,12 @@ class Rows:
                     number=head["number"],
                     row={column: head[column] for column in head if column not in ("trial_id", "study_id", "number")},
                     rows={table: by_table[table][head["trial_id"]] for table in OF_TRIAL},
-                    guid_written=GUID in _attributes(by_table[USER_ATTRIBUTES][head["trial_id"]]),
+                    guid_written=GUID in attributes_of(by_table[USER_ATTRIBUTES][head["trial_id"]]),
                 )
                 for head in heads
             ],
         )
-        _name_all(study)
+        name_all(study)
         return study
 
     def lock(self, name: str) -> None:
@@ -225,7 +154,7 @@ class Rows:
         for trial in study.trials:
             table = self._tables[CHECKPOINTS]
             self._connection.execute(table.delete().where(table.c.trial_id == trial.trial_id))
-            self.add_rows(CHECKPOINTS, trial.rows[CHECKPOINTS], trial_id=trial.trial_id)
+            self._add_checkpoints(trial.trial_id, trial)
 
     def has(self, table: str) -> bool:
         """Whether there is such a table."""
@@ -251,7 +180,21 @@ class Rows:
 
     def _add_children(self, trial_id: int, trial: TrialRows) -> None:
         for table in OF_TRIAL:
-            self.add_rows(table, trial.rows[table], trial_id=trial_id)
+            if table != CHECKPOINTS:
+                self.add_rows(table, trial.rows[table], trial_id=trial_id)
+        self._add_checkpoints(trial_id, trial)
+
+    def _add_checkpoints(self, trial_id: int, trial: TrialRows) -> None:
+        """Write a trial's checkpoint; the trial has none any more where its file has vanished meanwhile.
+
+        A study that goes on replaces it after each epoch.
+        """
+        rows = trial.rows[CHECKPOINTS]
+        for row in list(rows):
+            try:
+                self.add_rows(CHECKPOINTS, [row], trial_id=trial_id)
+            except DamagedCheckpoint:
+                rows.remove(row)
 
     def _insert(self, table: str, values: Row) -> int:
         done = self._connection.execute(self._tables[table].insert().values(**values))
@@ -259,8 +202,18 @@ class Rows:
         assert key is not None
         return int(key[0])
 
+    def _content(self, trial_id: int) -> Content:
+        """The bytes of a trial's checkpoint, looked at once; none where another process has removed it meanwhile."""
+        query = sa.select(checkpoints_table.c.content).where(checkpoints_table.c.trial_id == trial_id)
+
+        def read() -> bytes:
+            return self._connection.scalar(query) or b""
+
+        return Content(hashlib.sha256(read()).hexdigest(), read)
+
     def _fitting(self, row: Row) -> Row:
         """A row as this database can hold it: MySQL keeps times to the second, and would round them itself."""
+        row = {name: value.read() if isinstance(value, Content) else value for name, value in row.items()}
         if self._connection.dialect.name not in ("mysql", "mariadb"):
             return dict(row)
         return {name: canonical(value) for name, value in row.items()}
@@ -273,6 +226,7 @@ class Rows:
         table, keys = self._tables[name], list(ids)
         # A number that only counts the rows of this table says nothing elsewhere.
         counts = [column.name for column in table.primary_key if len(table.primary_key) == 1 and column.name != parent]
+        counts += ["content"] if name == CHECKPOINTS else []
         columns = [c for c in table.c if c.name not in counts and c.name in self._columns.get(name, table.c.keys())]
         # As they will be where tables are of this version.
         later = {c.name: None for c in table.c if c not in columns and c.name not in counts}
@@ -285,58 +239,7 @@ class Rows:
         return found
 
 
-def digest(trial: TrialRows) -> str:
-    """SHA-256 of all that a trial is, wherever it is kept; its number left out."""
-    return hashlib.sha256(as_text({"row": trial.row, **trial.rows}).encode()).hexdigest()
-
-
-def as_text(value: Any) -> str:
-    """A row, or rows, as text that is the same in every database; bytes as their SHA-256."""
-    return json.dumps(value, sort_keys=True, default=_plain)
-
-
-def canonical(value: Any) -> Any:
-    """A value as every database can hold it."""
-    return value.replace(microsecond=0) if isinstance(value, datetime.datetime) else value
-
-
-def note_of(key: str) -> int | None:
-    """The id of the trial that one of optuna-dashboard's notes is on; None for any other attribute of a study."""
-    first, _, rest = key.partition(":")
-    number, _, what = rest.partition(":")
-    return int(number) if first == "dashboard" and number.isdigit() and what.startswith("note") else None
-
-
-def _name_all(study: StudyRows) -> None:
-    """Give a GUID to the trials without one: the same for every copy of such a trial."""
-    alike: Counter[str] = Counter()
-    for trial in study.trials:
-        if trial.guid_written:
-            continue
-        began = [study.name, trial.row["datetime_start"], trial.rows[PARAMS], trial.asked]
-        name = hashlib.sha256(as_text(began).encode()).hexdigest()[:32]
-        alike[name] += 1
-        if alike[name] > 1:
-            name = hashlib.sha256(f"{name} {alike[name]}".encode()).hexdigest()[:32]
-        trial.rows[USER_ATTRIBUTES].append({"key": GUID, "value_json": json.dumps(name)})
-        trial.rows[USER_ATTRIBUTES].sort(key=as_text)
-
-
 def _as_float(inspector: Any, table: sa.Table, column: Any) -> None:
     """MySQL's doubles would come back as decimals, rounded."""
     if isinstance(column["type"], sa.Float | sa.Numeric):
         column["type"] = sa.Double()
-
-
-def _attributes(rows: Iterable[Row]) -> dict[str, Any]:
-    return {key: json.loads(value) for key, value in _pairs(rows)}
-
-
-def _pairs(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    return [(row["key"], row["value_json"]) for row in rows]
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bytes):
-        return hashlib.sha256(value).hexdigest()
-    return str(canonical(value))

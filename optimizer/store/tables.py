@@ -149,13 +149,17 @@ confirmations_table = Table(
 )
 
 
+optunas_studies = table("studies", column("study_id"), column("study_name"))
+
+optunas_study_attributes = table("study_user_attributes", column("study_id"), column("key"), column("value_json"))
+
+optunas_study_system_attributes = table("study_system_attributes", column("study_id"), column("key"))
+
 optunas_trials = table(
     "trials", column("trial_id"), column("study_id"), column("number"), column("state", Enum(TrialState))
 )
 
 optunas_user_attributes = table("trial_user_attributes", column("trial_id"), column("key"), column("value_json"))
-
-optunas_study_attributes = table("study_system_attributes", column("study_id"), column("key"))
 
 optunas_values = table("trial_intermediate_values", column("trial_id"))
 

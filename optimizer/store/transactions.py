@@ -112,7 +112,8 @@ def passing(error: Exception) -> Passing | None:
     """Whether an error of a database passes by itself, and why; None where trying again is of no use."""
     if isinstance(error, StorageInternalError):
         return passing(error.__cause__) if isinstance(error.__cause__, Exception) else None
-    if isinstance(error, sa.exc.TimeoutError):
+    if isinstance(error, sa.exc.TimeoutError | sa.exc.PendingRollbackError):
+        # The latter where Optuna asks in another way after its connection has broken.
         return "connection"
     if not isinstance(error, sa.exc.DBAPIError):
         return None
@@ -141,6 +142,8 @@ def reason(error: Exception) -> str:
     """What a database says, in one line."""
     if isinstance(error, StorageInternalError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
+    if isinstance(error, sa.exc.PendingRollbackError):
+        return "the connection was lost"
     cause = getattr(error, "orig", None) or error
     if _code(cause) and isinstance(_code(cause), int) and len(cause.args) > 1:
         cause = cause.args[1]
@@ -161,7 +164,7 @@ def _code(cause: object) -> str | int | None:
 
 def _remedy(error: Exception) -> str | None:
     text = reason(error).lower()
-    if "full" in text or "no space" in text:
+    if "full" in text.split() or "no space" in text:
         return "Everything finished is kept: free some space, then the same command goes on."
     if "readonly" in text or "read-only" in text:
         return "Everything finished is kept: allow writing to it, then the same command goes on."

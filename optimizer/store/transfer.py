@@ -19,12 +19,13 @@ import sqlalchemy as sa
 
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound, StudyNotFound
 from optimizer.store.access import is_file, path_of, reading, same_place, writing
-from optimizer.store.checkpoints import beside, content_of
+from optimizer.store.checkpoints import beside
+from optimizer.store.copies import CHECKPOINTS, CONFIRMATIONS, EPOCHS, StudyRows, as_text, digest, whole
 from optimizer.store.database import check_storage, open_database, shown, storage_url
 from optimizer.store.joining import Joined, Progress, join
 from optimizer.store.measurements import program_fingerprint
 from optimizer.store.records import DamagedCheckpoint
-from optimizer.store.rows import CHECKPOINTS, CONFIRMATIONS, EPOCHS, NOT_COPIED, Rows, StudyRows, as_text, digest
+from optimizer.store.rows import NOT_COPIED, Rows
 from optimizer.store.stamp import ATTRIBUTE
 from optimizer.store.tables import machines_table, memory_table, step_times_table
 from optimizer.store.whole import ENGINES
@@ -186,14 +187,13 @@ def copy_pages(source: sa.Connection, file: str, progress: Progress = silent) ->
 
 
 def portable(study: StudyRows, storage: str) -> StudyRows:
-    """A study of a database with its large checkpoints in their rows; one that cannot be read stays behind."""
+    """A study of a database as if no checkpoint lay in a file; one whose file cannot be read stays behind."""
     folder = beside(storage_url(storage))
     for trial in study.trials:
         rows = trial.rows[CHECKPOINTS]
-        for row in [row for row in rows if row.get("location")]:
+        for row in [row for row in rows if row["location"]]:
             try:
-                row["content"] = content_of(row["content"], row["sha256"], row["location"], folder)
-                row["location"] = None
+                row["content"], row["location"] = whole(row, folder), None
             except DamagedCheckpoint:
                 rows.remove(row)
     return study

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -10,8 +11,8 @@ from optuna.study import Study
 from sqlalchemy.engine import Engine
 
 from optimizer.store.measurements import MeasuredOn, Measurements, MemoryRow, measured_on
-from optimizer.store.records import Records
-from optimizer.store.tables import optunas_study_attributes
+from optimizer.store.records import Records, put_entry
+from optimizer.store.tables import optunas_study_system_attributes, optunas_trials
 from optimizer.store.transactions import Transactions
 from optimizer.training.machine import Machine
 from optimizer.training.messages import Ready, StepTime
@@ -25,6 +26,9 @@ ENGINES = "engines"
 MEMORY_LIMITS = "memory_limits"
 """User attribute of a study: `--memory-limit` as last given on each machine, in bytes, by its fingerprint."""
 
+TOGETHER = 100
+"""How many processes of one machine may begin in the same moment; of those in each other's way one gets through."""
+
 T = TypeVar("T")
 
 
@@ -32,14 +36,14 @@ def remove_attributes(engine: Engine, study: Study, prefixes: Sequence[str]) -> 
     """Remove the system attributes of a study whose keys begin so; Optuna can write them, and never takes one away."""
     if not prefixes:
         return
-    table = optunas_study_attributes
+    table = optunas_study_system_attributes
     mine = sa.or_(*(table.c.key.startswith(prefix, autoescape=True) for prefix in prefixes))
     with engine.begin() as connection:
         connection.execute(table.delete().where(table.c.study_id == study._study_id, mine))
 
 
 class StudyLedger:
-    """Writes what belongs to no trial; anyone may, and twice does no harm.
+    """Writes what belongs to no trial; anyone may, and twice does no harm. Counts the trials.
 
     Attributes:
         engine: of the database.
@@ -56,23 +60,29 @@ class StudyLedger:
         self._how: dict[str, str | bool] = {"engine": ""}
         self._measured: tuple[MeasuredOn, int | None] | None = None
 
+    def count_started(self) -> int:
+        """How many trials the study has, those that wait to be started left out."""
+        return self._count(but=("WAITING",))
+
+    def count_finished(self) -> int:
+        """How many trials have ended, however they did."""
+        return self._count(but=("WAITING", "RUNNING"))
+
     def set_elapsed(self, seconds: float) -> None:
         """Keep the wall seconds of all sessions; of those that go on at the same time, the longest counts."""
         self._again(lambda: self.study.set_user_attr(ELAPSED, round(max(seconds, self.elapsed()), 3)))
 
     def elapsed(self) -> float:
         """The wall seconds of all sessions so far."""
-        return float(self.study.user_attrs.get(ELAPSED, 0.0))
+        return float(self._again(lambda: self.study.user_attrs.get(ELAPSED, 0.0)))
 
     def add_machine(self, machine: Machine, engine: str, *, deterministic: bool = False) -> None:
         """Remember a machine, and how this study's program is trained on it."""
         self._how = {"engine": engine, "tensorflow": machine.versions.get("tensorflow", "")}
         if deterministic:
             self._how["deterministic"] = True
-        self._again(lambda: self.records.add_machine(machine))
-        known = self._again(lambda: self.study.user_attrs.get(ENGINES, {}))
-        if known.get(machine.fingerprint) != engine:
-            self._again(lambda: self.study.set_user_attr(ENGINES, known | {machine.fingerprint: engine}))
+        self._put(lambda: self.records.add_machine(machine))
+        self._set_entry(ENGINES, machine.fingerprint, engine)
 
     def measured(
         self,
@@ -89,17 +99,48 @@ class StudyLedger:
         measurements = Measurements(self.engine)
         if anew:
             self._again(lambda: measurements.forget(key, memory_limit))
-        self._again(lambda: measurements.add_step_times(key, step_times))
-        self._again(lambda: measurements.add_memory(key, memory_limit, memory))
-        known = self._again(lambda: self.study.user_attrs.get(MEMORY_LIMITS, {}))
-        if known.get(key.machine) != memory_limit:
-            self._again(lambda: self.study.set_user_attr(MEMORY_LIMITS, known | {key.machine: memory_limit}))
+        self._put(lambda: measurements.add_step_times(key, step_times))
+        self._put(lambda: measurements.add_memory(key, memory_limit, memory))
+        self._set_entry(MEMORY_LIMITS, key.machine, memory_limit)
 
     def add_memory(self, rows: Sequence[MemoryRow]) -> None:
         """Keep what a trial has found out about memory, on the machine that was measured."""
         if self._measured is not None:
             key, limit = self._measured
-            self._again(lambda: Measurements(self.engine).add_memory(key, limit, rows))
+            self._put(lambda: Measurements(self.engine).add_memory(key, limit, rows))
+
+    def _count(self, but: Sequence[str]) -> int:
+        trials = optunas_trials
+        mine = sa.and_(trials.c.study_id == self.study._study_id, trials.c.state.not_in(but))
+        query = sa.select(sa.func.count()).select_from(trials).where(mine)
+
+        def count() -> int:
+            with self.engine.connect() as connection:
+                return connection.execute(query).scalar_one()
+
+        return self._again(count)
+
+    def _put(self, operation: Callable[[], None]) -> None:
+        """Put rows in the place of others, again where another process on this machine has just put the same."""
+
+        def put() -> None:
+            for _ in range(TOGETHER):
+                with suppress(sa.exc.IntegrityError):
+                    operation()
+                    return
+            operation()
+
+        self._again(put)
+
+    def _set_entry(self, attribute: str, machine: str, value: str | int | None) -> None:
+        """Write a machine's entry of an attribute; those of machines that join in the same moment stay."""
+
+        def put() -> None:
+            if self.study.user_attrs.get(attribute, {}).get(machine) != value:
+                with self.engine.begin() as connection:
+                    put_entry(connection, self.study._study_id, attribute, machine, value)
+
+        self._again(put)
 
     def _again(self, operation: Callable[[], T]) -> T:
         return self.transactions.again(operation)

@@ -97,10 +97,11 @@ class Worker:
         else:
             from optimizer.training.ray_actor import RayActor
 
-            self._host = RayActor(setup.device, setup.cluster)
+            self._host = RayActor(setup.device, setup.cluster, cloudpickle.dumps(setup))
         self.connection = self._host.connection
         self.setup = setup
-        self.send(setup)
+        if setup.cluster is None:
+            self.send(setup)
 
     @property
     def pid(self) -> int:

@@ -40,12 +40,14 @@ class RayActor:
     Args:
         device: as `--device`.
         share: what the actor asks of the cluster; it waits until there is so much.
+        setup: the first message, sent when it is there, so that nobody waits for a cluster that has no room.
     """
 
-    def __init__(self, device: str, share: ClusterShare) -> None:
+    def __init__(self, device: str, share: ClusterShare, setup: bytes) -> None:
         ours, self._theirs = socket.socketpair()
         self.connection: Connection[Any, Any] = Connection(ours.detach())
         self.node = ""
+        self._setup = setup
         self._token = secrets.token_bytes(TOKEN_BYTES)
         self._listener = socket.create_server((ray.util.get_node_ip_address(), 0))
         actor = ray.remote(Bridge).options(
@@ -80,6 +82,8 @@ class RayActor:
     def _carry(self) -> None:
         remote = self._called()
         if remote is not None:
+            with contextlib.suppress(OSError), Connection(os.dup(remote.fileno())) as first:
+                first.send_bytes(self._setup)
             carry_both_ways(self._theirs, remote)
         _shut(self._theirs)
 

@@ -20,11 +20,12 @@ from written_study import MACHINE, begin, epoch, new_study
 
 from optimizer.report.reading import read_report
 from optimizer.store.access import reading, writing
+from optimizer.store.copies import USER_ATTRIBUTES
 from optimizer.store.database import open_database
 from optimizer.store.doctor import examine
 from optimizer.store.history import GUID
 from optimizer.store.ledger import Ledger
-from optimizer.store.rows import USER_ATTRIBUTES, Rows
+from optimizer.store.rows import Rows
 from optimizer.store.transfer import export, merge
 
 EPOCHS = 5

@@ -184,7 +184,7 @@ def test_what_keeps_a_study_from_being_shown_is_said_and_does_not_end_it(study: 
     ledger, heard = Ledger(database, study), []
     with sqlite3.connect(tmp_path / "studies.db") as connection:
         connection.execute("drop table batchopt_epochs")
-    assert bring_up_to_date(ledger, str(tmp_path / "studies.db"), heard.append) is None
+    assert bring_up_to_date(ledger, heard.append) is None
     assert ["optuna-dashboard does not show the last findings" in event.text for event in heard] == [True]
     database.engine.dispose()
 

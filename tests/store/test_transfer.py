@@ -24,11 +24,12 @@ from optimizer import Goal
 from optimizer.errors import InvalidInput, StorageError, StudyMismatch, StudyNotFound
 from optimizer.report.reading import read_report, read_study
 from optimizer.store.access import reading
+from optimizer.store.copies import OF_STUDY, OF_TRIAL
 from optimizer.store.database import Database, open_database
 from optimizer.store.doctor import examine
 from optimizer.store.ledger import Ledger
 from optimizer.store.measurements import Measurements, measured_on
-from optimizer.store.rows import NOT_COPIED, OF_STUDY, OF_TRIAL, Rows
+from optimizer.store.rows import NOT_COPIED, Rows
 from optimizer.store.stamp import Stamp
 from optimizer.store.tables import leases_table
 from optimizer.store.transfer import export, merge
@@ -362,3 +363,57 @@ def test_a_trial_has_its_name_from_its_beginning(database: Database) -> None:
     assert names[:2] == [ledger.frozen(number).user_attrs["guid"] for number in numbers]
     assert len(set(names)) == 3
     assert ledger.study.trials[2].state == TrialState.RUNNING
+
+
+MEGABYTES = 2
+PEAK = """
+import re, sys
+from pathlib import Path
+from optimizer.store.doctor import examine
+from optimizer.store.transfer import export, merge
+
+def peak():
+    # Not of `resource`, which begins with what the parent had.
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+small, large, folder, other = sys.argv[1:]
+for at, storage in enumerate((small, large)):
+    # The small one first, which brings all that these import.
+    before = peak()
+    merge([storage], other if at else f"{folder}/other.db", "mnist")
+    examine(other if at else f"{folder}/other.db")
+    export(other if at else storage, f"{folder}/back{at}.db")
+    export(storage, f"{folder}/file{at}.db")
+    examine(storage)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize(
+    "any_storage",
+    ["sqlite", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SERVERS)],
+    indirect=True,
+)
+def test_checkpoints_pass_one_by_one_however_many_there_are(
+    source: Path, tmp_path: Path, empty_database: Path, any_storage: str
+) -> None:
+    """Merged, exported and examined, with half of them in files: memory holds a few, not all 32 of them."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("only Linux says what a process took at most")
+    large, count = Path(shutil.copy(empty_database, tmp_path / "large.db")), 32
+    database = open_database(str(large), create=False)
+    study = new_study(database)
+    in_rows, in_files = Ledger(database, study), Ledger(database, study, checkpoint_limit=1)
+    for at in range(count):
+        ledger = in_files if at % 2 else in_rows
+        number = begin(ledger, 64)
+        ledger.add_checkpoint(number, 1, os.urandom(1 << 20) * MEGABYTES)
+    database.engine.dispose()
+    command = [sys.executable, "-c", PEAK, str(source), str(large), str(tmp_path), any_storage]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    # A server's driver makes many copies of what it sends.
+    assert float(done.stdout) < count * MEGABYTES * 0.75
+    (exported,) = merge([str(tmp_path / "back1.db")], str(tmp_path / "last.db")).studies
+    assert exported["checkpoints"] == count
+    assert examine(str(tmp_path / "last.db")).findings == []
