@@ -11,8 +11,13 @@ from optimizer.search.space import SearchSpace
 
 def finish_asking(study: Study, number: int, space: SearchSpace) -> None:
     """Sample what a running trial lacks, by the study's sampler; what it has, and what it was queued with, stays."""
-    trial = Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+    frozen = study.get_trials(deepcopy=False)[number]
+    trial = Trial(study, frozen._trial_id)
+    decided = {**trial.relative_params, **frozen.system_attrs.get("fixed_params", {})}
     for name, distribution in space.distributions().items():
+        if name in frozen.params and name not in decided and not distribution.single():
+            # What is drawn next is the draw after this one.
+            study.sampler.sample_independent(study, frozen, name, distribution)
         if isinstance(distribution, IntDistribution):
             trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
         elif isinstance(distribution, FloatDistribution):

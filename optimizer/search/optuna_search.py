@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -156,7 +157,10 @@ class OptunaSearch:
 
     def finish_asking(self, trial: int) -> None:
         # As it would have been asked for.
-        self._study.sampler = self._sampler(trial)
+        trials = self._study.get_trials(deepcopy=False)
+        queued = "fixed_params" in trials[trial].system_attrs
+        cell = self._cell(trials, trials[trial].params) if self._search == "grid" and not queued else None
+        self._study.sampler = self._sampler(trial) if cell is None else FixedSampler(cell)
         finish_asking(self._study, trial, self._space)
 
     def next(self) -> Step | None:
@@ -166,15 +170,17 @@ class OptunaSearch:
             self.stop_reason = "the trials of this study are used up"
             return None
         trials = self._study.get_trials(deepcopy=False)
-        waiting = any(trial.state == TrialState.WAITING for trial in trials)
+        # What is queued is Optuna's next trial.
+        number = next((trial.number for trial in trials if trial.state == TrialState.WAITING), len(trials))
+        waiting = number < len(trials)
         if self._search == "grid" and not waiting:
-            cell = next((cell for cell in self._grid() if not _tried(cell, trials)), None)
+            cell = self._cell(trials)
             if cell is None:
                 self.stop_reason = "the grid is exhausted"
                 return None
             self._study.sampler = FixedSampler(cell)
         else:
-            self._study.sampler = self._sampler(len(trials))
+            self._study.sampler = self._sampler(number)
         trial = self._study.ask(self._space.distributions())
         frozen = self._study.get_trials(deepcopy=False)[trial.number]
         step = self._step(trial.number, *self._params(frozen), 0, "queued" if waiting else "new")
@@ -244,6 +250,13 @@ class OptunaSearch:
         else:
             base = RandomSampler(seed=trial_seed)
         return LadderSampler(base, self._space, self._max_batch_size())
+
+    def _cell(
+        self, trials: Sequence[FrozenTrial], of: Mapping[str, Any] = MappingProxyType({})
+    ) -> dict[str, Any] | None:
+        """The next cell of the grid that is not tried, of those with these values; None where there is none left."""
+        cells = (cell for cell in self._grid() if not _tried(cell, trials))
+        return next((cell for cell in cells if of.items() <= cell.items()), None)
 
     def _grid(self) -> list[dict[str, Any]]:
         """Every cell of the grid, in an order shuffled by the seed, so that a part of it covers the space."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -155,6 +156,45 @@ def test_a_resumed_search_proposes_what_an_uninterrupted_one_would(kind: str, tm
     second = optuna.load_study(storage=storage, study_name="parts")
     steps += run(search_of(second, kind, trials=16), second)
     assert steps == expected
+
+
+class Killed(Exception):
+    """In the place of signal 9."""
+
+
+@pytest.mark.parametrize("kind", [name for name in INSTALLED if name != "qmc"])
+@pytest.mark.parametrize("queued", [{}, {"learning_rate": 0.02}])
+def test_a_trial_that_was_asked_for_by_halves_is_finished_as_it_would_have_been(
+    kind: str, queued: dict[str, float]
+) -> None:
+    """Killed before each of its parameters is written, early and where the sampler has learned; `qmc` skips a point."""
+    space = SearchSpace([8, 32, 512], (1e-4, 1e-1), {"decay": FloatDistribution(0.1, 0.9)})
+    for after, written in itertools.product((1, 12), range(3)):
+        storage = optuna.storages.InMemoryStorage()
+        whole, halved = (
+            optuna.create_study(direction="maximize"),
+            optuna.create_study(storage=storage, direction="maximize"),
+        )
+        for study in (whole, halved):
+            run(search_of(study, kind, after, space=space), study)
+            if queued:
+                study.enqueue_trial(queued)
+        search_of(whole, kind, after + 1, space=space).next()
+        left, write = [written], storage.set_trial_param
+
+        def killed(*arguments: Any, left: list[int] = left, write: Any = write) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            write(*arguments)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(storage, "set_trial_param", killed)
+            with pytest.raises(Killed):
+                search_of(halved, kind, after + 1, space=space).next()
+        assert len(halved.trials[after].params) == written
+        search_of(halved, kind, after + 1, space=space).finish_asking(after)
+        assert halved.trials[after].params == whole.trials[after].params
 
 
 @pytest.mark.parametrize("kind", INSTALLED)
