@@ -23,8 +23,9 @@ def unpack(content: bytes) -> list[npt.NDArray[Any]]:
         return [archive[f"arr_{index}"] for index in range(len(archive.files))]
 
 
-COST_SHARE = 0.05
-"""Of training time: what checkpoints may cost."""
+COST_SHARE = 0.03
+"""Of training time: what packing and writing checkpoints may take. They cost more, up to 5 %, where the processor that
+writes is the one that trains."""
 
 
 class Pace:

@@ -109,9 +109,9 @@ def runs_that_differ(gap: float, seed: int, runs: int, *, more: int = 0) -> list
 TWO = SearchSpace([32, 64], (1e-3, 1e-1))
 
 
-def test_as_many_more_runs_as_are_asked_for_tell_two_batch_sizes_apart() -> None:
+def test_as_many_more_runs_as_are_asked_for_mostly_tell_two_batch_sizes_apart() -> None:
     told, asked = 0, 0
-    for seed in range(14):
+    for seed in range(30):
         advice = advise_from(runs_that_differ(0.005, seed, 3), TWO, max_epochs=1)
         assert advice is not None
         for row in advice.undecided:
@@ -119,8 +119,8 @@ def test_as_many_more_runs_as_are_asked_for_tell_two_batch_sizes_apart() -> None
                 asked += 1
                 after = advise_from(runs_that_differ(0.005, seed, 3, more=row.runs), TWO, max_epochs=1)
                 told += after is not None and after.undecided == []
-    assert asked >= 6
-    assert told >= 0.75 * asked
+    assert asked >= 12
+    assert told >= 0.6 * asked
 
 
 def test_runs_that_there_are_need_not_be_made_again() -> None:
