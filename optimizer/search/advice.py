@@ -39,7 +39,8 @@ MAY_BE_BETTER = 0.05
 """A batch size is told apart from the best once it is less likely than this to be better."""
 
 POWER = 0.8
-"""With as many more runs as are asked for, that many of studies tell the two apart."""
+"""With as many more runs as are asked for, so many of studies would tell the two apart, were the gap as expected.
+Of 79 simulated studies 63 % did: why so few is not known."""
 
 FASTER = 0.95
 """Of the best one's seconds: what needs more is not called faster, as timings differ by some per cent."""
