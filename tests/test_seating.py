@@ -15,7 +15,8 @@ from optimizer.store.database import open_database
 from optimizer.store.measurements import Measurements, MemoryRow, measured_on
 from optimizer.store.records import Records
 from optimizer.training.machine import Machine
-from optimizer.training.messages import DeviceMemory, ProgramStamp, Ready, Setup, StepTime
+from optimizer.training.messages import DeviceMemory, Ready, Setup, StepTime
+from optimizer.training.task import ProgramStamp
 
 SPACE = SearchSpace([16, 64, 256], (1e-3, 1e-2))
 PROGRAM = ProgramStamp("model", "data", train_examples=1000, validation_examples=100, metric="accuracy")

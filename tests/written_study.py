@@ -13,7 +13,8 @@ from optimizer.store.database import Database, open_database
 from optimizer.store.ledger import Ledger
 from optimizer.store.stamp import Stamp
 from optimizer.training.machine import Machine
-from optimizer.training.messages import Epoch, ProgramStamp
+from optimizer.training.messages import Epoch
+from optimizer.training.task import ProgramStamp
 
 SPACE = SearchSpace([16, 64, 256], (1e-4, 1e-1))
 GOAL = Goal(epochs=2)

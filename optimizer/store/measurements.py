@@ -13,7 +13,8 @@ from sqlalchemy.engine import Engine
 from optimizer.store.records import replace_row
 from optimizer.store.tables import memory_table, step_times_table
 from optimizer.training.machine import Machine
-from optimizer.training.messages import EngineName, ProgramStamp, StepTime
+from optimizer.training.messages import EngineName, StepTime
+from optimizer.training.task import ProgramStamp
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ def measured_on(machine: Machine, program: ProgramStamp, engine: EngineName) -> 
 
 
 def program_fingerprint(program: Mapping[str, object]) -> str:
-    """The name of a program, described as a study's stamp does."""
-    return hashlib.sha256(json.dumps(dict(program), sort_keys=True).encode()).hexdigest()
+    """The name of a program, described as a study's stamp does; the same whatever the versions that trained it."""
+    lasting = {name: value for name, value in program.items() if name not in ("form", "made_with")}
+    return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
 
 
 class Measurements:

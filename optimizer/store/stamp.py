@@ -12,8 +12,7 @@ from optuna.study import Study
 
 from optimizer.errors import StudyMismatch
 from optimizer.search.space import SearchSpace
-from optimizer.training.messages import ProgramStamp
-from optimizer.training.task import Goal
+from optimizer.training.task import Goal, ProgramStamp
 
 ATTRIBUTE = "batchopt"
 """The user attribute of an Optuna study that holds its stamp."""
@@ -116,9 +115,14 @@ def check_program(study: str, storage: str, stored: Stamp, program: ProgramStamp
         StudyMismatch: naming what differs, and what to do.
     """
     was, now = asdict(stored.program), asdict(program)
-    differs = [name for name in was if was[name] != now[name]]
+    # What a model computes says more than its config, but only to the versions that both were made with.
+    known = stored.program.form and program.form and stored.program.made_with == program.made_with
+    model = "form" if known else "model"
+    differs = [
+        name for name in (model, "data", "train_examples", "validation_examples", "metric") if was[name] != now[name]
+    ]
     if differs:
-        unnamed = {"model": "another model", "data": "other data"}
+        unnamed = {"model": "another model", "form": "another model", "data": "other data"}
         named = [unnamed.get(name, f"{name.replace('_', ' ')} {was[name]} and not {now[name]}") for name in differs]
         raise StudyMismatch(
             f"study {study!r} in {storage} was trained with {', '.join(named)}. "

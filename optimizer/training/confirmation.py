@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from optimizer.training.engines import EVALUATION_BATCH_SIZE, Figures, flat
+from optimizer.training.engines import EVALUATION_BATCH_SIZE
+from optimizer.training.one_pass import Figures, flat
 from optimizer.training.resident import from_host
 from optimizer.training.task import example_count
 

@@ -8,10 +8,11 @@ fit on the device and for models that do not compile.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ import tensorflow as tf
 
 from optimizer.errors import InvalidInput
 from optimizer.training.footprint import examples_held
+from optimizer.training.form import form_of
 from optimizer.training.messages import EngineName
+from optimizer.training.one_pass import Figures, Pass, flat, temporary_bytes
 from optimizer.training.resident import Resident, from_host
 from optimizer.training.shortage import is_out_of_memory
 from optimizer.training.task import example_count, take
@@ -33,9 +36,6 @@ STEPS_PER_EXECUTION = 64
 
 SHUFFLE_BUFFER = 16_384
 """Examples held while a streamed data set is shuffled."""
-
-Figures = dict[str, float]
-"""Metrics by Keras' names, `loss` first among them."""
 
 
 class Engine(ABC):
@@ -122,10 +122,9 @@ class FusedEngine(Engine):
         self._xla = xla
         self._train_count = resident.train_count
         self._validation_count = example_count(resident.data.validation)
-        self._epochs: dict[int, Callable[..., Any]] = {}
+        self._epochs: dict[int, Pass] = {}
         self._compiled: set[int] = set()
-        self._evaluation: tuple[int, Callable[..., Any]] | None = None
-        self._names: tuple[str, ...] = ()
+        self._evaluation: tuple[int, Pass] | None = None
 
     def prepare(self, batch_size: int) -> float:
         if batch_size in self._compiled and self._evaluation is not None:
@@ -135,7 +134,7 @@ class FusedEngine(Engine):
         self.prepare_evaluation()
         # No whole batch: enough to trace and compile, and next to no work.
         order = tf.range(self._train_count, dtype=tf.int32)
-        epoch(order, tf.constant(0)).numpy()
+        epoch(order, 0)
         self._compiled.add(batch_size)
         return time.perf_counter() - started
 
@@ -146,17 +145,16 @@ class FusedEngine(Engine):
     def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
         order = tf.constant(rng.permutation(self._train_count).astype(np.int32))
         whole = self._train_count // batch_size
-        return self._read(self._epochs[batch_size](order, tf.constant(whole if steps is None else min(steps, whole))))
+        return self._epochs[batch_size](order, whole if steps is None else min(steps, whole))
 
     def evaluate_in_chunks(self) -> Figures:
         if self._evaluation is None or self._evaluation[0] != self.chunk:
             data = self._resident.validation
-            self._evaluation = (
-                self.chunk,
-                self._compile(self._model.test_step, data, self._validation_count, self.chunk),
-            )
+            logs = form_of(self._model).logs[1]
+            step = self._model.test_step
+            self._evaluation = self.chunk, Pass(self._model, step, logs, data, self.chunk, xla=self._xla)
         order = tf.range(self._validation_count, dtype=tf.int32)
-        return self._read(self._evaluation[1](order, tf.constant(self._validation_count // self.chunk)))
+        return self._evaluation[1](order, self._validation_count // self.chunk)
 
     def keep_only(self, batch_size: int) -> None:
         self._compiled &= {batch_size}
@@ -167,45 +165,17 @@ class FusedEngine(Engine):
         if not self._xla:
             return None
         order = tf.range(self._train_count, dtype=tf.int32)
-        compiled = self._epoch_program(batch_size).experimental_get_compiler_ir(order, tf.constant(0))
+        compiled = self._epoch_program(batch_size).program.experimental_get_compiler_ir(order, tf.constant(0))
         # The arguments, variables and data, are resident; what is live on return is a few numbers.
         return temporary_bytes(compiled(stage="optimized_hlo_proto_serialized"))
 
-    def _epoch_program(self, batch_size: int) -> Any:
+    def _epoch_program(self, batch_size: int) -> Pass:
         """The epoch's program, traced and compiled when it is first run."""
         if batch_size not in self._epochs:
-            self._epochs[batch_size] = self._compile(
-                self._model.train_step, self._resident.train, self._train_count, batch_size
-            )
+            logs, data = form_of(self._model).logs[0], self._resident.train
+            step = self._model.train_step
+            self._epochs[batch_size] = Pass(self._model, step, logs, data, batch_size, xla=self._xla)
         return self._epochs[batch_size]
-
-    def _compile(self, one_step: Callable[[Any], Any], data: Any, count: int, batch_size: int) -> Callable[..., Any]:
-        """`(order, whole_batches) -> metrics`, as one program; the last partial batch is a part of it."""
-        model = self._model
-        rest = count % batch_size
-
-        def gather(index: Any) -> Any:
-            return tf.nest.map_structure(lambda array: tf.gather(array, index), data)
-
-        def run(order: Any, whole_batches: Any) -> Any:
-            for metric in model.metrics:
-                metric.reset_state()
-            # Not `for step in tf.range(...)`: XLA compiles that anew for every number of steps.
-            step = 0
-            while step < whole_batches:
-                one_step(gather(tf.slice(order, [step * batch_size], [batch_size])))
-                step += 1
-            if rest:
-                # From where the loop has come to, not from a constant, or XLA would hold this batch during the loop.
-                one_step(gather(tf.slice(order, [step * batch_size], [rest])))
-            figures = flat(model.get_metrics_result())
-            self._names = tuple(figures)
-            return tf.stack([tf.cast(value, tf.float32) for value in figures.values()])
-
-        return tf.function(run, jit_compile=self._xla)  # type: ignore[no-any-return]
-
-    def _read(self, values: Any) -> Figures:
-        return {name: float(value) for name, value in zip(self._names, values.numpy(), strict=True)}
 
 
 class FitEngine(Engine):
@@ -221,7 +191,7 @@ class FitEngine(Engine):
         self._prepared: set[int] = set()
 
     def prepare(self, batch_size: int) -> float:
-        if batch_size in self._prepared:
+        if batch_size in self._prepared or self._model.run_eagerly:
             return 0.0
         started = time.perf_counter()
         self.train(np.random.default_rng(0), batch_size, steps=2 * STEPS_PER_EXECUTION)
@@ -235,22 +205,22 @@ class FitEngine(Engine):
         if self._data.streamed:
             stream = self._data.train if steps is None else self._data.train.take(steps * batch_size)
             shuffled = stream.shuffle(min(self._count, SHUFFLE_BUFFER), seed=int(rng.integers(2**31)))
-            history = self._model.fit(shuffled.batch(batch_size).prefetch(tf.data.AUTOTUNE), shuffle=False, verbose=0)
-        elif not self._held:
-            order = rng.permutation(self._count)
-            batches = from_host(self._data.train, order if steps is None else order[: steps * batch_size], batch_size)
-            history = self._model.fit(batches, shuffle=False, verbose=0)
+            batches = {"x": shuffled.batch(batch_size).prefetch(tf.data.AUTOTUNE)}
         else:
-            order = rng.permutation(self._count)
-            batch = take(self._data.train, order if steps is None else order[: steps * batch_size])
-            history = self._model.fit(
-                *batch[:2], sample_weight=_weight(batch), batch_size=batch_size, shuffle=False, verbose=0
-            )
+            order = rng.permutation(self._count)[: self._count if steps is None else steps * batch_size]
+            if self._held and len(self._data.train) > 1:
+                batch = take(self._data.train, order)
+                batches = {"x": batch[0], "y": batch[1], "sample_weight": _weight(batch), "batch_size": batch_size}
+            else:
+                # Without targets too: `fit` would hand over an array, and not the tuple that was given.
+                batches = {"x": from_host(self._data.train, order, batch_size)}
+        with _unfinished(self._model.optimizer):
+            history = self._model.fit(**batches, shuffle=False, verbose=0)
         return flat({name: values[-1] for name, values in history.history.items()})
 
     def evaluate_in_chunks(self) -> Figures:
         data = self._data.validation
-        if isinstance(data, tuple) and not self._held:
+        if isinstance(data, tuple) and not (self._held and len(data) > 1):
             order = np.arange(example_count(data))
             figures = self._model.evaluate(from_host(data, order, self.chunk), verbose=0, return_dict=True)
         elif isinstance(data, tuple):
@@ -271,16 +241,17 @@ class FitEngine(Engine):
             self._model.train_function = None
 
 
-def temporary_bytes(serialized: bytes) -> int:
-    """What a compiled program allocates beside its arguments, in bytes, by XLA's buffer assignment."""
-    from tensorflow.compiler.xla.service import hlo_pb2
+@contextlib.contextmanager
+def _unfinished(optimizer: Any) -> Iterator[None]:
+    """Keep `fit` from writing averages of the weights over the weights at its end, where the optimizer keeps them.
 
-    buffers = hlo_pb2.HloProto.FromString(serialized).buffer_assignment.buffer_allocations
-    return sum(
-        buffer.size
-        for buffer in buffers
-        if not (buffer.is_entry_computation_parameter or buffer.is_constant or buffer.is_thread_local)
-    )
+    Keras does so once, after the last epoch; it is called here for each, none of which is known to be the last.
+    """
+    optimizer.finalize_variable_values = lambda variables: None
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values
 
 
 def make_engine(name: EngineName, model: Any, resident: Resident) -> Engine:
@@ -298,15 +269,6 @@ def make_engine(name: EngineName, model: Any, resident: Resident) -> Engine:
     if model.run_eagerly:
         raise InvalidInput(f"engine {name!r} compiles the epoch; a model with run_eagerly=True needs --engine fit.")
     return FusedEngine(model, resident, xla=name == "fused-xla")
-
-
-def flat(figures: dict[str, Any]) -> dict[str, Any]:
-    """Keras' metrics, those of several outputs included, by one flat name each; `loss` first."""
-    result = {name: value for name, value in figures.items() if not isinstance(value, dict)}
-    for name, nested in figures.items():
-        if isinstance(nested, dict):
-            result |= {f"{name}/{inner}": value for inner, value in flat(nested).items()}
-    return {"loss": result.pop("loss"), **result} if "loss" in result else result
 
 
 def _weight(batch: Any) -> Any:

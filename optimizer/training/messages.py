@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from optimizer.training.machine import Machine
-from optimizer.training.task import Task
+from optimizer.training.task import ProgramStamp, Task
 
 EngineName = Literal["fused-xla", "fused", "fit"]
 """How an epoch is run: one program compiled by XLA, one program without it, Keras' own loop."""
@@ -26,6 +26,7 @@ class Epoch:
     """What one epoch came to; times are on the training clock, compilation off it.
 
     Attributes:
+        train_loss, validation_loss: None where the model's own steps return none that is known as such.
         peak_bytes: the most device memory that was in use; None where the device does not tell.
         joules: energy that the GPU drew, evaluation included; None where it does not tell.
         side_by_side: whether another worker trained on the same processor meanwhile, so that the times are not its own.
@@ -35,9 +36,9 @@ class Epoch:
     """
 
     epoch: int
-    train_loss: float
+    train_loss: float | None
     train_accuracy: float
-    validation_loss: float
+    validation_loss: float | None
     validation_accuracy: float
     train_seconds: float
     evaluation_seconds: float
@@ -56,7 +57,7 @@ class Epoch:
     def diverged(self) -> bool:
         """Whether a loss, or the metric that the study watches, is NaN or infinite."""
         watched = (self.train_loss, self.validation_loss, self.validation_accuracy)
-        return not all(math.isfinite(value) for value in watched)
+        return not all(value is None or math.isfinite(value) for value in watched)
 
 
 @dataclass(frozen=True)
@@ -168,17 +169,6 @@ class EngineTiming:
     step_time_s: float
     compile_seconds: float
     refusal: str = ""
-
-
-@dataclass(frozen=True)
-class ProgramStamp:
-    """What a study's trials have in common, beside the space: another program is another study."""
-
-    model: str
-    data: str
-    train_examples: int
-    validation_examples: int
-    metric: str
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from optimizer.training.form import form_of
 from optimizer.training.messages import Epoch, Train
 from optimizer.training.program import Program
 from optimizer.training.seeds import noise_rng
@@ -54,9 +55,9 @@ class NoiseMeter:
         started = time.perf_counter()
         model, parts = self._model, tuple(part for part in self._data.train if part is not None)
         trained = [variable.value for variable in model.trainable_variables]
-        ids = {id(variable) for variable in model.trainable_variables}
+        ids = {id(variable.value.handle) for variable in [*model.trainable_variables, *model.optimizer.variables]}
         # Moving averages and the seeds of dropout move with every look; they are put back.
-        others = [(variable, variable.numpy()) for variable in model.variables if id(variable) not in ids]
+        others = [(item, item.numpy()) for item in form_of(model).variables if id(item.handle) not in ids]
         if self._step is None:
             self._step = tf.function(self._gradient, autograph=False, reduce_retracing=True)
         index = rng.integers(example_count(self._data.train), size=BIG)

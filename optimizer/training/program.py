@@ -3,7 +3,8 @@
 Compiling is dear and trials are many, so trials of one study share a model and its compiled epochs. What differs
 between trials, initial weights, optimizer slots, seed generators and the learning rate, are variables: each trial
 builds a fresh model the way the user wrote it, and its values are copied into the compiled one. Where more than
-variables differ (another schedule, another extra dimension), the signature differs, and a program of its own is made.
+variables differ (another schedule, another extra dimension), or may differ, the form (`form.py`) is another one, and a
+program of its own is made.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -21,15 +22,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from optimizer.errors import ModelError
-from optimizer.training.engines import Engine, flat, make_engine
+from optimizer.training.engines import Engine, make_engine
+from optimizer.training.form import Form, form_of, look, reachable
 from optimizer.training.messages import EngineName, Epoch
+from optimizer.training.one_pass import flat
 from optimizer.training.resident import Resident
 from optimizer.training.task import Dataset, Task, take
 
 State = list[npt.NDArray[Any]]
-"""Every variable of the model and of its optimizer, in their order: weights, slots and counters, loss scales, seed
-generators of layers. Not the metrics', which every epoch begins by resetting. Not the seed generator either that Keras
-shares among `keras.random` calls without a seed, which is no model's: a resumed trial does not repeat what it gives."""
+"""Every variable that training reads or writes, in the order of the model's form."""
 
 SEED_BITS = 31
 
@@ -47,6 +48,8 @@ class Program:
         self.data = resident.data
         self.train_examples = resident.train_count
         self.model = model
+        self.form: Form = form_of(model)
+        self.variables = self.form.variables
         self.engine: Engine = make_engine(engine, model, resident)
 
     def prepare(self, batch_size: int) -> float:
@@ -55,13 +58,22 @@ class Program:
 
     def state(self) -> State:
         """The state that training has reached; `load` goes on from there."""
-        return state_of(self.model)
+        if self.model.run_eagerly:
+            # Nobody traced its steps, so it holds what they make only once they ran.
+            self.variables = reachable(self.model, self.variables)
+        return [variable.numpy() for variable in self.variables]
 
     def load(self, state: State) -> None:
         """Set every variable; the reverse of `state`."""
-        for variable, value in zip(_variables(self.model), state, strict=True):
-            # NumPy's archives know bfloat16 only as two bytes of void.
-            variable.assign(value.view(variable.value.dtype.as_numpy_dtype) if value.dtype.kind == "V" else value)
+        for variable, value in zip(self.variables, state, strict=not self.model.run_eagerly):
+            variable.assign(_as_stored(value, variable))
+
+    def fits(self, state: State) -> bool:
+        """Whether `load` can take a state: it may be of another version of this package, or of Keras."""
+        return len(state) == len(self.variables) and all(
+            value.shape == tuple(variable.shape) and _as_stored(value, variable).dtype == variable.dtype.as_numpy_dtype
+            for value, variable in zip(state, self.variables, strict=True)
+        )
 
     def epoch(self, number: int, *, batch_size: int, rng: np.random.Generator) -> Epoch:
         """Train epoch `number` (from 1) in the order that `rng` gives, then evaluate."""
@@ -72,9 +84,9 @@ class Program:
         evaluated = time.perf_counter()
         return Epoch(
             epoch=number,
-            train_loss=train["loss"],
+            train_loss=loss_of(train),
             train_accuracy=train[self._metric],
-            validation_loss=validation["loss"],
+            validation_loss=loss_of(validation),
             validation_accuracy=validation[self._metric],
             train_seconds=trained - started,
             evaluation_seconds=evaluated - trained,
@@ -108,43 +120,54 @@ def build(task: Task, data: Dataset, *, learning_rate: float, extra: Mapping[str
         raise ModelError(f"build_model returned {type(model).__name__}, not a keras.Model; return the compiled model.")
     if not model.compiled or model.optimizer is None:
         raise ModelError("build_model returned a model that is not compiled; call model.compile(...) before return.")
-    # One eager step makes what Keras makes lazily: weights of unbuilt models, metrics, the loss.
-    model.test_step(_sample(data))
-    model.optimizer.build(model.trainable_variables)
-    names = list(flat(model.get_metrics_result()))
+    names = next(iter(look(model, _sample(data), _spec(data)).logs)) or tuple(flat(model.get_metrics_result()))
     if task.metric not in names:
         raise ModelError(
             f"the model has no metric {task.metric!r}, only {', '.join(names)}. "
             f"Compile it with metrics=[{task.metric!r}], or name another with Task(metric=...)."
         )
-    model.reset_metrics()
     return model
 
 
 def state_of(model: Any) -> State:
     """A copy of the state of a model from `build`, on the host."""
-    return [variable.numpy() for variable in _variables(model)]
+    return [variable.numpy() for variable in form_of(model).variables]
+
+
+def made_with(device: str, *, deterministic: bool) -> str:
+    """What the form of a model depends on beside the model."""
+    versions = f"tensorflow {tf.__version__}, keras {keras.__version__}"
+    return f"{versions}, {device}{', deterministic' if deterministic else ''}"
+
+
+def loss_of(figures: Mapping[str, float]) -> float | None:
+    """The loss among a model's figures: `loss`, as Keras calls it, or what steps of a user's own return in its place.
+
+    That is `total_loss`, or the one figure whose name ends in "loss"; None where that does not tell.
+    """
+    ending = [name for name in figures if name.lower().endswith("loss")]
+    named = next((name for name in ("loss", "total_loss") if name in figures), None)
+    named = named or (ending[0] if len(ending) == 1 else None)
+    return None if named is None else figures[named]
 
 
 def signature(model: Any) -> str:
-    """What is compiled into a program: the architecture, loss and optimizer, without the learning rate.
+    """What a model's config says, architecture, loss and optimizer, without the learning rate.
 
-    Names that Keras numbers by itself are replaced by their position, so that a model built twice has one signature.
-    A custom model that has no config is known by its class and the shapes of its variables.
+    It does not say all that the model computes, which is its form, but what it says does not depend on versions. Names
+    that Keras numbers by itself are replaced by their position, so that a model built twice has one signature. What has
+    no config is known by its class and the shapes of its variables.
 
     Returns:
         SHA-256 in hexadecimal.
     """
-    try:
-        architecture = json.loads(model.to_json())
-    except (NotImplementedError, TypeError, ValueError):
-        architecture = {"class_name": f"{type(model).__module__}.{type(model).__qualname__}"}
-    optimizer = keras.saving.serialize_keras_object(model.optimizer)
+    architecture = _config(model, lambda: json.loads(model.to_json()))
+    optimizer = _config(model.optimizer, lambda: keras.saving.serialize_keras_object(model.optimizer))
     _forget_rate(optimizer)
     architecture.pop("compile_config", None)
     compiled = {
         name: repr(value) if callable(value) else value
-        for name, value in (model.get_compile_config() or {}).items()
+        for name, value in _config(model.loss, lambda: model.get_compile_config() or {}).items()
         if name != "optimizer"
     }
     shapes = [(list(v.shape), str(v.dtype)) for v in model.variables]
@@ -163,15 +186,24 @@ def epoch_rng(study_seed: int, trial: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([study_seed, trial, epoch])
 
 
-def _variables(model: Any) -> list[Any]:
-    return [*model.variables, *model.optimizer.variables]
+def _as_stored(value: npt.NDArray[Any], variable: Any) -> npt.NDArray[Any]:
+    """NumPy's archives know bfloat16 only as two bytes of void."""
+    return value.view(variable.dtype.as_numpy_dtype) if value.dtype.kind == "V" else value
 
 
 def _sample(data: Dataset) -> Any:
+    """One example, as a batch."""
     if data.streamed:
         return next(iter(data.train.batch(1)))
     sample = tuple(item for item in take(data.train, np.arange(1)) if item is not None)
     return tf.nest.map_structure(tf.constant, sample)
+
+
+def _spec(data: Dataset) -> Any:
+    """Batches of any size."""
+    if data.streamed:
+        return data.train.batch(1).element_spec
+    return tf.nest.map_structure(lambda item: tf.TensorSpec((None, *item.shape[1:]), item.dtype), _sample(data))
 
 
 def _names(config: Any) -> list[str]:
@@ -185,6 +217,13 @@ def _names(config: Any) -> list[str]:
     if isinstance(inner, dict) and "name" in inner and config.get("class_name") != "DTypePolicy":
         own = [inner["name"]]
     return own + [name for key in sorted(config) for name in _names(config[key])]
+
+
+def _config(of: Any, config: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return config()
+    except (NotImplementedError, TypeError, ValueError):
+        return {"class_name": f"{type(of).__module__}.{type(of).__qualname__}"}
 
 
 def _forget_rate(optimizer: dict[str, Any]) -> None:

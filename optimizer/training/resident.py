@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -28,7 +30,9 @@ class Resident:
     """
 
     def __init__(self, data: Dataset, *, held: bool = True, capacity: float = math.inf) -> None:
-        self.data = data
+        self.data = dataclasses.replace(
+            data, train=as_fit_takes(data.train), validation=as_fit_takes(data.validation), test=as_fit_takes(data.test)
+        )
         self._capacity = capacity
         self.held = held and not data.streamed
         self.train_count = train_count(data)
@@ -74,6 +78,18 @@ def train_count(data: Dataset) -> int:
 def validation_count(data: Dataset) -> int:
     """The number of validation examples; -1 where a stream does not know."""
     return example_count(data.validation) if isinstance(data.validation, tuple) else int(data.validation.cardinality())
+
+
+def as_fit_takes(data: Any) -> Any:
+    """Arrays with floats of any kind as `fit` casts them, to `keras.config.floatx()`; streams as they are."""
+    if not isinstance(data, tuple):
+        return data
+
+    def cast(leaf: Any) -> Any:
+        array = np.asarray(leaf)
+        return array.astype(keras.config.floatx()) if keras.backend.is_float_dtype(array.dtype.name) else leaf
+
+    return tf.nest.map_structure(lambda leaf: None if leaf is None else cast(leaf), data)
 
 
 def from_host(data: Any, order: npt.NDArray[np.int64], batch_size: int) -> Any:

@@ -136,6 +136,25 @@ class Dataset:
         return not isinstance(self.train, tuple)
 
 
+@dataclass(frozen=True)
+class ProgramStamp:
+    """What a study's trials have in common, beside the space: another program is another study.
+
+    Attributes:
+        model, data: fingerprints of what the model's config says, and of the data.
+        form: a fingerprint of all that the model computes (`form.py`); empty where unknown.
+        made_with: the versions and the kind of device that this fingerprint is good for.
+    """
+
+    model: str
+    data: str
+    train_examples: int
+    validation_examples: int
+    metric: str
+    form: str = ""
+    made_with: str = ""
+
+
 def leaves(nest: Any) -> list[npt.NDArray[Any]]:
     """The arrays of a nest of dicts, lists and tuples, in a fixed order."""
     if isinstance(nest, dict):

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 
 from optimizer.errors import BatchoptError
-from optimizer.training.checkpoint import Pace, pack, unpack
+from optimizer.training.checkpoint import Pace, pack
 from optimizer.training.gpu import Meter, has_card, hold, why_no_gpu
 from optimizer.training.limits import limit_process
 from optimizer.training.machine import gpu_indices, use_device
@@ -38,7 +38,6 @@ from optimizer.training.messages import (
     Measure,
     OpenedTest,
     OpenTest,
-    ProgramStamp,
     Ready,
     Remark,
     Request,
@@ -47,17 +46,14 @@ from optimizer.training.messages import (
     Setup,
     Train,
 )
-from optimizer.training.seeds import confirmation_rng, confirmation_seed
+from optimizer.training.seeds import confirmation_rng
 from optimizer.training.shortage import ModelTooLarge, is_out_of_memory
-from optimizer.training.task import Dataset, leaves
+from optimizer.training.task import Dataset, ProgramStamp, leaves
 
 if TYPE_CHECKING:
     from optimizer.training.resident import Resident
 
 OOM_SCORE = Path("/proc/self/oom_score_adj")
-
-PROGRAMS_KEPT = 4
-"""Compiled programs held at once, where trials differ in more than variables."""
 
 
 class Trainer:
@@ -70,7 +66,7 @@ class Trainer:
     def __init__(self, setup: Setup) -> None:
         machine = use_device(setup.device, setup.cores, memory_limit=setup.memory_limit)
         # TensorFlow is configured by now; these modules may import it.
-        from optimizer.training import measure, noise, probe, program, resident
+        from optimizer.training import measure, noise, probe, program, programs, resident
 
         if setup.deterministic:
             program.use_deterministic_ops()
@@ -100,9 +96,6 @@ class Trainer:
         )
         engine_seconds = time.perf_counter() - started
         self._engine = first.engine.name
-        key = program.signature(first.model)
-        self._programs = {key: first}
-        self._current: program.Program = first
         self._position: tuple[int, int] | None = None
         self._confirming = False
         self._pace = Pace()
@@ -110,14 +103,22 @@ class Trainer:
         # While a trial begins, its own fresh model lies beside the compiled one.
         model_bytes = sum(array.nbytes for array in program.state_of(first.model))
         self._memory = DeviceMemory(capacity, self._gauge.in_use(), beginning_bytes=model_bytes)
+        self._programs = programs.Programs(
+            setup.task,
+            self._resident,
+            first,
+            lambda current, batch_size: measure.make_room(current, self._memory, self._gauge, batch_size),
+        )
         self.ready = Ready(
             machine=machine,
             program=ProgramStamp(
-                model=key,
+                model=program.signature(first.model),
                 data=data_fingerprint(data),
                 train_examples=self._resident.train_count,
                 validation_examples=resident.validation_count(data),
                 metric=setup.task.metric,
+                form=first.form.digest,
+                made_with=program.made_with(machine.kind, deterministic=setup.deterministic),
             ),
             parameters=int(first.model.count_params()),
             engine=self._engine,
@@ -162,7 +163,7 @@ class Trainer:
         elif isinstance(request, Foresee):
             from optimizer.training.measure import foresee
 
-            foreseen = foresee(self._current, request.batch_sizes)
+            foreseen = foresee(self._programs.current, request.batch_sizes)
             if foreseen.refusal:
                 yield Remark(f"the compiler does not foretell memory here ({foreseen.refusal}); it is measured")
             yield foreseen
@@ -178,20 +179,22 @@ class Trainer:
         compile_seconds = 0.0
         if request.confirming != self._confirming or self._position != (request.trial, request.from_epoch):
             self._pace.restart()
-            compile_seconds = self._load(request)
+            self._position, self._confirming = None, request.confirming
+            compile_seconds, from_epoch = self._programs.begin(request, self.remarks.append)
+            request = dataclasses.replace(request, from_epoch=from_epoch)
             yield from self._said()
         process = psutil.Process()
         for number in range(request.from_epoch + 1, request.until_epoch + 1):
             rng = order(request.study_seed, request.trial, number)
             self._gauge.reset()
             before = self._meter.joules()
-            figures = self._current.epoch(number, batch_size=request.batch_size, rng=rng)
+            figures = self._programs.current.epoch(number, batch_size=request.batch_size, rng=rng)
             after = self._meter.joules()
             drawn = None if before is None or after is None else after - before
             figures = dataclasses.replace(figures, peak_bytes=self._gauge.peak(), joules=drawn)
             self._position = (request.trial, number)
             if not request.confirming:
-                figures = self._noise.look(self._current, request, figures)
+                figures = self._noise.look(self._programs.current, request, figures)
                 yield from self._said()
             reached = request.until_accuracy is not None and figures.validation_accuracy >= request.until_accuracy
             over = figures.diverged or reached
@@ -206,7 +209,7 @@ class Trainer:
         if epoch >= request.last_epoch or not self._pace.due(train_seconds, request.save_seconds):
             return None
         started = time.perf_counter()
-        return self._pace.packed(self._current.state(), started)
+        return self._pace.packed(self._programs.current.state(), started)
 
     def _said(self) -> Iterator[Remark]:
         """What there is to say, once."""
@@ -217,53 +220,14 @@ class Trainer:
         from optimizer.training.measure import measure
 
         self._position = None
-        start = self._current.state()
-        yield from measure(self._current, self._memory, self._gauge, request.batch_sizes, request.seconds)
-        self._current.load(start)
-
-    def _load(self, request: Train) -> float:
-        """Put the request's trial on the device, compiled; returns the seconds of compilation."""
-        from optimizer.training.measure import make_room
-        from optimizer.training.probe import REFUSALS, first_line
-        from optimizer.training.program import Program, build, signature, state_of, trial_seed
-
-        self._position, self._confirming = None, request.confirming
-        seed = (confirmation_seed if request.confirming else trial_seed)(request.study_seed, request.trial)
-        try:
-            fresh = build(
-                self._task, self._resident.data, learning_rate=request.learning_rate, extra=request.extra, seed=seed
-            )
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise ModelTooLarge(str(error)) from error
-            raise
-        key = signature(fresh)
-        state = state_of(fresh) if request.checkpoint is None else unpack(request.checkpoint)
-        if key not in self._programs:
-            while len(self._programs) >= PROGRAMS_KEPT:
-                del self._programs[next(iter(self._programs))]
-            self._programs[key] = Program(self._task, self._resident, self._engine, fresh)
-        # Before anything is compiled: it may be as large as the model that is trained.
-        del fresh
-        self._current = self._programs[key]
-        make_room(self._current, self._memory, self._gauge, request.batch_size)
-        try:
-            compile_seconds = self._current.prepare(request.batch_size)
-        except REFUSALS as refusal:
-            # Another value of an extra dimension may make a model that XLA cannot compile.
-            if self._current.engine.name != "fused-xla" or is_out_of_memory(refusal):
-                raise
-            self.remarks.append(f"XLA refuses this model: {first_line(refusal)}; it is trained by engine fused")
-            self._current = Program(self._task, self._resident, "fused", self._current.model)
-            self._programs[key] = self._current
-            compile_seconds = self._current.prepare(request.batch_size)
-        self._current.load(state)
-        return compile_seconds
+        start = self._programs.current.state()
+        yield from measure(self._programs.current, self._memory, self._gauge, request.batch_sizes, request.seconds)
+        self._programs.current.load(start)
 
     def _save(self, request: Save) -> Saved:
         if self._position is None or self._position[0] != request.trial:
             raise ValueError(f"trial {request.trial} is not on the device")
-        return Saved(*self._position, pack(self._current.state()))
+        return Saved(*self._position, pack(self._programs.current.state()))
 
     def _open_test(self, request: OpenTest) -> OpenedTest:
         """The one place where the test set is looked at; a trial of the search is refused."""
@@ -271,7 +235,7 @@ class Trainer:
 
         if not self._confirming or self._position is None or self._position[0] != request.run:
             raise ValueError(f"the test set is opened for a run that confirms; {request.run} is none on this device")
-        figures = evaluate(self._current.model, self._resident.data.test)
+        figures = evaluate(self._programs.current.model, self._resident.data.test)
         return OpenedTest(request.run, figures["loss"], figures[self._task.metric])
 
 

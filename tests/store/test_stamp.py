@@ -105,6 +105,19 @@ def test_another_program_is_refused_with_what_differs(change: dict[str, object],
     assert "hash" not in str(refusal.value)
 
 
+def test_what_a_model_computes_is_compared_where_the_same_versions_say_it() -> None:
+    """Elsewhere, and in studies of before that was known, only its config is."""
+    made = dataclasses.replace(PROGRAM, form="one", made_with="tensorflow 2, cpu")
+    stored = dataclasses.replace(STAMP, program=made)
+    with pytest.raises(StudyMismatch, match="was trained with another model"):
+        check_program("mnist", "studies.db", stored, dataclasses.replace(made, form="two"))
+    check_program("mnist", "studies.db", stored, dataclasses.replace(made, model="said otherwise"))
+    check_program("mnist", "studies.db", stored, dataclasses.replace(made, form="two", made_with="tensorflow 3, cpu"))
+    check_program("mnist", "studies.db", STAMP, made)
+    with pytest.raises(StudyMismatch, match="was trained with another model"):
+        check_program("mnist", "studies.db", STAMP, dataclasses.replace(made, model="another"))
+
+
 def test_a_space_and_a_goal_are_shown_in_a_few_words() -> None:
     assert shown_space(SPACE) == "3 batch sizes 16 to 256, learning rates 0.0001 to 0.1"
     assert shown_goal(GOAL) == "accuracy after 2 epochs"

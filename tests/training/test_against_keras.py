@@ -1,0 +1,167 @@
+"""Every trial is what `fit(epochs=n)` makes of its model: each epoch's figures, in each engine, for many kinds.
+
+Several trials that differ in rate, in an extra dimension and in batch size share one worker's programs, as in a study.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import keras
+import pytest
+import tensorflow as tf
+from models import BASE, KINDS, SEEN, Kind
+
+from optimizer import Task
+from optimizer.training.checkpoint import pack
+from optimizer.training.client import Worker
+from optimizer.training.messages import Save, Setup, Train
+from optimizer.training.one_pass import flat
+from optimizer.training.probe import choose_engine
+from optimizer.training.program import epoch_rng, trial_seed
+from optimizer.training.programs import Programs
+from optimizer.training.resident import Resident
+from optimizer.training.task import take
+
+EPOCHS = 2
+TRIALS = [(0.05, 0.25, 16), (0.02, 0.75, 32), (0.1, 0.25, 16)]
+"""Rate, knob, batch size; every one of them leaves a partial last batch."""
+
+RESUMED = ["dropout_of_a_subclass", "unseeded_noise", "counter_of_a_module", "averaged_weights", "mixed_precision"]
+
+
+def programs_of(kind: Kind, engine: Any) -> Programs:
+    """As a worker has them after its probe."""
+    task = Task(kind.build, lambda path: kind.data(), kind.metric)
+    resident = Resident(kind.data())
+    first, _ = choose_engine(task, resident, learning_rate=0.04, extra={"knob": 0.25}, pinned=engine)
+    return Programs(task, resident, first, lambda program, batch_size: None)
+
+
+def request(trial: int, **changes: Any) -> Train:
+    rate, knob, batch_size = TRIALS[trial]
+    asked = Train(trial, 0, batch_size, rate, {"knob": knob}, from_epoch=0, until_epoch=EPOCHS)
+    return dataclasses.replace(asked, **changes)
+
+
+def figures_of(programs: Programs, asked: Train, start: int = 0) -> list[dict[str, float]]:
+    """Every figure of every epoch of a trial."""
+    engine, curve = programs.current.engine, []
+    for number in range(start + 1, asked.until_epoch + 1):
+        train = engine.train(epoch_rng(0, asked.trial, number), asked.batch_size)
+        curve.append(train | {f"val_{name}": value for name, value in engine.evaluate().items()})
+    return curve
+
+
+@functools.cache
+def by_keras(name: str, xla: bool) -> list[list[dict[str, float]]]:
+    """The same trials by Keras alone, each as in a new process."""
+    kind, curves = KINDS[name], []
+    data = Resident(kind.data()).data
+    examples = len(tf.nest.flatten(data.train)[0])
+    validation = data.validation
+    if len(validation) == 1:
+        # As a tuple, which `fit` would not hand over otherwise.
+        validation = tf.data.Dataset.from_tensor_slices(validation).batch(1000)
+    for trial, (rate, knob, batch_size) in enumerate(TRIALS):
+        SEEN.assign(0.0)
+        BASE.clear()
+        keras.utils.set_random_seed(trial_seed(0, trial))
+        model = kind.build(rate, knob=knob)
+        model.jit_compile = xla
+
+        def batches(trial: int = trial, batch_size: int = batch_size) -> Any:
+            for epoch in range(1, EPOCHS + 1):
+                order = epoch_rng(0, trial, epoch).permutation(examples)
+                for start in range(0, examples, batch_size):
+                    yield take(data.train, order[start : start + batch_size])
+
+        spec = tf.nest.map_structure(
+            lambda leaf: tf.TensorSpec((None, *leaf.shape[1:]), tf.string if leaf.dtype == object else leaf.dtype),
+            data.train,
+        )
+        history = model.fit(
+            tf.data.Dataset.from_generator(batches, output_signature=spec),
+            epochs=EPOCHS,
+            steps_per_epoch=-(-examples // batch_size),
+            validation_data=validation,
+            validation_batch_size=1000,
+            shuffle=False,
+            verbose=0,
+        ).history
+        curves.append([{name: float(values[epoch]) for name, values in history.items()} for epoch in range(EPOCHS)])
+    SEEN.assign(0.0)
+    BASE.clear()
+    return curves
+
+
+def assert_same(ours: list[dict[str, float]], theirs: list[dict[str, float]], tolerance: float) -> None:
+    for epoch, (mine, keras_own) in enumerate(zip(ours, theirs, strict=True), 1):
+        assert mine.keys() == flat(keras_own).keys()
+        for name, value in keras_own.items():
+            difference = abs(mine[name] - value) / max(1.0, abs(value))
+            assert difference <= tolerance, f"epoch {epoch}, {name}: {mine[name]} and not {value}"
+
+
+ALL = [
+    pytest.param(name, engine, marks=[] if kind.fast and engine == "fused" else [pytest.mark.slow])
+    for name, kind in KINDS.items()
+    for engine in kind.engines
+]
+
+
+@pytest.mark.parametrize(("name", "engine"), ALL)
+def test_every_trial_is_what_fit_makes_of_its_model(name: str, engine: str) -> None:
+    """And those that differ in the rate alone share a program, where that is certain to be right."""
+    kind, theirs = KINDS[name], by_keras(name, engine == "fused-xla")
+    programs, used = programs_of(kind, engine), []
+    for trial in range(len(TRIALS)):
+        asked = request(trial)
+        programs.begin(asked, print)
+        used.append(programs.current)
+        assert_same(figures_of(programs, asked), theirs[trial], kind.tolerance)
+    assert used[1] is not used[0]
+    assert (used[2] is used[0]) == kind.shared
+
+
+@pytest.mark.parametrize("name", ["two_optimizers", *(pytest.param(name, marks=pytest.mark.slow) for name in RESUMED)])
+def test_a_trial_goes_on_from_its_checkpoint_where_it_was(name: str) -> None:
+    programs, theirs = programs_of(KINDS[name], "fused"), by_keras(name, False)[0]
+    half = request(0, until_epoch=1)
+    programs.begin(half, print)
+    figures_of(programs, half)
+    kept = pack(programs.current.state())
+
+    programs, said = programs_of(KINDS[name], "fused"), []
+    asked = request(0, from_epoch=1, checkpoint=kept)
+    assert programs.begin(asked, said.append)[1] == 1
+    assert_same(figures_of(programs, asked, start=1), theirs[1:], KINDS[name].tolerance)
+
+    older = pack(programs.current.state()[:-1])
+    assert programs.begin(request(0, from_epoch=1, checkpoint=older), said.append)[1] == 0
+    assert_same(figures_of(programs, asked), theirs, KINDS[name].tolerance)
+    assert len(said) == 1 and "it starts over" in said[0]
+
+
+@pytest.mark.slow
+def test_a_new_process_goes_on_from_a_checkpoint_and_knows_the_model_again() -> None:
+    kind = KINDS["two_optimizers"]
+    task = Task(kind.build, lambda path: kind.data(), kind.metric)
+    setup = Setup(task, None, None, "cpu", None, "fused", 0.04, {"knob": 0.25})
+    ready, done, checkpoint = [], [], None
+    for epoch in range(EPOCHS):
+        worker = Worker(setup)
+        ready.append(worker.receive())
+        worker.send(request(0, from_epoch=epoch, until_epoch=epoch + 1, checkpoint=checkpoint))
+        done.append(worker.receive())
+        worker.send(Save(0))
+        checkpoint = worker.receive().checkpoint
+        worker.kill()
+    assert ready[0].program == ready[1].program
+    assert ready[0].program.form
+    theirs = by_keras("two_optimizers", False)[0]
+    for mine, keras_own in zip(done, theirs, strict=True):
+        assert mine.figures.train_loss == pytest.approx(keras_own["loss"], abs=1e-5)
+        assert mine.figures.validation_loss == pytest.approx(keras_own["val_loss"], abs=1e-5)
