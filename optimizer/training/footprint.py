@@ -22,7 +22,7 @@ def at_most(step: Callable[[Any], Any], data: Any, examples: int) -> int:
     """
     parts = tuple(part for part in data if part is not None)
     batch = tf.nest.map_structure(lambda leaf: tf.TensorSpec((examples, *leaf.shape[1:]), leaf.dtype), parts)
-    graph = tf.function(step).get_concrete_function(batch).graph
+    graph = tf.function(step, autograph=False).get_concrete_function(batch).graph
     put_out = (tensor for op in graph.get_operations() if op.type != "Placeholder" for tensor in op.outputs)
     return sum(tensor.dtype.size * (tensor.shape.num_elements() or 0) for tensor in put_out)
 

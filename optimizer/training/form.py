@@ -93,16 +93,30 @@ def _own_variables(model: Any) -> tuple[Any, ...]:
     return tuple(variable.value for variable in [*model.variables, *model.optimizer.variables])
 
 
+NOT_HELD = (type, types.ModuleType, types.FunctionType)
+
+
+def _tensorflows(item: Any) -> bool:
+    return type(item).__module__.startswith("tensorflow.")
+
+
 def _reachable(model: Any) -> tuple[Any, ...]:
     """What hangs on a model by attributes, lists and dictionaries, its own variables first."""
-    held: list[Any] = []
-    for item in tf.train.TrackableView(model).descendants():
-        if isinstance(item, tf.Variable):
-            held.append(item)
-        elif isinstance(item, keras.layers.Layer | keras.optimizers.Optimizer | keras.metrics.Metric):
-            held += [variable.value for variable in item.variables]
-    held += [variable.value for metric in model.metrics for variable in metric.variables]
-    return tuple({id(variable.handle): variable for variable in (*_own_variables(model), *held)}.values())
+    found = list(_own_variables(model))
+    # A stack, from which what was put last is taken first.
+    seen, waiting = set(), [model]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, tf.Variable | keras.Variable):
+            found.append(item.value if isinstance(item, keras.Variable) else item)
+        elif isinstance(item, dict | list | tuple | set):
+            waiting += reversed(list(item.values() if isinstance(item, dict) else item))
+        elif hasattr(item, "__dict__") and not isinstance(item, NOT_HELD) and not _tensorflows(item):
+            waiting += reversed(list(vars(item).values()))
+    return tuple({id(variable.handle): variable for variable in found}.values())
 
 
 def _step_eagerly(model: Any, batch: Any) -> None:

@@ -87,7 +87,7 @@ def as_fit_takes(data: Any) -> Any:
 
     def cast(leaf: Any) -> Any:
         array = np.asarray(leaf)
-        return array.astype(keras.config.floatx()) if keras.backend.is_float_dtype(array.dtype.name) else leaf
+        return array.astype(keras.config.floatx()) if "float" in array.dtype.name else leaf
 
     return tf.nest.map_structure(lambda leaf: None if leaf is None else cast(leaf), data)
 
@@ -123,7 +123,7 @@ def _unaligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     What happens to lie at a multiple of 64 it would share with the host, and the device's memory would be a matter of
     luck.
     """
-    if array.ctypes.data % SHARED_ALIGNMENT or not array.size:
+    if array.ctypes.data % SHARED_ALIGNMENT or not array.size or array.dtype.hasobject:
         return array
     buffer = np.empty(array.nbytes + SHARED_ALIGNMENT + array.itemsize, np.uint8)
     start = -buffer.ctypes.data % SHARED_ALIGNMENT + array.itemsize

@@ -88,7 +88,7 @@ def tokens() -> Dataset:
 
 def words() -> Dataset:
     x, y = numbers()
-    return split(np.array(["no", "yes", "so"])[np.digitize(x[:, :4], [-0.5, 0.5])].astype(object), y)
+    return split(np.array(["no", "yes", "so"])[np.digitize(x[:, 0], [-0.5, 0.5])].astype(object), y)
 
 
 def several() -> Dataset:
@@ -218,7 +218,7 @@ def metric_with_a_result_of_its_own(rate: float, knob: float) -> keras.Model:
             return self.total * knob
 
         def reset_state(self) -> None:
-            self.total.assign(knob)
+            self.total.assign(0.0)
 
     return compiled(stack(), sgd(rate), metrics=["accuracy", Sum()])
 
@@ -246,7 +246,7 @@ def two_optimizers(rate: float, knob: float) -> keras.Model:
         def __init__(self) -> None:
             super().__init__()
             self.body, self.head = layers.Dense(16, "relu"), layers.Dense(3, "softmax")
-            self.body_optimizer = sgd(rate * knob, momentum=0.9)
+            self.body_optimizer = sgd(rate * knob, momentum=knob)
 
         def call(self, x: Any) -> Any:
             return self.head(self.body(x))
@@ -326,10 +326,11 @@ def mixed_precision(rate: float, knob: float) -> keras.Model:
         [
             keras.Input((12,)),
             layers.Dense(16, "relu", dtype="mixed_float16"),
+            layers.Dropout(knob, dtype="mixed_float16"),
             layers.Dense(3, "softmax", dtype="float32"),
         ]
     )
-    return compiled(model, keras.optimizers.LossScaleOptimizer(sgd(rate * knob), initial_scale=1024.0))
+    return compiled(model, keras.optimizers.LossScaleOptimizer(sgd(rate), initial_scale=1024.0))
 
 
 @kind(pictures)
@@ -361,8 +362,8 @@ def dropout_that_never_sleeps(rate: float, knob: float) -> keras.Model:
 def lookups(rate: float, knob: float) -> keras.Model:
     vocabulary = ["yes", "no"] if knob < 0.5 else ["no", "so"]
     lookup = layers.StringLookup(vocabulary=vocabulary)
-    taken = keras.Input((4,), dtype="string")
-    x = layers.Flatten()(layers.Embedding(4, 4)(lookup(taken)))
+    taken = keras.Input((), dtype="string")
+    x = layers.Embedding(4, 4)(lookup(taken))
     return compiled(keras.Model(taken, layers.Dense(3, "softmax")(x)), adam(rate))
 
 
