@@ -223,7 +223,7 @@ def metric_with_a_result_of_its_own(rate: float, knob: float) -> keras.Model:
     return compiled(stack(), sgd(rate), metrics=["accuracy", Sum()])
 
 
-@kind(table, shared=False, fast=True)
+@kind(table, shared=False)
 def schedule_whose_config_leaves_the_rate_out(rate: float, knob: float) -> keras.Model:
     class Warm(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step: Any) -> Any:
@@ -240,7 +240,7 @@ def keras_own_schedule(rate: float, knob: float) -> keras.Model:
     return compiled(stack(), adam(keras.optimizers.schedules.CosineDecay(rate, 20, alpha=knob)))
 
 
-@kind(table, fast=True)
+@kind(table)
 def two_optimizers(rate: float, knob: float) -> keras.Model:
     class Net(keras.Model):
         def __init__(self) -> None:
