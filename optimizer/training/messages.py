@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from optimizer.training.machine import Machine
+from optimizer.training.surroundings import Surroundings, taken
 from optimizer.training.task import Task
 
 EngineName = Literal["fused-xla", "fused", "fit"]
@@ -61,12 +62,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class ClusterShare:
-    """What each worker gets of a Ray cluster.
-
-    Attributes:
-        cpus, gpus: as Ray counts them.
-        workers: how many such workers there is room for.
-    """
+    """What each worker gets of a Ray cluster, as Ray counts; there is room for so many workers."""
 
     cpus: float
     gpus: float
@@ -91,6 +87,7 @@ class Setup:
         cluster: start the worker in a Ray cluster, with so much of it; on this machine where None.
         deterministic: whether equal epochs are to come out equal to the last bit.
         batch_sizes, epochs: how many of each the study is likely to train, to weigh compilation against speed.
+        surroundings: what the script has set beside the task's functions, when this was made.
     """
 
     task: Task
@@ -109,6 +106,7 @@ class Setup:
     deterministic: bool = False
     batch_sizes: int = 10
     epochs: int = 100
+    surroundings: Surroundings = field(default_factory=taken)
 
 
 @dataclass(frozen=True)

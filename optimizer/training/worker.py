@@ -24,6 +24,7 @@ import numpy as np
 import psutil
 
 from optimizer.errors import BatchoptError
+from optimizer.training.by_value import Opening, opened
 from optimizer.training.checkpoint import Pace, pack, unpack
 from optimizer.training.gpu import Meter, has_card, hold, why_no_gpu
 from optimizer.training.limits import limit_process
@@ -179,7 +180,7 @@ class Trainer:
         if request.confirming != self._confirming or self._position != (request.trial, request.from_epoch):
             self._pace.restart()
             compile_seconds = self._load(request)
-            yield from self._said()
+            yield from self.said()
         process = psutil.Process()
         for number in range(request.from_epoch + 1, request.until_epoch + 1):
             rng = order(request.study_seed, request.trial, number)
@@ -192,7 +193,7 @@ class Trainer:
             self._position = (request.trial, number)
             if not request.confirming:
                 figures = self._noise.look(self._current, request, figures)
-                yield from self._said()
+                yield from self.said()
             reached = request.until_accuracy is not None and figures.validation_accuracy >= request.until_accuracy
             over = figures.diverged or reached
             checkpoint = None if over else self._checkpoint(request, number, figures.train_seconds)
@@ -208,7 +209,7 @@ class Trainer:
         started = time.perf_counter()
         return self._pace.packed(self._current.state(), started)
 
-    def _said(self) -> Iterator[Remark]:
+    def said(self) -> Iterator[Remark]:
         """What there is to say, once."""
         remarks, self.remarks = self.remarks, []
         return map(Remark, remarks)
@@ -310,14 +311,15 @@ def main() -> None:
     try:
         trainer: Trainer | None = None
         while True:
-            request: Request = pickle.loads(connection.recv_bytes())
-            if isinstance(request, Setup):
-                trainer = Trainer(request)
-                for remark in trainer.remarks:
-                    connection.send(Remark(remark))
+            request: Opening | Request = pickle.loads(connection.recv_bytes())
+            if isinstance(request, Opening):
+                setup, missing = opened(request)
+                trainer = Trainer(setup)
+                for remark in (*map(Remark, missing), *trainer.said()):
+                    connection.send(remark)
                 connection.send(trainer.ready)
             else:
-                assert trainer is not None, "Setup comes first"
+                assert trainer is not None, "an opening comes first"
                 for answer in trainer.answer(request):
                     connection.send(answer)
     except (EOFError, BrokenPipeError, ConnectionResetError):
