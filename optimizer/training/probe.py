@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from optimizer.training.data_check import check_with
 from optimizer.training.footprint import examples_held
 from optimizer.training.messages import EngineName, EngineTiming
 from optimizer.training.program import Program, build, state_of
@@ -55,8 +56,10 @@ def choose_engine(
 
     Raises:
         InvalidInput: the pinned engine cannot run this model or this data.
+        DataError: the data makes no sense to this model.
     """
     model = build(task, resident.data, learning_rate=learning_rate, extra=extra, seed=0)
+    check_with(model, resident.data)
     if pinned is not None:
         return Program(task, resident, pinned, model), []
     candidates: tuple[EngineName, ...] = ("fused-xla", "fused") if resident.held and not model.run_eagerly else ()

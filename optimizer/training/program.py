@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from optimizer.errors import ModelError
+from optimizer.errors import DataError, ModelError
+from optimizer.training.data_check import check_with
 from optimizer.training.engines import Engine, flat, make_engine
 from optimizer.training.messages import EngineName, Epoch
+from optimizer.training.metrics import refuse_less_is_better
 from optimizer.training.resident import Resident
 from optimizer.training.task import Dataset, Task, take
 
@@ -32,11 +33,6 @@ generators of layers. Not the metrics', which every epoch begins by resetting. N
 shares among `keras.random` calls without a seed, which is no model's: a resumed trial does not repeat what it gives."""
 
 SEED_BITS = 31
-
-LESS_IS_BETTER = re.compile(
-    r"(^|_|/)(loss|error|mae|mse|mape|msle|rmse|crossentropy|hinge|divergence|poisson|logcosh|false_\w+|perplexity)(_\d+)?$"
-)
-"""Metrics by Keras' names, those of losses and errors among them, that a study would make worse."""
 
 
 class Program:
@@ -96,12 +92,8 @@ def build(task: Task, data: Dataset, *, learning_rate: float, extra: Mapping[str
     Raises:
         ModelError: what `build_model` returned cannot be trained, or does not have the task's metric, or less of that
             is better.
+        DataError: the model refuses the data for what is wrong with that.
     """
-    if LESS_IS_BETTER.search(task.metric):
-        raise ModelError(
-            f"Task(metric={task.metric!r}): less of it is better, and a study looks for more. Compile the model with "
-            "a metric of which more is better, such as accuracy, auc or r2_score, and name that."
-        )
     keras.utils.set_random_seed(seed)
     model = task.build_model(learning_rate, **extra)
     if not isinstance(model, keras.Model):
@@ -109,8 +101,19 @@ def build(task: Task, data: Dataset, *, learning_rate: float, extra: Mapping[str
     if not model.compiled or model.optimizer is None:
         raise ModelError("build_model returned a model that is not compiled; call model.compile(...) before return.")
     # One eager step makes what Keras makes lazily: weights of unbuilt models, metrics, the loss.
-    model.test_step(_sample(data))
+    try:
+        model.test_step(_sample(data))
+    except Exception as error:
+        # Where it is the data that does not fit, that is what there is to say.
+        try:
+            check_with(model, data)
+        except DataError:
+            raise
+        except Exception:  # noqa: BLE001  whatever the model raises; what it raised first is the user's to see
+            raise error from None
+        raise
     model.optimizer.build(model.trainable_variables)
+    refuse_less_is_better(model, task.metric)
     names = list(flat(model.get_metrics_result()))
     if task.metric not in names:
         raise ModelError(

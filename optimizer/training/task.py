@@ -128,6 +128,9 @@ class Dataset:
             order = order[held_out:]
         if train_examples is not None and train_examples > len(order):
             raise DataError(f"--train-examples {train_examples}: there are only {len(order)} training examples.")
+        if len(order) == count and train_examples is None:
+            # All of it, in its order: no copy, which may be half of the memory.
+            return dataclasses.replace(self, validation=validation)
         return dataclasses.replace(self, train=take(train, np.sort(order[:train_examples])), validation=validation)
 
     @property

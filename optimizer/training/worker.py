@@ -26,6 +26,7 @@ import psutil
 from optimizer.errors import BatchoptError
 from optimizer.training.by_value import Opening, opened
 from optimizer.training.checkpoint import Pace, pack, unpack
+from optimizer.training.data_check import check
 from optimizer.training.gpu import Meter, has_card, hold, why_no_gpu
 from optimizer.training.limits import limit_process
 from optimizer.training.machine import gpu_indices, use_device
@@ -80,7 +81,9 @@ class Trainer:
             self._held = contextlib.ExitStack()
             self._held.enter_context(hold(self._meter.name))
         self._task = setup.task
-        data = setup.task.load_data(setup.data_path).split(setup.train_examples)
+        loaded = setup.task.load_data(setup.data_path)
+        check(loaded)
+        data = loaded.split(setup.train_examples)
         self._gauge = measure.Gauge(machine.kind)
         capacity = measure.capacity_bytes(machine, setup.memory_limit, self._gauge.in_use())
         self.remarks: list[str] = []
