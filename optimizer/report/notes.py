@@ -32,9 +32,9 @@ def notes(trials: Sequence[TrialRecord], recommended: int | None) -> list[str]:
     same = never_varies(trials)
     if same is not None:
         said.append(
-            f"The metric is {same:g} after every epoch of every trial, so nothing can be advised. Look whether it belongs "
-            "to the labels and the last layer (keras.metrics.Accuracy, for instance, compares probabilities with labels; "
-            "metrics=['accuracy'] does not), and whether the model trains at all."
+            f"The metric is {same:g} after every epoch of every trial, so nothing can be advised. Look whether it "
+            "belongs to the labels and the last layer (keras.metrics.Accuracy, for instance, compares probabilities "
+            "with labels; metrics=['accuracy'] does not), and whether the model trains at all."
         )
     diverged = [trial for trial in trials if trial.note == DIVERGED and trial.batch_size and trial.learning_rate]
     if diverged:
@@ -47,8 +47,8 @@ def notes(trials: Sequence[TrialRecord], recommended: int | None) -> list[str]:
         ended = [trial for trial in trials if trial.epochs]
         if len(ended) > 1 and all(trial.note == DIVERGED and len(trial.epochs) == 1 for trial in ended):
             said.append(
-                "All of them in their first epoch, at every learning rate: look for NaN and labels out of range in what "
-                "load_data returns, a stream's included, which is not read through beforehand; or try lower rates."
+                "All of them in their first epoch, at every learning rate: look for NaN and labels out of range in "
+                "what load_data returns (a stream is not read through beforehand), or try lower rates."
             )
     return said
 
@@ -56,7 +56,7 @@ def notes(trials: Sequence[TrialRecord], recommended: int | None) -> list[str]:
 def never_varies(trials: Sequence[TrialRecord]) -> float | None:
     """The one value that the metric has after all epochs of all trials, of which several have ended; else None."""
     values = {epoch["validation_accuracy"] for trial in trials for epoch in trial.epochs}
-    ended = sum(trial.state == "complete" for trial in trials)
+    ended = sum(trial.state == "complete" and trial.note != DIVERGED for trial in trials)
     return values.pop() if ended > 1 and len(values) == 1 else None
 
 

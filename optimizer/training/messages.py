@@ -55,9 +55,13 @@ class Epoch:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss, or the metric that the study watches, is NaN or infinite."""
-        watched = (self.train_loss, self.validation_loss, self.validation_accuracy)
-        return not all(math.isfinite(value) for value in watched)
+        """Whether a loss is NaN or infinite."""
+        return not (math.isfinite(self.train_loss) and math.isfinite(self.validation_loss))
+
+    @property
+    def lost(self) -> bool:
+        """Whether its trial can have no value: it diverged, or the metric is NaN or infinite though no loss is."""
+        return self.diverged or not math.isfinite(self.validation_accuracy)
 
 
 @dataclass(frozen=True)
@@ -259,8 +263,7 @@ class Measured:
     """A batch size was compiled, and trained and evaluated without failing.
 
     Attributes:
-        step_bytes: the most device memory that a training step took beside what is resident; None where the device
-            does not tell.
+        step_bytes: the most that a training step took beside what is resident; None where the device does not tell.
     """
 
     batch_size: int
@@ -277,7 +280,6 @@ class StepTime:
         step_time_s: seconds per step, the median of `count` rounds.
         spread_s: half the range of the rounds' middle half.
         epoch_overhead_s: what an epoch takes beside its whole steps and its last partial one.
-        count: rounds.
     """
 
     batch_size: int
@@ -332,14 +334,14 @@ class Failed:
     """The worker cannot go on.
 
     Attributes:
-        kind: `input`, something the user can mend, said in one line; `task`, the user's own code raised; `memory`, the
-            device's or the host's memory did not suffice; `model`, nor did it for building the model, whatever the
-            batch size.
+        kind: `input`, something the user can mend, said in one line; `task`, the user's code raised; `training`, other
+            code did; `memory`, there was too little; `model`, too little to build the model, whatever the batch size;
+            `untrainable`, `build_model` refused the configuration, and the worker can go on.
         error: the class of the error.
         message: the line, or the traceback.
     """
 
-    kind: Literal["input", "task", "memory", "model"]
+    kind: Literal["input", "task", "training", "memory", "model", "untrainable"]
     error: str
     message: str
 

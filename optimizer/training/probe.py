@@ -15,6 +15,7 @@ from optimizer.training.data_check import check_with
 from optimizer.training.footprint import examples_held
 from optimizer.training.messages import EngineName, EngineTiming
 from optimizer.training.program import Program, build, state_of
+from optimizer.training.raised import first_line
 from optimizer.training.resident import Resident
 from optimizer.training.shortage import is_out_of_memory
 from optimizer.training.task import Task
@@ -79,11 +80,6 @@ def choose_engine(
     steps = epochs * resident.train_count / batch_size
     timed.sort(key=lambda pair: pair[0].step_time_s * steps + pair[0].compile_seconds * batch_sizes)
     return timed[0][1], [timing for timing, _ in timed] + refused
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _timed(

@@ -7,6 +7,7 @@ and TensorFlow are looked at where the script has imported them, and are not imp
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -204,19 +205,25 @@ def _environment() -> dict[str, str]:
 
 def _own_modules() -> Iterator[tuple[str, dict[str, str]]]:
     """Modules that are neither Python's nor installed, and what their names stand for: plain values and functions."""
-    installed = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
-    installed |= {site.getusersitepackages(), *site.getsitepackages(), str(Path(__file__).parents[1])}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if (
-            name in ("__main__", "__mp_main__")
-            or not isinstance(file, str)
-            or any(file.startswith(f"{folder}/") for folder in installed)
-        ):
+        if name in ("__main__", "__mp_main__") or not isinstance(file, str) or not is_users(file):
             continue
         content = vars(module).items()
         shown = {key: _shown(value) for key, value in content if not key.startswith("_")}
         yield name, {key: value for key, value in shown.items() if value is not None}
+
+
+def is_users(file: str) -> bool:
+    """Whether a file is the user's: not Python's, not installed, not ours; nor frozen, nor what AutoGraph generates."""
+    return not file.startswith((*_installed(), "<frozen ")) and "__autograph_generated_file" not in file
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    folders = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {site.getusersitepackages(), *site.getsitepackages(), str(Path(__file__).parents[1])}
+    return tuple(f"{folder}/" for folder in folders)
 
 
 def _shown(value: Any) -> str | None:

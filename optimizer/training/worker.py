@@ -14,7 +14,6 @@ import pickle
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from optimizer.errors import BatchoptError
 from optimizer.training.by_value import Opening, opened
 from optimizer.training.checkpoint import Pace, pack, unpack
 from optimizer.training.data_check import check
@@ -49,6 +47,7 @@ from optimizer.training.messages import (
     Setup,
     Train,
 )
+from optimizer.training.raised import Untrainable, failure, first_line, is_pruned
 from optimizer.training.seeds import confirmation_rng, confirmation_seed
 from optimizer.training.shortage import ModelTooLarge, is_out_of_memory
 from optimizer.training.task import Dataset, leaves
@@ -182,7 +181,11 @@ class Trainer:
         compile_seconds = 0.0
         if request.confirming != self._confirming or self._position != (request.trial, request.from_epoch):
             self._pace.restart()
-            compile_seconds = self._load(request)
+            try:
+                compile_seconds = self._load(request)
+            except Untrainable as refusal:
+                yield Failed("untrainable", "TrialPruned", str(refusal))
+                return
             yield from self.said()
         process = psutil.Process()
         for number in range(request.from_epoch + 1, request.until_epoch + 1):
@@ -198,7 +201,7 @@ class Trainer:
                 figures = self._noise.look(self._current, request, figures)
                 yield from self.said()
             reached = request.until_accuracy is not None and figures.validation_accuracy >= request.until_accuracy
-            over = figures.diverged or reached
+            over = figures.lost or reached
             checkpoint = None if over else self._checkpoint(request, number, figures.train_seconds)
             yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss, checkpoint)
             compile_seconds = 0.0
@@ -228,7 +231,7 @@ class Trainer:
     def _load(self, request: Train) -> float:
         """Put the request's trial on the device, compiled; returns the seconds of compilation."""
         from optimizer.training.measure import make_room
-        from optimizer.training.probe import REFUSALS, first_line
+        from optimizer.training.probe import REFUSALS
         from optimizer.training.program import Program, build, signature, state_of, trial_seed
 
         self._position, self._confirming = None, request.confirming
@@ -240,6 +243,8 @@ class Trainer:
         except Exception as error:
             if is_out_of_memory(error):
                 raise ModelTooLarge(str(error)) from error
+            if is_pruned(error):
+                raise Untrainable(first_line(error)) from error
             raise
         key = signature(fresh)
         state = state_of(fresh) if request.checkpoint is None else unpack(request.checkpoint)
@@ -290,16 +295,6 @@ def data_fingerprint(data: Dataset) -> str:
         else:
             digest.update(f"{part.element_spec} {int(part.cardinality())}".encode())
     return digest.hexdigest()
-
-
-def failure(error: Exception) -> Failed:
-    """An exception as an answer: by its type first, by its text where the type does not tell."""
-    if isinstance(error, BatchoptError):
-        return Failed("input", type(error).__name__, str(error))
-    kind = type(error).__name__
-    if is_out_of_memory(error):
-        return Failed("model" if isinstance(error, ModelTooLarge) else "memory", kind, str(error) or kind)
-    return Failed("task", kind, "".join(traceback.format_exception(error)))
 
 
 def main() -> None:
