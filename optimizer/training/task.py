@@ -32,9 +32,12 @@ class Task:
 
     Attributes:
         build_model: `build_model(learning_rate, **extra)` returns a compiled Keras model with at least one metric.
-            It runs in the worker, so import Keras inside it and the script starts at once.
-        load_data: `load_data(path)` returns a `Dataset`; `path` is what `--data` said, or None.
-        metric: the compiled metric that the study watches, as named in Keras' logs; one of which more is better.
+            It runs in the worker, so import Keras inside it and the script starts at once. Where it raises
+            `optuna.TrialPruned`, that configuration is not one to train: its trial ends, and the search keeps away.
+            Whatever else it raises stops the study.
+        load_data: `load_data(path)` returns a `Dataset`; `path` is what `--data` said, or None. Runs in the worker too.
+        metric: the compiled metric that the study watches, as named in Keras' logs; one of which more is better. It
+            may be below zero.
     """
 
     build_model: Callable[..., Any]
@@ -96,7 +99,8 @@ class Dataset:
 
     Attributes:
         train: `(x, y)` or `(x, y, sample_weight)` as NumPy arrays (or nests of them), held on the device; or an
-            unbatched `tf.data.Dataset` of such tuples with a known cardinality, too large to be held there.
+            unbatched `tf.data.Dataset` of such tuples with a known cardinality, too large to be held there. NaN and inf
+            are refused, unless the model or its loss masks them; streams are not read through to find any.
         validation: the same; where None, `validation_examples` are split from `train` by a fixed seed.
         test: opened only to confirm a recommendation, never by the search.
         validation_examples: how many to split off where `validation` is None; a sixth of `train` where None too.
