@@ -20,6 +20,9 @@ from optimizer.training.task import Dataset, leaves, take
 PARTS = ("train", "validation", "test")
 NAMES = ("x", "y", "sample_weight")
 
+Fault = tuple[str, Any, tuple[int, ...], str]
+"""An array, a value in it, where, and what is wrong with that."""
+
 CHUNK_VALUES = 1 << 22
 """So many values are looked at at once, so that looking takes no memory."""
 
@@ -71,8 +74,8 @@ def check_with(model: Any, data: Dataset) -> None:
             _check_unbatched(part, content.element_spec, model)
         elif content is not None:
             _check_inputs(part, content[0], model)
-            _check_labels(part, content, model)
-            _check_finite(part, content, model)
+            for name, value, at, fault in (*_bad_labels(part, content, model), *_not_finite(part, content, model)):
+                raise DataError(f"{_place(data, part, name, value, at)}{fault}")
 
 
 def _named(name: str, nest: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
@@ -166,7 +169,15 @@ def _specs(spec: Any) -> list[Any]:
     return [spec]
 
 
-def _check_labels(part: str, content: tuple[Any, ...], model: Any) -> None:
+def _place(data: Dataset, part: str, name: str, value: Any, at: tuple[int, ...]) -> str:
+    """What is where, in the arrays that `load_data` returned."""
+    if part in data.rows:
+        name, at = name.replace(part, "train", 1), (int(data.rows[part][at[0]]), *at[1:])
+    shown = f"{value.item():g}" if isinstance(value, np.floating) else str(value)
+    return f"{name} has {shown} at index {', '.join(map(str, at))}"
+
+
+def _bad_labels(part: str, content: tuple[Any, ...], model: Any) -> Iterator[Fault]:
     """Class numbers that the model has an output for, probabilities in 0 to 1; of Keras' own losses."""
     for name, array, classes, loss in _targets(part, content, model):
         if array.dtype.kind not in "biuf":
@@ -181,7 +192,7 @@ def _check_labels(part: str, content: tuple[Any, ...], model: Any) -> None:
             continue
         at = _first_bad(array, is_bad)
         if at is not None:
-            raise DataError(f"{name} has {_shown(array[at])} at index {_index(at)}: {fault}.")
+            yield name, array[at], at, f": {fault}."
 
 
 def _is_no_class(classes: int, ignored: int | None, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -228,7 +239,7 @@ def _targets(part: str, content: tuple[Any, ...], model: Any) -> Iterator[tuple[
             yield f"{part} y[{name!r}]", np.asarray(by_name[0][name]), by_name[1][name].shape[-1], by_name[2][name]
 
 
-def _check_finite(part: str, content: tuple[Any, ...], model: Any) -> None:
+def _not_finite(part: str, content: tuple[Any, ...], model: Any) -> Iterator[Fault]:
     for name, array in _named(part, content):
         if array.dtype.kind != "f":
             continue
@@ -236,9 +247,7 @@ def _check_finite(part: str, content: tuple[Any, ...], model: Any) -> None:
             at = _first_bad(array, is_bad)
             if at is not None and not _copes(model, content, at[0], array, is_bad):
                 fault = "a loss with it is not finite" if what == "nan" else "it is infinite to the model"
-                raise DataError(
-                    f"{name} has {_shown(array[at])} at index {_index(at)}, and {fault}. Mend the data, or mask it."
-                )
+                yield name, array[at], at, f", and {fault}. Mend the data, or mask it."
 
 
 def _is_infinite(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -276,11 +285,3 @@ def _first_bad(array: npt.NDArray[Any], is_bad: Any) -> tuple[int, ...] | None:
 
 def _first(wrong: npt.NDArray[np.bool_]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
-
-
-def _index(at: tuple[int, ...]) -> str:
-    return ", ".join(map(str, at))
-
-
-def _shown(value: Any) -> str:
-    return f"{value.item():g}" if isinstance(value, np.floating) else str(value)

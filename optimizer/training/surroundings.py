@@ -229,9 +229,8 @@ def _installed() -> tuple[str, ...]:
 def _shown(value: Any) -> str | None:
     """A plain value or a function in such a form that equal ones are equal; None of anything else."""
     if isinstance(value, FunctionType):
-        code = value.__code__
-        constants = [constant for constant in code.co_consts if isinstance(constant, str | int | float)]
-        return f"{value.__module__}.{value.__qualname__} {code.co_code.hex()} {code.co_names} {constants}"
+        # Not its code, which import hooks (pytest's, coverage's) change here and not there.
+        return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, list | tuple | dict) and len(value) > MOST_ITEMS:
         return None
     try:

@@ -181,3 +181,11 @@ def test_a_stream_of_batches_is_refused_and_shows_no_pixels(declared: bool) -> N
     with pytest.raises(DataError, match=r"train is a tf\.data\.Dataset of batches") as refusal:
         choose_engine(Task(open_model, lambda path: wrong), Resident(wrong), learning_rate=0.1, extra={})
     assert len(str(refusal.value)) < 250
+
+
+def test_an_index_is_that_of_the_array_which_load_data_returned() -> None:
+    """And not of what a split has left of it."""
+    for index in (7, 8, 9, 10, 11, 12):
+        wrong = Dataset(train=(X, changed(Y, index, 9))).split()
+        with pytest.raises(DataError, match=f"train y has 9 at index {index}: "):
+            check_with(model(), wrong)
