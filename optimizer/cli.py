@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from optimizer import answering, commands, scripting
-from optimizer.errors import BatchoptError, StorageFailed, TaskFailed, WorkerDied
+from optimizer.errors import BatchoptError, StorageFailed, TaskFailed, TrainingFailed, WorkerDied
 from optimizer.questions import Question, note
 from optimizer.search.space import SearchSpace
 from optimizer.signals import Interrupted
@@ -87,7 +87,7 @@ def _exit_code(command: click.Command) -> int:
         return FAILED
     except BatchoptError as error:
         _say(f"{type(error).__name__}: {error}")
-        return FAILED if isinstance(error, StorageFailed | WorkerDied) else USAGE_ERROR
+        return FAILED if isinstance(error, StorageFailed | TrainingFailed | WorkerDied) else USAGE_ERROR
     return 0
 
 

@@ -262,13 +262,13 @@ class _Confirmation:
         trained: list[Epoch] = []
         tested: OpenedTest | None = None
         self._listener(Confirming(plan.role, configuration, number, 0, epochs))
-        while tested is None and not (trained and trained[-1].diverged):
+        while tested is None and not (trained and trained[-1].lost):
             answer = self._heard(seat)
             if isinstance(answer, EpochDone):
                 trained.append(answer.figures)
                 self._listener(Confirming(plan.role, configuration, number, len(trained), epochs))
                 reached = target is not None and answer.figures.validation_accuracy >= target
-                if (reached or len(trained) == epochs) and not answer.figures.diverged:
+                if (reached or len(trained) == epochs) and not answer.figures.lost:
                     seat.worker.send(OpenTest(number))
             elif isinstance(answer, OpenedTest):
                 tested = answer

@@ -51,5 +51,9 @@ class WorkerDied(BatchoptError):
     """The training process ended without an answer, several times in a row."""
 
 
+class TrainingFailed(BatchoptError):
+    """Training raised where no code of the user's was running: in Keras or TensorFlow, or a fault of our own."""
+
+
 class TaskFailed(BatchoptError):
     """The user's own code raised; the text is its traceback."""

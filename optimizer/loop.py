@@ -14,9 +14,9 @@ from optimizer import errors
 from optimizer.capacity import Capacity
 from optimizer.ending import Ending
 from optimizer.report.events import Ended, Listener, Noted, Stepped, Trained
-from optimizer.search.steps import Search, Step
+from optimizer.search.steps import Infeasibility, Search, Step
 from optimizer.seat import DEATHS_ALLOWED, Seat, as_error, with_news
-from optimizer.shared_study import SharedStudy
+from optimizer.shared_study import TURN_PATIENCE_S, SharedStudy
 from optimizer.signals import Interruption
 from optimizer.store.ledger import Ledger
 from optimizer.store.sharing import LeaseLost, TurnLost
@@ -25,9 +25,6 @@ from optimizer.training.messages import Answer, EpochDone, Failed, Ready, Remark
 
 TICK_SECONDS = 0.2
 """How often the loop looks up from waiting, for signals and leases."""
-
-TURN_PATIENCE_S = 0.3
-"""How long a turn at asking is waited for before the workers are looked after again."""
 
 
 class Loop:
@@ -88,7 +85,7 @@ class Loop:
                     self._hear(seat)
                 self._keep_leases()
             late = self._late()
-            self._give_up(self._left() if late else self._search.given_up())
+            self._give_up(self._shared.left() if late else self._search.given_up())
             self._listener(Ended("the time budget is used up" if late else self._search.stop_reason))
         finally:
             for seat in self._seats:
@@ -121,17 +118,9 @@ class Loop:
         if any(seat.step is not None or (seat.ready is None and seat.sure) for seat in self._seats):
             return True
         if self._shared.others and not self._waiting:
-            count = len(self._shared.others)
-            self._listener(Noted(f"nothing to do here; waiting for {count} trial{'s'[: count > 1]} of other processes"))
+            self._listener(Noted(f"nothing to do here; waiting for {self._shared.elsewhere}"))
         self._waiting = bool(self._shared.others)
         return self._waiting
-
-    def _left(self) -> list[int]:
-        """The unfinished trials that this process may end."""
-        with contextlib.suppress(TurnLost), self._ledger.turn(TURN_PATIENCE_S) as mine:
-            if mine:
-                return self._shared.unheld()
-        return self._ledger.owned()
 
     def _lay_down(self) -> None:
         """Nothing to do now: what the free workers hold may be taken up elsewhere."""
@@ -238,10 +227,13 @@ class Loop:
             self._capacity.trained(step.batch_size, figures.train_seconds, side_by_side=figures.side_by_side)
         self._progress[step.trial].trained(figures)
         self._listener(Trained(step.trial, figures, done.compile_seconds))
-        if figures.diverged:
+        if figures.lost:
             seat.step = None
-            self._search.infeasible(step.trial, "diverged")
-            self._end(step.trial, "pruned", self._ledger.diverge, note="diverged")
+            if figures.diverged:
+                self._rule_out(step, "diverged", self._ledger.diverge, note="diverged")
+            else:
+                why = "the metric is not a number, though the loss is"
+                self._rule_out(step, "untrainable", lambda trial: self._ledger.refuse(trial, why), note=why)
             return
         over = self._ending.over(figures)
         if figures.epoch == step.until_epoch or over:
@@ -260,6 +252,10 @@ class Loop:
         if failed.kind in ("memory", "model") and seat.step is not None and seat.ready is not None:
             self._run_out(seat, seat.step, by_size=failed.kind == "memory")
             return
+        if failed.kind == "untrainable" and seat.step is not None:
+            step, seat.step, why = seat.step, None, failed.message
+            self._rule_out(step, "untrainable", lambda trial: self._ledger.refuse(trial, why), note=why)
+            return
         raise as_error(failed)
 
     def _run_out(self, seat: Seat, step: Step, *, by_size: bool = True) -> None:
@@ -273,8 +269,12 @@ class Loop:
 
     def _exceed_memory(self, step: Step, *, by_size: bool = True) -> None:
         over = self._capacity.bytes_over(step.batch_size)
-        self._search.infeasible(step.trial, "memory" if by_size else "failed")
-        self._end(step.trial, "pruned", lambda trial: self._ledger.exceed_memory(trial, over), note="out of memory")
+        reason: Infeasibility = "memory" if by_size else "untrainable"
+        self._rule_out(step, reason, lambda trial: self._ledger.exceed_memory(trial, over), note="out of memory")
+
+    def _rule_out(self, step: Step, reason: Infeasibility, write: Callable[[int], None], *, note: str) -> None:
+        self._search.infeasible(step.trial, reason)
+        self._end(step.trial, "pruned", write, note=note)
 
     def _seat_again(self, seat: Seat, ready: Ready) -> None:
         """A worker is ready, the first of its seat or a later one, on the machine that there is now."""

@@ -147,4 +147,10 @@ def as_error(failed: Failed) -> errors.BatchoptError:
         return kind(failed.message)
     if failed.kind == "memory":
         return errors.DeviceError(f"not enough memory to set up the study: {failed.message.splitlines()[0]}")
+    if failed.kind == "training":
+        return errors.TrainingFailed(
+            f"{failed.error} was raised outside of the study's own code: by Keras or TensorFlow with this model and "
+            f"data, or by a fault of batchopt. Everything finished is kept, the trial is back in the queue.\n"
+            f"{failed.message}"
+        )
     return errors.TaskFailed(failed.message)

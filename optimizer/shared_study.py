@@ -6,6 +6,7 @@ and whoever's search wants it next takes it up, on whatever machine. So is one w
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Sequence
 
@@ -18,7 +19,11 @@ from optimizer.seat import Progress
 from optimizer.store.history import TrialRecord, as_trial, read_trials
 from optimizer.store.ledger import Ledger
 from optimizer.store.records import DamagedCheckpoint
+from optimizer.store.sharing import TurnLost
 from optimizer.training.task import Goal
+
+TURN_PATIENCE_S = 0.3
+"""How long a turn at asking is waited for before the workers are looked after again."""
 
 LOOK_SECONDS = 1.0
 """How often a process that has nothing to do looks at what the others do."""
@@ -91,6 +96,19 @@ class SharedStudy:
     def may_look(self) -> bool:
         """Whether the last look at what the others do is `LOOK_SECONDS` ago."""
         return self._looked is None or time.monotonic() - self._looked >= LOOK_SECONDS
+
+    @property
+    def elsewhere(self) -> str:
+        """What other processes do, for people."""
+        count = len(self.others)
+        return f"{count} trial{'s'[: count > 1]} of other processes"
+
+    def left(self) -> list[int]:
+        """The unfinished trials that this process may end."""
+        with contextlib.suppress(TurnLost), self._ledger.turn(TURN_PATIENCE_S) as mine:
+            if mine:
+                return self.unheld()
+        return self._ledger.owned()
 
     def unheld(self) -> list[int]:
         """The numbers of the unfinished trials that no other process holds; to be asked in this process's turn."""

@@ -20,6 +20,9 @@ from optimizer.capacity import Capacity
 from optimizer.errors import DeviceError, WorkerDied
 from optimizer.report.events import Event, Noted, Opened, Probing, Stepped, Trained, TrialEnded
 from optimizer.seating import recorded_capacity
+from optimizer.store.database import open_database
+from optimizer.store.history import TrialRecord, as_trial, open_study, read_trials
+from optimizer.store.records import Records
 from optimizer.store.tables import checkpoints_table, epochs_table, machines_table, memory_table, step_times_table
 from optimizer.training.memory import RESERVE_BYTES, RESERVE_SHARE
 from studies.data import load_mnist
@@ -72,6 +75,14 @@ def plain(folder: Path) -> list[optuna.trial.FrozenTrial]:
 def rows(folder: Path, table: sa.Table) -> list[dict[str, Any]]:
     with sa.create_engine(f"sqlite:///{folder}/studies.db").connect() as connection:
         return [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+
+
+def study_records(folder: Path) -> list[TrialRecord]:
+    database = open_database(f"sqlite:///{folder}/studies.db", create=False)
+    try:
+        return read_trials(open_study(database, "faults"), Records(database.engine))
+    finally:
+        database.engine.dispose()
 
 
 def notes(events: list[Event]) -> str:
@@ -183,6 +194,28 @@ def test_memory_that_runs_out_by_an_extra_dimension_says_nothing_of_batch_sizes(
     assert [trial.state.name for trial in plain(tmp_path)] == ["PRUNED", "COMPLETE"]
     assert plain(tmp_path)[0].constraints["memory"] > 0
     assert rows(tmp_path, memory_table) == []
+
+
+def test_a_configuration_that_build_model_refuses_is_that_trials_end_and_held_against_its_corner(
+    tmp_path: Path,
+) -> None:
+    """By `optuna.TrialPruned`; the worker goes on. So it is for one without room, in a worker of its own."""
+
+    def choosy(learning_rate: float, units: int) -> Any:
+        if units > 100:
+            raise MemoryError("no room") if units > 200 else optuna.TrialPruned("too wide")
+        return build_model(learning_rate)
+
+    events: list[Event] = []
+    extra = {"units": optuna.distributions.IntDistribution(8, 256, log=True)}
+    tries = [Configuration(1024, 0.003, {"units": units}) for units in (150, 250, 16)]
+    study = study_in(tmp_path, choosy, sizes=[256, 1024], extra=extra, probe=False)
+    report = study.run(Budget(trials=3), tries=tries, listener=events.append)
+    ended = {event.trial: (event.state, event.note) for event in events if isinstance(event, TrialEnded)}
+    assert ended == {0: ("pruned", "too wide"), 1: ("pruned", "out of memory"), 2: ("complete", "")}
+    assert report.trials == {"pruned": 2, "complete": 1}
+    records = study_records(tmp_path)
+    assert [as_trial(record, held=False, max_epochs=1).reason for record in records] == ["untrainable"] * 2 + [""]
 
 
 def test_a_worker_killed_in_mid_epoch_costs_no_finished_epoch(tmp_path: Path) -> None:

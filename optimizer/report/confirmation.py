@@ -186,7 +186,8 @@ def _configuration(
 
 def _whole(runs: Iterable[ConfirmationRun], target: float | None) -> list[ConfirmationRun]:
     """Those that did not diverge, and reached the target where there is one."""
-    return [run for run in runs if run.test_accuracy is not None and (run.validation_accuracy or 0.0) >= (target or 0)]
+    done = [run for run in runs if run.test_accuracy is not None]
+    return [run for run in done if target is None or (run.validation_accuracy or 0.0) >= target]
 
 
 def _pooled(groups: Sequence[Sequence[float]]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -103,7 +104,7 @@ def _nearest(trials: Sequence[TrialRecord]) -> Nearest | None:
         curve = [epoch["validation_accuracy"] for epoch in trial.epochs]
         if curve and None not in curve:
             assert trial.batch_size is not None and trial.learning_rate is not None
-            rising = curve[-1] > max(curve[:-1], default=0.0)
+            rising = curve[-1] > max(curve[:-1], default=-math.inf)
             found.append(Nearest(max(curve), trial.batch_size, trial.learning_rate, trial.number, len(curve), rising))
     return max(found, key=lambda nearest: nearest.accuracy, default=None)
 

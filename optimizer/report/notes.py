@@ -29,6 +29,13 @@ def notes(trials: Sequence[TrialRecord], recommended: int | None) -> list[str]:
         recommended: the number of the trial whose configuration is advised; None where none is.
     """
     said = [note for trial in trials if trial.number == recommended for note in _curve_notes(trial)]
+    same = never_varies(trials)
+    if same is not None:
+        said.append(
+            f"The metric is {same:g} after every epoch of every trial, so nothing can be advised. Look whether it "
+            "belongs to the labels and the last layer (keras.metrics.Accuracy, for instance, compares probabilities "
+            "with labels; metrics=['accuracy'] does not), and whether the model trains at all."
+        )
     diverged = [trial for trial in trials if trial.note == DIVERGED and trial.batch_size and trial.learning_rate]
     if diverged:
         sizes = sorted({trial.batch_size for trial in diverged if trial.batch_size})
@@ -37,7 +44,20 @@ def notes(trials: Sequence[TrialRecord], recommended: int | None) -> list[str]:
             f"{len(diverged)} of {len(trials)} trials diverged, at batch sizes {', '.join(map(str, sizes))} and "
             f"learning rates from {min(rates):.2g}."
         )
+        ended = [trial for trial in trials if trial.epochs]
+        if len(ended) > 1 and all(trial.note == DIVERGED and len(trial.epochs) == 1 for trial in ended):
+            said.append(
+                "All of them in their first epoch, at every learning rate: look for NaN and labels out of range in "
+                "what load_data returns (a stream is not read through beforehand), or try lower rates."
+            )
     return said
+
+
+def never_varies(trials: Sequence[TrialRecord]) -> float | None:
+    """The one value that the metric has after all epochs of all trials, of which several have ended; else None."""
+    values = {epoch["validation_accuracy"] for trial in trials for epoch in trial.epochs}
+    ended = sum(trial.state == "complete" and trial.note != DIVERGED for trial in trials)
+    return values.pop() if ended > 1 and len(values) == 1 else None
 
 
 def _curve_notes(trial: TrialRecord) -> list[str]:
@@ -47,7 +67,7 @@ def _curve_notes(trial: TrialRecord) -> list[str]:
         return []
     accuracy = _slope([epoch["validation_accuracy"] for epoch in last])
     losses = [epoch["validation_loss"] for epoch in last]
-    loss = _slope(losses) / max(statistics.fmean(losses), 1e-12)
+    loss = _slope(losses) / max(abs(statistics.fmean(losses)), 1e-12)
     training = _slope([epoch["train_loss"] for epoch in last])
     change = f"{losses[0]:.3g} to {losses[-1]:.3g} in its last {len(last)} epochs"
     if training < 0 and loss < -MOVED and _stuck(trial, "train_accuracy") and _stuck(trial, "validation_accuracy"):

@@ -5,6 +5,7 @@ What is expected of a configuration comes from the posterior (`search/advice.py`
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.report.confirmation import Confirmation
 from optimizer.report.noise import GradientNoise
-from optimizer.report.notes import loss_spread
+from optimizer.report.notes import loss_spread, never_varies
 from optimizer.report.step_time import StepTimeFit
 from optimizer.report.targets import ToTarget
 from optimizer.search.costs import EpochCost
@@ -191,7 +192,7 @@ def advise_from(
     max_batch_size: int | None = None,
     seconds_per_epoch: Callable[[int], float] | None = None,
 ) -> Advice | None:
-    """What the posterior says; None before the first value.
+    """What the posterior says; None before the first value, and where all values are the same.
 
     Args:
         trials: of one study.
@@ -205,6 +206,8 @@ def advise_from(
     from optimizer.search.advice import advise
 
     whole = [trial for trial in trials if trial.batch_size and trial.learning_rate]
+    if never_varies(whole) is not None:
+        return None
     return advise(
         [as_trial(trial, held=False, max_epochs=max_epochs) for trial in whole],
         space,
@@ -251,8 +254,8 @@ def by_batch_size(trials: Sequence[TrialRecord]) -> list[BatchSizeRow]:
     trained = [trial for trial in trials if trial.epochs and trial.batch_size and trial.learning_rate]
     for size in sorted({trial.batch_size for trial in trained if trial.batch_size}):
         same = [trial for trial in trained if trial.batch_size == size]
-        best = max(same, key=lambda trial: (accuracy(trial) >= 0, len(trial.epochs), accuracy(trial)))
-        fine = accuracy(best) >= 0
+        best = max(same, key=lambda trial: (math.isfinite(accuracy(trial)), len(trial.epochs), accuracy(trial)))
+        fine = math.isfinite(accuracy(best))
         epochs = [epoch for trial in same for epoch in trial.epochs]
         assert best.learning_rate is not None
         rows.append(

@@ -86,7 +86,7 @@ def best_by_batch_size(trials: Sequence[TrialRecord]) -> dict[int, float]:
         for epoch in trial.epochs:
             accuracy = epoch["validation_accuracy"]
             if trial.batch_size is not None and accuracy is not None:
-                best[trial.batch_size] = max(best.get(trial.batch_size, 0.0), accuracy)
+                best[trial.batch_size] = max(best.get(trial.batch_size, accuracy), accuracy)
     return best
 
 

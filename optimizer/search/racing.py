@@ -141,7 +141,7 @@ class Race:
         for row, trial in enumerate(self.trials):
             if trial.state != "infeasible":
                 exact += [(row, share, -seen) for share, seen in self._on_the_way(trial, max_epochs)]
-            if trial.reason == "diverged":
+            if trial.reason in ("diverged", "untrainable"):
                 bounds.append((row, 1.0, slowest))
             elif trial.trial not in self.times and trial.curve and (trial.state == "stopped" or self.lost(trial)):
                 bounds.append((row, 1.0, -math.log(self.spent_s(trial))))

@@ -172,8 +172,8 @@ class Scheduler:
 
         Args:
             trial: its number.
-            reason: "memory": neither it nor any larger batch size is proposed again; "diverged": evidence against its
-                corner; "failed": nothing is learned but not to repeat it.
+            reason: "memory": neither it nor any larger batch size is proposed again; "diverged", "untrainable":
+                evidence against its corner; "failed": nothing is learned but not to repeat it.
         """
         told = self._known(trial)
         told.state, told.until_epoch, told.reason = "infeasible", 0, reason

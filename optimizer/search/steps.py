@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from optimizer.search.trials import Trial
 
-Infeasibility = Literal["memory", "diverged", "failed"]
+Infeasibility = Literal["memory", "diverged", "untrainable", "failed"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Search(Protocol):
         """Give a trial that is in the study already the parameters that it lacks: its process ended while it asked."""
 
     def infeasible(self, trial: int, reason: Infeasibility) -> None:
-        """A trial cannot be trained: out of memory, its loss is not finite, or its worker died again and again."""
+        """A trial cannot be trained: out of memory, its loss is not finite, it cannot be built, or its workers died."""
 
     def given_up(self) -> list[int]:
         """The numbers of unfinished trials that will not be trained further, those told before left out."""

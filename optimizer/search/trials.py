@@ -32,7 +32,7 @@ class Trial:
         curve: epoch, counted from 1 -> (value, seconds), for every epoch trained.
         state: `stopped` was given up and is not continued; `infeasible` never will be.
         until_epoch: where the step under way ends; 0 where none is.
-        reason: why it is infeasible: "memory", "diverged" or "failed".
+        reason: why it is infeasible: "memory", "diverged", "untrainable" or "failed".
     """
 
     trial: int
@@ -103,8 +103,8 @@ def observed(trials: Sequence[Trial], cube: Cube, *, max_epochs: int, sign: floa
         sign: 1 where larger values are better, -1 where smaller ones are.
 
     Returns:
-        Row i is trial i. A diverged trial is at most the worst value seen anywhere, after all epochs. None where no
-        finite value was seen.
+        Row i is trial i. One that diverged or cannot be trained is at most the worst value seen anywhere, after all
+        epochs. None where no finite value was seen.
     """
     index, fidelity, value = [], [], []
     for row, trial in enumerate(trials):
@@ -119,7 +119,7 @@ def observed(trials: Sequence[Trial], cube: Cube, *, max_epochs: int, sign: floa
         return None
     exact, worst = len(value), min(value)
     for row, trial in enumerate(trials):
-        if trial.state == "infeasible" and trial.reason == "diverged":
+        if trial.state == "infeasible" and trial.reason in ("diverged", "untrainable"):
             index.append(row)
             fidelity.append(1.0)
             value.append(worst)

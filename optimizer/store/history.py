@@ -22,6 +22,9 @@ from optimizer.store.records import Records
 DIVERGED = "diverged"
 """User attribute of a trial whose loss was not finite."""
 
+UNTRAINABLE = "untrainable"
+"""User attribute of a trial whose configuration `build_model` refused: why."""
+
 FAILURE = "failure"
 """User attribute of a trial that failed: why."""
 
@@ -61,7 +64,7 @@ class TrialRecord:
         batch_size, learning_rate, extra: its parameters; None where it waits for them.
         value: the goal's value of a complete trial, the first where it has two.
         epochs: one row for each epoch, as in the table of epochs.
-        note: `diverged`, `out of memory`, `target not reached`, why it failed, or empty.
+        note: `diverged`, `out of memory`, `target not reached`, why it cannot be trained or failed, or empty.
         machine: fingerprint of the machine that trained it last; empty before its first epoch.
     """
 
@@ -168,6 +171,8 @@ def _note(trial: FrozenTrial) -> str:
         return OUT_OF_MEMORY
     if MISSED in trial.user_attrs:
         return NOT_REACHED
+    if UNTRAINABLE in trial.user_attrs:
+        return f"{UNTRAINABLE}: {trial.user_attrs[UNTRAINABLE]}"
     return str(trial.user_attrs.get(FAILURE, ""))
 
 
@@ -217,6 +222,8 @@ def _state(record: TrialRecord, *, held: bool) -> tuple[SearchState, str]:
         return ("running" if held else "paused"), ""
     if record.state == "fail":
         return "infeasible", "failed"
-    # What ran out of memory did so on its machine, maybe another one; what this one holds, its capacity says.
-    infeasible = {DIVERGED: "diverged", OUT_OF_MEMORY: "failed"}
+    # What ran out of memory did so on its machine, maybe another one; what this one holds, its capacity says. But where
+    # a model has dimensions of its own, these may be the cause.
+    infeasible = {DIVERGED: "diverged", OUT_OF_MEMORY: "untrainable" if record.extra else "failed"}
+    infeasible |= {record.note: "untrainable"} if record.note.startswith(f"{UNTRAINABLE}: ") else {}
     return ("infeasible", infeasible[record.note]) if record.note in infeasible else ("stopped", "")

@@ -32,6 +32,7 @@ from optimizer.store.history import (
     MEMORY,
     MISSED,
     NO_VALUE,
+    UNTRAINABLE,
     summary,
 )
 from optimizer.store.owner import new_owner
@@ -192,6 +193,11 @@ class Ledger(StudyLedger):
         """The loss is not finite: evidence against that corner, not an error."""
         self._hold_against(number)
         self._end(number, TrialState.PRUNED, attributes={DIVERGED: True})
+
+    def refuse(self, number: int, why: str) -> None:
+        """`build_model` refused its configuration: evidence against that corner, not an error."""
+        self._hold_against(number)
+        self._end(number, TrialState.PRUNED, attributes={UNTRAINABLE: why})
 
     def exceed_memory(self, number: int, bytes_over: float) -> None:
         """It does not fit."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -17,8 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-import cloudpickle
-
+from optimizer.training.by_value import opening
 from optimizer.training.cgroup import out_of_memory_kills
 from optimizer.training.messages import Answer, Request, Setup
 
@@ -97,11 +97,11 @@ class Worker:
         else:
             from optimizer.training.ray_actor import RayActor
 
-            self._host = RayActor(setup.device, setup.cluster, cloudpickle.dumps(setup))
+            self._host = RayActor(setup.device, setup.cluster, opening(setup))
         self.connection = self._host.connection
         self.setup = setup
         if setup.cluster is None:
-            self.send(setup)
+            self._send(opening(setup))
 
     @property
     def pid(self) -> int:
@@ -114,9 +114,8 @@ class Worker:
         return self._host.node
 
     def send(self, request: Request) -> None:
-        """Ask; functions of the user's script travel by value. A dead worker is noticed by `receive`."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.connection.send_bytes(cloudpickle.dumps(request))
+        """Ask. A dead worker is noticed by `receive`."""
+        self._send(pickle.dumps(request))
 
     def receive(self) -> Answer:
         """The next answer; blocks until there is one.
@@ -133,6 +132,10 @@ class Worker:
     def kill(self) -> None:
         """End the process at once, whatever it is doing."""
         self._host.kill()
+
+    def _send(self, content: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send_bytes(content)
 
 
 class ChildProcess:

@@ -32,7 +32,7 @@ EVALUATION_BATCH_SIZE = 1000
 Fewer where memory is short, so that evaluation never decides which batch sizes fit."""
 
 STEPS_PER_EXECUTION = 64
-"""For `fit`: enough to amortise a call, few enough that an epoch of few steps still uses it."""
+"""For `fit`: enough to amortise a call. An epoch of fewer steps ends where its data does, in the same function."""
 
 SHUFFLE_BUFFER = 16_384
 """Examples held while a streamed data set is shuffled."""
@@ -62,7 +62,12 @@ class Engine(ABC):
 
     @abstractmethod
     def prepare(self, batch_size: int) -> float:
-        """Compile what an epoch of this batch size needs, and return the seconds it took; 0 where it is there.
+        """Make all that an epoch of this batch size needs beside its steps, and return the seconds it took.
+
+        Once for each trial, after its model was built, also where everything is compiled: setting the seed
+        (`keras.utils.set_random_seed`, `tf.random.set_seed`) has TensorFlow drop the kernels of all functions
+        (`TFE_ContextClearCaches`), since random ones hold seeds. A function that runs next without XLA has its graph
+        optimized and its executor made again, which takes a tenth of a second: 20 epochs of a small model.
 
         Training variables may change: load the trial's state afterwards.
         """
@@ -123,24 +128,22 @@ class FusedEngine(Engine):
         self._train_count = resident.train_count
         self._validation_count = example_count(resident.data.validation)
         self._epochs: dict[int, Pass] = {}
-        self._compiled: set[int] = set()
         self._evaluation: tuple[int, Pass] | None = None
 
     def prepare(self, batch_size: int) -> float:
-        if batch_size in self._compiled and self._evaluation is not None:
-            return 0.0
         started = time.perf_counter()
         epoch = self._epoch_program(batch_size)
         self.prepare_evaluation()
         # No whole batch: enough to trace and compile, and next to no work.
         order = tf.range(self._train_count, dtype=tf.int32)
         epoch(order, 0)
-        self._compiled.add(batch_size)
         return time.perf_counter() - started
 
     def prepare_evaluation(self) -> None:
         if self._evaluation is None:
             self.evaluate()
+        else:
+            self._evaluation[1](tf.range(self._validation_count, dtype=tf.int32), 0)
 
     def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
         order = tf.constant(rng.permutation(self._train_count).astype(np.int32))
@@ -157,7 +160,6 @@ class FusedEngine(Engine):
         return self._evaluation[1](order, self._validation_count // self.chunk)
 
     def keep_only(self, batch_size: int) -> None:
-        self._compiled &= {batch_size}
         self._epochs = {size: program for size, program in self._epochs.items() if size == batch_size}
         gc.collect()
 
@@ -188,26 +190,31 @@ class FitEngine(Engine):
         self._data = resident.data
         self._held = resident.held
         self._count = resident.train_count
-        self._prepared: set[int] = set()
+        self._evaluated = False
+        if model.steps_per_execution != STEPS_PER_EXECUTION:
+            model.steps_per_execution = STEPS_PER_EXECUTION
+            model.train_function = None
 
     def prepare(self, batch_size: int) -> float:
-        if batch_size in self._prepared or self._model.run_eagerly:
+        if self._model.run_eagerly:
+            # Nothing is compiled, and a step would make what the trial's first one is to make.
             return 0.0
         started = time.perf_counter()
-        self.train(np.random.default_rng(0), batch_size, steps=2 * STEPS_PER_EXECUTION)
-        self.evaluate()
-        self._prepared.add(batch_size)
+        self.train(np.random.default_rng(0), batch_size, steps=1)
+        if not self._evaluated:
+            self.evaluate()
+            self._evaluated = True
         return time.perf_counter() - started
 
     def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
-        steps_in_epoch = -(-self._count // batch_size)
-        self._execute_together(min(STEPS_PER_EXECUTION, steps_in_epoch))
+        # The last partial batch with any number of steps: Keras traces arrays with and without one apart.
+        used = None if steps is None else steps * batch_size + self._count % batch_size
         if self._data.streamed:
-            stream = self._data.train if steps is None else self._data.train.take(steps * batch_size)
+            stream = self._data.train if used is None else self._data.train.take(used)
             shuffled = stream.shuffle(min(self._count, SHUFFLE_BUFFER), seed=int(rng.integers(2**31)))
             batches = {"x": shuffled.batch(batch_size).prefetch(tf.data.AUTOTUNE)}
         else:
-            order = rng.permutation(self._count)[: self._count if steps is None else steps * batch_size]
+            order = rng.permutation(self._count)[:used]
             if self._held and len(self._data.train) > 1:
                 batch = take(self._data.train, order)
                 batches = {"x": batch[0], "y": batch[1], "sample_weight": _weight(batch), "batch_size": batch_size}
@@ -234,11 +241,6 @@ class FitEngine(Engine):
         else:
             figures = self._model.evaluate(data.batch(self.chunk), verbose=0, return_dict=True)
         return flat(figures)
-
-    def _execute_together(self, steps: int) -> None:
-        if self._model.steps_per_execution != steps:
-            self._model.steps_per_execution = steps
-            self._model.train_function = None
 
 
 @contextlib.contextmanager

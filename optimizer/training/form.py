@@ -14,6 +14,7 @@ import inspect
 import re
 import types
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,17 @@ def reachable(model: Any, known: tuple[Any, ...]) -> tuple[Any, ...]:
     """`known`, and after them the variables that a model has come to hold since."""
     have = {id(variable.handle) for variable in known}
     return (*known, *(variable for variable in _reachable(model) if id(variable.handle) not in have))
+
+
+@contextlib.contextmanager
+def unchanged(model: Any) -> Iterator[None]:
+    """Put every variable back afterwards, whatever the model is asked meanwhile."""
+    before = [(variable, variable.numpy()) for variable in form_of(model).variables]
+    try:
+        yield
+    finally:
+        for variable, value in before:
+            variable.assign(value)
 
 
 def _own_variables(model: Any) -> tuple[Any, ...]:

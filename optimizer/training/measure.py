@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from optimizer.training.machine import DeviceKind, Machine, host_memory
 from optimizer.training.messages import DeviceMemory, Foreseen, Measured, StepTime, StepTimes
-from optimizer.training.probe import REFUSALS, first_line
+from optimizer.training.probe import REFUSALS
 from optimizer.training.program import Program
+from optimizer.training.raised import first_line
 
 ROUND_SECONDS = 0.2
 """One timing of one batch size: long against the clock and one slow step, short enough for several rounds of all."""

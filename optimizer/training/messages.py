@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from optimizer.training.machine import Machine
+from optimizer.training.surroundings import Surroundings, taken
 from optimizer.training.task import ProgramStamp, Task
 
 EngineName = Literal["fused-xla", "fused", "fit"]
@@ -55,19 +56,18 @@ class Epoch:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss, or the metric that the study watches, is NaN or infinite."""
-        watched = (self.train_loss, self.validation_loss, self.validation_accuracy)
-        return not all(value is None or math.isfinite(value) for value in watched)
+        """Whether a loss is NaN or infinite."""
+        return any(loss is not None and not math.isfinite(loss) for loss in (self.train_loss, self.validation_loss))
+
+    @property
+    def lost(self) -> bool:
+        """Whether its trial can have no value: it diverged, or the metric is NaN or infinite though no loss is."""
+        return self.diverged or not math.isfinite(self.validation_accuracy)
 
 
 @dataclass(frozen=True)
 class ClusterShare:
-    """What each worker gets of a Ray cluster.
-
-    Attributes:
-        cpus, gpus: as Ray counts them.
-        workers: how many such workers there is room for.
-    """
+    """What each worker gets of a Ray cluster, as Ray counts; there is room for so many workers."""
 
     cpus: float
     gpus: float
@@ -92,6 +92,7 @@ class Setup:
         cluster: start the worker in a Ray cluster, with so much of it; on this machine where None.
         deterministic: whether equal epochs are to come out equal to the last bit.
         batch_sizes, epochs: how many of each the study is likely to train, to weigh compilation against speed.
+        surroundings: what the script has set beside the task's functions, when this was made.
     """
 
     task: Task
@@ -110,6 +111,7 @@ class Setup:
     deterministic: bool = False
     batch_sizes: int = 10
     epochs: int = 100
+    surroundings: Surroundings = field(default_factory=taken)
 
 
 @dataclass(frozen=True)
@@ -251,8 +253,7 @@ class Measured:
     """A batch size was compiled, and trained and evaluated without failing.
 
     Attributes:
-        step_bytes: the most device memory that a training step took beside what is resident; None where the device
-            does not tell.
+        step_bytes: the most that a training step took beside what is resident; None where the device does not tell.
     """
 
     batch_size: int
@@ -269,7 +270,6 @@ class StepTime:
         step_time_s: seconds per step, the median of `count` rounds.
         spread_s: half the range of the rounds' middle half.
         epoch_overhead_s: what an epoch takes beside its whole steps and its last partial one.
-        count: rounds.
     """
 
     batch_size: int
@@ -324,14 +324,14 @@ class Failed:
     """The worker cannot go on.
 
     Attributes:
-        kind: `input`, something the user can mend, said in one line; `task`, the user's own code raised; `memory`, the
-            device's or the host's memory did not suffice; `model`, nor did it for building the model, whatever the
-            batch size.
+        kind: `input`, something the user can mend, said in one line; `task`, the user's code raised; `training`, other
+            code did; `memory`, there was too little; `model`, too little to build the model, whatever the batch size;
+            `untrainable`, `build_model` refused the configuration, and the worker can go on.
         error: the class of the error.
         message: the line, or the traceback.
     """
 
-    kind: Literal["input", "task", "memory", "model"]
+    kind: Literal["input", "task", "training", "memory", "model", "untrainable"]
     error: str
     message: str
 

@@ -20,6 +20,7 @@ import tensorflow as tf
 from optimizer.training.form import form_of
 from optimizer.training.messages import Epoch, Train
 from optimizer.training.program import Program
+from optimizer.training.raised import first_line
 from optimizer.training.seeds import noise_rng
 from optimizer.training.task import Dataset, example_count, take
 
@@ -111,7 +112,7 @@ class NoiseWatch:
         """
         self._trained += figures.train_seconds
         due = self._spent + self._last <= COST_SHARE * self._trained
-        if figures.diverged or request.batch_size < SMALL or not due:
+        if figures.lost or request.batch_size < SMALL or not due:
             return figures
         new = program not in self._meters
         meter = self._meters.setdefault(program, NoiseMeter(program.model, program.data))
@@ -120,7 +121,7 @@ class NoiseWatch:
             try:
                 norms = meter.measure(noise_rng(request.study_seed, request.trial, figures.epoch))
             except (tf.errors.OpError, NotImplementedError, TypeError, ValueError) as error:
-                meter.refusal = str(error).splitlines()[0]
+                meter.refusal = first_line(error)
         if meter.refusal:
             if not self._said:
                 self._say(f"the gradient noise scale is not measured: {meter.refusal}")

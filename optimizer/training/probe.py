@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from optimizer.training.data_check import check_with
 from optimizer.training.footprint import examples_held
+from optimizer.training.form import unchanged
 from optimizer.training.messages import EngineName, EngineTiming
 from optimizer.training.program import Program, build, state_of
+from optimizer.training.raised import first_line
 from optimizer.training.resident import Resident
 from optimizer.training.shortage import is_out_of_memory
 from optimizer.training.task import Task
@@ -55,8 +58,11 @@ def choose_engine(
 
     Raises:
         InvalidInput: the pinned engine cannot run this model or this data.
+        DataError: the data makes no sense to this model.
     """
     model = build(task, resident.data, learning_rate=learning_rate, extra=extra, seed=0)
+    with unchanged(model):
+        check_with(model, resident.data, resident.given())
     if pinned is not None:
         return Program(task, resident, pinned, model), []
     candidates: tuple[EngineName, ...] = ("fused-xla", "fused") if resident.held and not model.run_eagerly else ()
@@ -76,11 +82,6 @@ def choose_engine(
     steps = epochs * resident.train_count / batch_size
     timed.sort(key=lambda pair: pair[0].step_time_s * steps + pair[0].compile_seconds * batch_sizes)
     return timed[0][1], [timing for timing, _ in timed] + refused
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _timed(

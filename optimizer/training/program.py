@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from optimizer.errors import ModelError
+from optimizer.errors import DataError, ModelError
+from optimizer.training.data_check import check_with
 from optimizer.training.engines import Engine, make_engine
 from optimizer.training.form import Form, form_of, look, reachable
 from optimizer.training.messages import EngineName, Epoch
+from optimizer.training.metrics import refuse_less_is_better
 from optimizer.training.one_pass import flat
 from optimizer.training.resident import Resident
 from optimizer.training.task import Dataset, Task, take
@@ -33,11 +34,6 @@ State = list[npt.NDArray[Any]]
 """Every variable that training reads or writes, in the order of the model's form."""
 
 SEED_BITS = 31
-
-LESS_IS_BETTER = re.compile(
-    r"(^|_|/)(loss|error|mae|mse|mape|msle|rmse|crossentropy|hinge|divergence|poisson|logcosh|false_\w+|perplexity)(_\d+)?$"
-)
-"""Metrics by Keras' names, those of losses and errors among them, that a study would make worse."""
 
 
 class Program:
@@ -108,19 +104,27 @@ def build(task: Task, data: Dataset, *, learning_rate: float, extra: Mapping[str
     Raises:
         ModelError: what `build_model` returned cannot be trained, or does not have the task's metric, or less of that
             is better.
+        DataError: the model refuses the data for what is wrong with that.
     """
-    if LESS_IS_BETTER.search(task.metric):
-        raise ModelError(
-            f"Task(metric={task.metric!r}): less of it is better, and a study looks for more. Compile the model with "
-            "a metric of which more is better, such as accuracy, auc or r2_score, and name that."
-        )
     keras.utils.set_random_seed(seed)
     model = task.build_model(learning_rate, **extra)
     if not isinstance(model, keras.Model):
         raise ModelError(f"build_model returned {type(model).__name__}, not a keras.Model; return the compiled model.")
     if not model.compiled or model.optimizer is None:
         raise ModelError("build_model returned a model that is not compiled; call model.compile(...) before return.")
-    names = next(iter(look(model, _sample(data), _spec(data)).logs)) or tuple(flat(model.get_metrics_result()))
+    try:
+        form = look(model, _sample(data), _spec(data))
+    except Exception as error:
+        # Where it is the data that does not fit, that is what there is to say.
+        try:
+            check_with(model, data)
+        except DataError:
+            raise
+        except Exception:  # noqa: BLE001  whatever the model raises; what it raised first is the user's to see
+            raise error from None
+        raise
+    refuse_less_is_better(model, task.metric)
+    names = form.logs[0] or tuple(flat(model.get_metrics_result()))
     if task.metric not in names:
         raise ModelError(
             f"the model has no metric {task.metric!r}, only {', '.join(names)}. "

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from optimizer.training.checkpoint import unpack
 from optimizer.training.form import form_of
 from optimizer.training.messages import Train
-from optimizer.training.probe import REFUSALS, first_line
+from optimizer.training.probe import REFUSALS
 from optimizer.training.program import Program, State, build, state_of, trial_seed
+from optimizer.training.raised import Untrainable, first_line, is_pruned
 from optimizer.training.resident import Resident
 from optimizer.training.seeds import confirmation_seed
 from optimizer.training.shortage import ModelTooLarge, is_out_of_memory
@@ -50,6 +51,10 @@ class Programs:
         Returns:
             Seconds of compilation, and the epoch from which the trial goes on: the request's, or 0 where its checkpoint
             is none of this model's, which is said.
+
+        Raises:
+            Untrainable: `build_model` refuses the configuration.
+            ModelTooLarge: memory does not suffice to build the model.
         """
         seed = (confirmation_seed if request.confirming else trial_seed)(request.study_seed, request.trial)
         self._shared.put_back()
@@ -60,6 +65,8 @@ class Programs:
         except Exception as error:
             if is_out_of_memory(error):
                 raise ModelTooLarge(str(error)) from error
+            if is_pruned(error):
+                raise Untrainable(first_line(error)) from error
             raise
         key, state = form_of(fresh).key, state_of(fresh)
         self._shared.meet(fresh, state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,8 @@ class Resident:
     """
 
     def __init__(self, data: Dataset, *, held: bool = True, capacity: float = math.inf) -> None:
+        # Only as long as whoever loaded it keeps it: it may be twice as large.
+        self.given = weakref.ref(data)
         self.data = dataclasses.replace(
             data, train=as_fit_takes(data.train), validation=as_fit_takes(data.validation), test=as_fit_takes(data.test)
         )
@@ -87,7 +90,9 @@ def as_fit_takes(data: Any) -> Any:
 
     def cast(leaf: Any) -> Any:
         array = np.asarray(leaf)
-        return array.astype(keras.config.floatx()) if "float" in array.dtype.name else leaf
+        # What 32 bits do not hold is told by the check of the data.
+        with np.errstate(over="ignore"):
+            return array.astype(keras.config.floatx(), copy=False) if "float" in array.dtype.name else leaf
 
     return tf.nest.map_structure(lambda leaf: None if leaf is None else cast(leaf), data)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -32,9 +32,12 @@ class Task:
 
     Attributes:
         build_model: `build_model(learning_rate, **extra)` returns a compiled Keras model with at least one metric.
-            It runs in the worker, so import Keras inside it and the script starts at once.
-        load_data: `load_data(path)` returns a `Dataset`; `path` is what `--data` said, or None.
-        metric: the compiled metric that the study watches, as named in Keras' logs; one of which more is better.
+            It runs in the worker, so import Keras inside it and the script starts at once. Where it raises
+            `optuna.TrialPruned`, that configuration is not one to train: its trial ends, and the search keeps away.
+            Whatever else it raises stops the study.
+        load_data: `load_data(path)` returns a `Dataset`; `path` is what `--data` said, or None. Runs in the worker too.
+        metric: the compiled metric that the study watches, as named in Keras' logs; one of which more is better. It
+            may be below zero.
     """
 
     build_model: Callable[..., Any]
@@ -96,16 +99,19 @@ class Dataset:
 
     Attributes:
         train: `(x, y)` or `(x, y, sample_weight)` as NumPy arrays (or nests of them), held on the device; or an
-            unbatched `tf.data.Dataset` of such tuples with a known cardinality, too large to be held there.
+            unbatched `tf.data.Dataset` of such tuples with a known cardinality, too large to be held there. NaN and inf
+            are refused, unless the model or its loss masks them; streams are not read through to find any.
         validation: the same; where None, `validation_examples` are split from `train` by a fixed seed.
         test: opened only to confirm a recommendation, never by the search.
         validation_examples: how many to split off where `validation` is None; a sixth of `train` where None too.
+        rows: made by `split`: by part, where its examples stood in `train` before.
     """
 
     train: Any
     validation: Any = None
     test: Any = None
     validation_examples: int | None = None
+    rows: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     def split(self, train_examples: int | None = None) -> Dataset:
         """The data set with its validation data set apart, and at most `train_examples` left to train on.
@@ -119,16 +125,21 @@ class Dataset:
             train = self.train if train_examples is None else self.train.take(train_examples)
             return dataclasses.replace(self, train=train)
         train, validation, count = self.train, self.validation, example_count(self.train)
-        order = np.random.default_rng(SPLIT_SEED).permutation(count)
+        order, rows = np.random.default_rng(SPLIT_SEED).permutation(count), dict[str, npt.NDArray[np.int64]]()
         if validation is None:
             held_out = max(1, count // 6) if self.validation_examples is None else self.validation_examples
             if not 0 < held_out < count:
                 raise DataError(f"{held_out} validation examples cannot be split from {count} training examples.")
-            validation = take(train, np.sort(order[:held_out]))
+            rows["validation"] = np.sort(order[:held_out])
+            validation = take(train, rows["validation"])
             order = order[held_out:]
         if train_examples is not None and train_examples > len(order):
             raise DataError(f"--train-examples {train_examples}: there are only {len(order)} training examples.")
-        return dataclasses.replace(self, train=take(train, np.sort(order[:train_examples])), validation=validation)
+        if len(order) == count and train_examples is None:
+            # All of it, in its order: no copy, which may be half of the memory.
+            return dataclasses.replace(self, validation=validation)
+        rows["train"] = np.sort(order[:train_examples])
+        return dataclasses.replace(self, train=take(train, rows["train"]), validation=validation, rows=rows)
 
     @property
     def streamed(self) -> bool:

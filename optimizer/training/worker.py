@@ -14,7 +14,6 @@ import pickle
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from optimizer.errors import BatchoptError
+from optimizer.training.by_value import Opening, opened
 from optimizer.training.checkpoint import Pace, pack
+from optimizer.training.data_check import check
 from optimizer.training.gpu import Meter, has_card, hold, why_no_gpu
 from optimizer.training.limits import limit_process
 from optimizer.training.machine import gpu_indices, use_device
@@ -46,8 +46,8 @@ from optimizer.training.messages import (
     Setup,
     Train,
 )
+from optimizer.training.raised import Untrainable, failure
 from optimizer.training.seeds import confirmation_rng
-from optimizer.training.shortage import ModelTooLarge, is_out_of_memory
 from optimizer.training.task import Dataset, ProgramStamp, leaves
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ class Trainer:
             self._held = contextlib.ExitStack()
             self._held.enter_context(hold(self._meter.name))
         self._task = setup.task
-        data = setup.task.load_data(setup.data_path).split(setup.train_examples)
+        loaded = setup.task.load_data(setup.data_path)
+        check(loaded)
+        data = loaded.split(setup.train_examples)
         self._gauge = measure.Gauge(machine.kind)
         capacity = measure.capacity_bytes(machine, setup.memory_limit, self._gauge.in_use())
         self.remarks: list[str] = []
@@ -180,9 +182,13 @@ class Trainer:
         if request.confirming != self._confirming or self._position != (request.trial, request.from_epoch):
             self._pace.restart()
             self._position, self._confirming = None, request.confirming
-            compile_seconds, from_epoch = self._programs.begin(request, self.remarks.append)
+            try:
+                compile_seconds, from_epoch = self._programs.begin(request, self.remarks.append)
+            except Untrainable as refusal:
+                yield Failed("untrainable", "TrialPruned", str(refusal))
+                return
             request = dataclasses.replace(request, from_epoch=from_epoch)
-            yield from self._said()
+            yield from self.said()
         process = psutil.Process()
         for number in range(request.from_epoch + 1, request.until_epoch + 1):
             rng = order(request.study_seed, request.trial, number)
@@ -195,9 +201,9 @@ class Trainer:
             self._position = (request.trial, number)
             if not request.confirming:
                 figures = self._noise.look(self._programs.current, request, figures)
-                yield from self._said()
+                yield from self.said()
             reached = request.until_accuracy is not None and figures.validation_accuracy >= request.until_accuracy
-            over = figures.diverged or reached
+            over = figures.lost or reached
             checkpoint = None if over else self._checkpoint(request, number, figures.train_seconds)
             yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss, checkpoint)
             compile_seconds = 0.0
@@ -211,7 +217,7 @@ class Trainer:
         started = time.perf_counter()
         return self._pace.packed(self._programs.current.state(), started)
 
-    def _said(self) -> Iterator[Remark]:
+    def said(self) -> Iterator[Remark]:
         """What there is to say, once."""
         remarks, self.remarks = self.remarks, []
         return map(Remark, remarks)
@@ -246,20 +252,13 @@ def data_fingerprint(data: Dataset) -> str:
         if isinstance(part, tuple):
             for leaf in leaves(part):
                 digest.update(f"{leaf.shape} {leaf.dtype}".encode())
-                digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+                if leaf.dtype.hasobject:
+                    digest.update(repr(leaf.tolist()).encode())
+                else:
+                    digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
         else:
             digest.update(f"{part.element_spec} {int(part.cardinality())}".encode())
     return digest.hexdigest()
-
-
-def failure(error: Exception) -> Failed:
-    """An exception as an answer: by its type first, by its text where the type does not tell."""
-    if isinstance(error, BatchoptError):
-        return Failed("input", type(error).__name__, str(error))
-    kind = type(error).__name__
-    if is_out_of_memory(error):
-        return Failed("model" if isinstance(error, ModelTooLarge) else "memory", kind, str(error) or kind)
-    return Failed("task", kind, "".join(traceback.format_exception(error)))
 
 
 def main() -> None:
@@ -274,14 +273,15 @@ def main() -> None:
     try:
         trainer: Trainer | None = None
         while True:
-            request: Request = pickle.loads(connection.recv_bytes())
-            if isinstance(request, Setup):
-                trainer = Trainer(request)
-                for remark in trainer.remarks:
-                    connection.send(Remark(remark))
+            request: Opening | Request = pickle.loads(connection.recv_bytes())
+            if isinstance(request, Opening):
+                setup, missing = opened(request)
+                trainer = Trainer(setup)
+                for remark in (*map(Remark, missing), *trainer.said()):
+                    connection.send(remark)
                 connection.send(trainer.ready)
             else:
-                assert trainer is not None, "Setup comes first"
+                assert trainer is not None, "an opening comes first"
                 for answer in trainer.answer(request):
                     connection.send(answer)
     except (EOFError, BrokenPipeError, ConnectionResetError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,8 @@ def load_mnist(path: str | None = None) -> Dataset:
         DataError: the file is missing, corrupt, or of another layout.
     """
     file = MNIST if path is None else Path(path)
+    if file.exists() and not file.is_file():
+        raise DataError(f"data file {file}: a folder, a pipe or a device. Give the path of an .npz file with --data.")
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -45,10 +49,16 @@ def load_mnist(path: str | None = None) -> Dataset:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             x_train, y_train, x_test, y_test = (arrays[name] for name in ("x_train", "y_train", "x_test", "y_test"))
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"data file {file}: not an .npz file with x_train, y_train, x_test, y_test ({error})."
-        ) from None
+    except (
+        # Of NumPy and zipfile: other files, names and layouts; damaged, encrypted, compressed in some other way.
+        *(AttributeError, TypeError, KeyError, ValueError, OSError, EOFError, MemoryError),
+        *(zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, struct.error),
+    ) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"data file {file}: not an .npz file with x_train, y_train, x_test, y_test ({why}).") from None
+    for name, values in (("x_train", x_train), ("y_train", y_train), ("x_test", x_test), ("y_test", y_test)):
+        if values.dtype.kind not in "biuf":
+            raise DataError(f"data file {file}: {name} holds no numbers (dtype {values.dtype}).")
     for name, images, labels in (("train", x_train, y_train), ("test", x_test, y_test)):
         if images.ndim != 3 or labels.shape != images.shape[:1] or not len(images):
             raise DataError(

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from optimizer.report.notes import loss_spread, notes
+from optimizer.report.notes import loss_spread, never_varies, notes
 from optimizer.store.history import TrialRecord
 
 
@@ -62,3 +62,17 @@ def test_the_spread_of_the_loss_is_around_its_line_and_not_how_far_it_falls() ->
     assert loss_spread([jumping]) == pytest.approx(((2 * 0.03**2 + 2 * 0.09**2) / 2) ** 0.5)
     assert loss_spread([trial([0.9], [0.3])]) is None
     assert loss_spread([dataclasses.replace(jumping, note="diverged")]) is None
+
+
+def test_a_metric_that_never_varies_is_said_with_what_to_look_at() -> None:
+    still = [dataclasses.replace(trial([0.0, 0.0], [0.5, 0.4]), number=number) for number in range(3)]
+    (note,) = notes(still, recommended=None)
+    assert "The metric is 0 after every epoch of every trial" in note
+    assert never_varies(still[:1]) is None, "one trial alone says nothing"
+    assert never_varies([*still, trial([0.0, 0.1], [0.5, 0.4])]) is None
+
+
+def test_where_every_trial_diverges_at_once_the_data_is_named() -> None:
+    hot = dataclasses.replace(trial([0.9], [0.3]), state="pruned", note="diverged")
+    said = notes([hot, dataclasses.replace(hot, number=1, learning_rate=1e-4)], recommended=None)
+    assert any("look for NaN and labels out of range" in note for note in said)

@@ -17,6 +17,7 @@ from optimizer.report.recommendation import (
     count_states,
     recommend,
 )
+from optimizer.report.targets import best_by_batch_size
 from optimizer.search.advice import Estimate, _undecided
 from optimizer.search.space import SearchSpace
 from optimizer.store.history import TrialRecord
@@ -196,3 +197,16 @@ def test_the_accuracy_of_a_trial_is_its_last_and_least_of_all_where_there_is_non
 def test_states_are_counted_and_those_that_none_is_in_left_out() -> None:
     assert count_states([trial(0), trial(1), trial(2, state="pruned")]) == {"complete": 2, "pruned": 1}
     assert count_states([]) == {}
+
+
+def test_a_metric_below_zero_is_no_divergence() -> None:
+    """R2 after too few epochs; the row of a batch size is its best trial's all the same."""
+    rows = by_batch_size([trial(0, 32, (-0.5, -0.2)), trial(1, 32, (-0.9,), state="pruned"), trial(2, 64, (-3.0,))])
+    assert [row.validation_accuracy for row in rows] == [-0.2, -3.0]
+    assert [row.validation_loss for row in rows] == [0.25, 0.25]
+    assert best_by_batch_size([trial(0, 32, (-0.5, -0.2)), trial(2, 64, (-3.0, -2.0))]) == {32: -0.2, 64: -2.0}
+
+
+def test_a_metric_that_never_varies_gives_no_advice() -> None:
+    trials = [trial(0, 16, (0.0, 0.0)), trial(1, 64, (0.0, 0.0)), trial(2, 128, (0.0,), state="pruned")]
+    assert advised(trials, max_epochs=2) is None

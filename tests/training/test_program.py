@@ -200,7 +200,60 @@ def test_several_inputs_sample_weights_and_mixed_precision_train() -> None:
     assert curve[-1][1] > 0.8
 
 
-@pytest.mark.parametrize("metric", ["loss", "mae", "rmse", "mean_absolute_error", "head/mse", "out_loss", "mse_1"])
-def test_a_metric_of_which_less_is_better_is_refused(metric: str, mnist_slice: Dataset) -> None:
-    with pytest.raises(ModelError, match=r"less of it is better.*such as accuracy"):
-        build(Task(net, lambda path: mnist_slice, metric), mnist_slice, learning_rate=0.1, extra={}, seed=0)
+def own_error(y: Any, predicted: Any) -> Any:
+    return keras.ops.mean(keras.ops.abs(y - predicted), axis=-1)
+
+
+def neg_mae(y: Any, predicted: Any) -> Any:
+    return -own_error(y, predicted)
+
+
+def my_rmse(y: Any, predicted: Any) -> Any:
+    return keras.ops.sqrt(own_error(y, predicted))
+
+
+LESSER: list[tuple[Any, str]] = [
+    *((name, name) for name in ("mae", "MAE", "MSE", "MAPE", "mean_squared_error")),
+    *((getattr(keras.losses, name), name) for name in ("huber", "log_cosh")),
+    (keras.metrics.MeanAbsoluteError(name="quality"), "quality"),
+    (keras.metrics.RootMeanSquaredError(name="neg_rmse"), "neg_rmse"),
+    (keras.metrics.FalsePositives(name="fit"), "fit"),
+    (keras.losses.Huber(name="robust"), "robust"),
+    (my_rmse, "my_rmse"),
+    ("mae", "val_mae"),
+    ("accuracy", "loss"),
+    ("accuracy", "val_loss"),
+    ("accuracy", "head/mse"),
+]
+GREATER: list[tuple[Any, str]] = [
+    ("accuracy", "accuracy"),
+    ("r2_score", "r2_score"),
+    ("cosine_similarity", "cosine_similarity"),
+    (neg_mae, "neg_mae"),
+    (keras.metrics.AUC(name="no_loss"), "no_loss"),
+]
+
+
+def measured_by(metric: Any, name: str) -> Any:
+    """Build the model with this metric, and name it as the task's."""
+    x = np.zeros((4, 3), np.float32)
+    data = Dataset(train=(x, x[:, :1]), validation=(x, x[:, :1]))
+
+    def model(learning_rate: float) -> keras.Model:
+        made = keras.Sequential([keras.Input((3,)), Dense(1, "sigmoid")])
+        made.compile("sgd", "mse", metrics=[metric])
+        return made
+
+    return build(Task(model, lambda path: data, name), data, learning_rate=0.1, extra={}, seed=0)
+
+
+@pytest.mark.parametrize(("metric", "name"), LESSER, ids=[name for _, name in LESSER])
+def test_a_metric_of_which_less_is_better_is_refused_whatever_it_is_called(metric: Any, name: str) -> None:
+    with pytest.raises(ModelError, match=r"less of it is better.*such as accuracy") as refusal:
+        measured_by(metric, name)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("metric", "name"), GREATER, ids=[name for _, name in GREATER])
+def test_a_metric_of_which_more_is_better_is_not(metric: Any, name: str) -> None:
+    measured_by(metric, name)

@@ -21,6 +21,11 @@ def test_the_split_is_the_same_each_time_and_loses_nothing() -> None:
     assert sorted([*one.train[0], *one.validation[0]]) == list(range(600))
 
 
+def test_nothing_is_copied_where_nothing_is_split_off() -> None:
+    train = numbered(60)
+    assert Dataset(train=train, validation=numbered(7)).split().train[0] is train[0]
+
+
 def test_fewer_training_examples_leave_the_validation_data_as_it_is() -> None:
     whole = Dataset(train=numbered(600), validation_examples=100).split()
     part = Dataset(train=numbered(600), validation_examples=100).split(50)

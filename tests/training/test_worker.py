@@ -40,7 +40,7 @@ from optimizer.training.messages import (
     StepTimes,
     Train,
 )
-from optimizer.training.worker import failure
+from optimizer.training.raised import failure
 from studies.data import load_mnist
 from studies.mnist import build_model
 

@@ -1,0 +1,191 @@
+"""Senseless data is found before training, and named in one line; what may be meant is not refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+from keras.layers import Dense
+
+from optimizer import Dataset, Task
+from optimizer.errors import DataError
+from optimizer.training.data_check import check, check_with
+from optimizer.training.probe import choose_engine
+from optimizer.training.resident import Resident
+
+X = np.random.default_rng(0).normal(size=(60, 12)).astype("f")
+Y = X[:, :3].argmax(1)
+
+
+def model(loss: Any = "sparse_categorical_crossentropy", last: Any = None) -> keras.Model:
+    made = keras.Sequential([keras.Input((12,)), Dense(3, "softmax") if last is None else last])
+    made.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy"])
+    return made
+
+
+def data(x: Any = X, y: Any = Y, **parts: Any) -> Dataset:
+    return Dataset(**({"train": (x, y), "validation": (X[:10], Y[:10])} | parts))
+
+
+def changed(array: Any, index: Any, value: Any, dtype: str | None = None) -> Any:
+    copy = array.astype(dtype or array.dtype)
+    copy[index] = value
+    return copy
+
+
+REFUSED_ALONE: dict[str, tuple[Dataset, str]] = {
+    "lengths": (data(X, Y[:50]), "train x has 60, train y has 50 examples"),
+    "dates": (data(y=np.arange(60).astype("M8[s]")), "train y holds dates (dtype datetime64[s])"),
+    "durations": (data(y=np.arange(60).astype("m8[s]")), "train y holds durations"),
+    "records": (data(np.zeros(60, [("a", "f4"), ("b", "i4")])), "train x holds records of several fields"),
+    "objects": (data(np.array([None] * 60)), "train x holds Python objects (dtype object)"),
+    "a list": (data(train=[X, Y]), "train is a list: give a tuple (x, y)"),
+    "a single value": (data(train=(X, np.float32(1))), "train y is a single value"),
+    "other parts": (
+        data({"a": X, "b": X}, Y, validation=({"a": X}, Y)),
+        "validation has the arrays x['a'], y, and train",
+    ),
+    "another rank": (data(test=(X[:, None, :, None], Y)), "test x has shape (60, 1, 12, 1), and train x (60, 12)"),
+    "nothing": (data(validation=(X[:0], Y[:0])), "validation has no examples"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED_ALONE)
+def test_arrays_that_no_model_takes_are_refused(kind: str) -> None:
+    wrong, said = REFUSED_ALONE[kind]
+    with pytest.raises(DataError) as refusal:
+        check(wrong)
+    assert said in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_what_load_data_returns_is_a_data_set() -> None:
+    with pytest.raises(DataError, match="load_data returned tuple, not a Dataset"):
+        check((X, Y))  # type: ignore[arg-type]
+
+
+def binary() -> keras.Model:
+    return model("binary_crossentropy", Dense(1, "sigmoid"))
+
+
+def squares() -> keras.Model:
+    return model("mse", Dense(1))
+
+
+REFUSED: dict[str, tuple[Any, Dataset, str]] = {
+    "labels one up": (
+        model,
+        data(y=Y + 1),
+        "train y has 3 at index 0: the model has 3 outputs, for the classes 0",
+    ),
+    "a negative label": (model, data(y=changed(Y, 7, -1)), "train y has -1 at index 7"),
+    "a label of a half": (model, data(y=changed(Y, 5, 0.5, "f4")), "train y has 0.5 at index 5"),
+    "a NaN label": (model, data(y=changed(Y, 5, np.nan, "f4")), "train y has nan at index 5, and a loss with it"),
+    "labels of validation": (model, data(validation=(X, changed(Y, 4, 9))), "validation y has 9 at index 4"),
+    "labels of test": (model, data(test=(X, changed(Y, 4, 9))), "test y has 9 at index 4"),
+    "labels of -1 and 1": (binary, data(y=np.sign(X[:, 0]), validation=(X, Y * 0)), "its loss compares probabilities"),
+    "a NaN": (squares, data(changed(X, (17, 3), np.nan)), "train x has nan at index 17, 3, and a loss with it is not"),
+    "an infinity": (squares, data(changed(X, (17, 3), np.inf)), "train x has inf at index 17, 3"),
+    "infinite in 32 bits": (squares, data(changed(X, (2, 1), 1e300, "f8")), "train x has 1e+300 at index 2, 1"),
+    "a NaN target": (squares, data(y=changed(X[:, 0], 17, np.nan)), "train y has nan at index 17"),
+    "a NaN weight": (
+        squares,
+        data(train=(X, Y, changed(X[:, 0], 3, np.nan))),
+        "train sample_weight has nan at index 3",
+    ),
+    "complex numbers": (model, data(X.astype("c8"), validation=(X, Y)), "train x holds complex numbers"),
+    "complex labels": (squares, data(y=Y.astype("c8")), "train y holds no numbers (dtype complex64)"),
+    "text": (model, data(X.astype("U8")), "train x holds text (dtype <U8), and the model takes float32"),
+    "another shape": (model, data(test=(X[:, :6], Y)), "test x has examples of shape (6,), and the model takes (12,)"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_data_that_makes_no_sense_to_its_model_is_refused_with_what_and_where(kind: str) -> None:
+    make, wrong, said = REFUSED[kind]
+    check(wrong)
+    with pytest.raises(DataError) as refusal:
+        choose_engine(Task(lambda rate: make(), lambda path: wrong), Resident(wrong), learning_rate=0.1, extra={})
+    assert said in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def ignoring() -> keras.Model:
+    return model(keras.losses.SparseCategoricalCrossentropy(ignore_class=-1))
+
+
+def masking() -> keras.Model:
+    def loss(y: Any, predicted: Any) -> Any:
+        known = ops.logical_not(ops.isnan(y))
+        off = ops.where(known, y, 0.0) - ops.where(known, predicted, 0.0)
+        return ops.sum(off**2) / ops.sum(ops.cast(known, "float32"))
+
+    return model(loss, Dense(1))
+
+
+def imputing() -> keras.Model:
+    inputs = keras.Input((12,))
+    known = keras.layers.Lambda(lambda x: ops.where(ops.isnan(x), 0.0, x))(inputs)
+    made = keras.Model(inputs, Dense(3, "softmax")(known))
+    made.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return made
+
+
+def outputs() -> keras.Model:
+    inputs = keras.Input((12,))
+    made = keras.Model(
+        inputs, {"kind": Dense(3, "softmax", name="kind")(inputs), "size": Dense(1, name="size")(inputs)}
+    )
+    made.compile("sgd", {"kind": "sparse_categorical_crossentropy", "size": "mse"}, metrics={"kind": ["accuracy"]})
+    return made
+
+
+MEANT: dict[str, tuple[Any, Dataset]] = {
+    "an ignored class": (ignoring, data(y=changed(Y, 7, -1))),
+    "missing targets that the loss masks": (masking, data(y=changed(X[:, :1], 17, np.nan), validation=(X, X[:, :1]))),
+    "missing values that the model fills in": (imputing, data(changed(X, (17, 3), np.nan))),
+    "a last dimension of 1": (model, data(X[:, :, None], validation=(X[:, :, None], Y))),
+}
+
+
+@pytest.mark.parametrize("kind", MEANT)
+def test_what_may_be_meant_is_not_refused(kind: str) -> None:
+    make, meant = MEANT[kind]
+    check(meant)
+    made = make()
+    made.test_step(tuple(tf.constant(part[:1]) for part in meant.train))
+    check_with(made, meant)
+
+
+def test_the_labels_of_several_outputs_are_told_apart() -> None:
+    y = {"kind": changed(Y, 3, 5), "size": X[:, :1] * 100}
+    wrong = Dataset((X, y), validation=(X, {"kind": Y, "size": X[:, :1]}))
+    task = Task(lambda rate: outputs(), lambda path: wrong, metric="kind_accuracy")
+    with pytest.raises(DataError, match=r"train y\['kind'\] has 5 at index 3"):
+        choose_engine(task, Resident(wrong), learning_rate=0.1, extra={})
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["declared inputs", "open inputs"])
+def test_a_stream_of_batches_is_refused_and_shows_no_pixels(declared: bool) -> None:
+    stream = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+    wrong = Dataset(stream, validation=(X, Y))
+
+    def open_model(rate: float) -> keras.Model:
+        made = keras.Sequential([*([keras.Input((12,))] if declared else []), Dense(3, "softmax")])
+        made.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return made
+
+    check(wrong)
+    with pytest.raises(DataError, match=r"train is a tf\.data\.Dataset of batches") as refusal:
+        choose_engine(Task(open_model, lambda path: wrong), Resident(wrong), learning_rate=0.1, extra={})
+    assert len(str(refusal.value)) < 250
+
+
+def test_an_index_is_that_of_the_array_which_load_data_returned() -> None:
+    """And not of what a split has left of it."""
+    for index in (7, 8, 9, 10, 11, 12):
+        wrong = Dataset(train=(X, changed(Y, index, 9))).split()
+        with pytest.raises(DataError, match=f"train y has 9 at index {index}: "):
+            check_with(model(), wrong)
