@@ -161,7 +161,7 @@ class ChildProcess:
             environment["CUDA_VISIBLE_DEVICES"] = "-1"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "optimizer.training.worker", str(theirs.fileno())],
+                [sys.executable, "-m", "optimizer.training.worker", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,6 +1,6 @@
 """The worker: a process of its own that alone touches the device, and answers one request at a time.
 
-It is started as `python -m optimizer.training.worker FD`, FD being its end of a socket pair, so that it neither forks
+It is started as `python -m optimizer.training.worker FD PARENT`, FD being its end of a socket pair; so it never forks
 TensorFlow nor runs the user's script again. It ends when its parent does.
 """
 
@@ -269,7 +269,7 @@ def main() -> None:
     with contextlib.suppress(OSError):
         # Where the host's memory runs out, the kernel is to end the worker and not the study.
         OOM_SCORE.write_text("500")
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(int(sys.argv[2]),), daemon=True).start()
     try:
         trainer: Trainer | None = None
         while True:
