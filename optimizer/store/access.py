@@ -12,15 +12,8 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import URL, Engine
 
 from optimizer.errors import StorageError
-from optimizer.store.database import (
-    BUSY_TIMEOUT_S,
-    Database,
-    check_storage,
-    open_database,
-    shown,
-    storage_url,
-    untouched,
-)
+from optimizer.store.connecting import engine_to
+from optimizer.store.database import Database, check_storage, open_database, shown, storage_url, untouched
 from optimizer.store.transactions import reason
 
 
@@ -39,7 +32,7 @@ def reading(storage: str) -> Iterator[sa.Connection]:
     if url.get_backend_name() == "sqlite":
         engine = _sqlite(untouched(url), begin="BEGIN")
     else:
-        engine = sa.create_engine(url, isolation_level="REPEATABLE READ")
+        engine = engine_to(url, isolation_level="REPEATABLE READ")
     try:
         with _said_in_a_line(url), engine.connect() as connection:
             yield connection
@@ -59,7 +52,7 @@ def writing(storage: str) -> Iterator[sa.Connection]:
         engine = _sqlite(url, begin="BEGIN IMMEDIATE")
     else:
         # What is read under a lock must not be older than the lock.
-        engine = sa.create_engine(url, isolation_level="READ COMMITTED")
+        engine = engine_to(url, isolation_level="READ COMMITTED")
     try:
         with _said_in_a_line(url), engine.begin() as connection:
             yield connection
@@ -106,7 +99,7 @@ def same_place(one: str, other: str) -> bool:
 
 def _sqlite(url: URL, *, begin: str) -> Engine:
     # SQLAlchemy says when a transaction begins, not Python's module, which would let reads run outside of one.
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "isolation_level": None})
+    engine = engine_to(url, connect_args={"isolation_level": None})
 
     def start(connection: sa.Connection) -> None:
         connection.exec_driver_sql(begin)

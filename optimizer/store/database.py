@@ -6,6 +6,7 @@ import os
 import random
 import re
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,25 +18,21 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, Engine, make_url
 
-from optimizer.errors import SchemaMismatch, StorageError, StorageNotFound
-from optimizer.store.filesystem import network_filesystem
+from optimizer.errors import SchemaMismatch, StorageBusy, StorageError, StorageNotFound
+from optimizer.store.connecting import BUSY_TIMEOUT_S, LOOK_UP_S, engine_options, engine_to
+from optimizer.store.file_watch import FileWatch
+from optimizer.store.filesystem import network_filesystem, special_file
 from optimizer.store.tables import SCHEMA_VERSION, checkpoints_table, epochs_table, metadata, schema_table
+from optimizer.store.transactions import passing, reason, sqlite_code
 
-BUSY_TIMEOUT_S = 60
-"""How long a writer waits for another on SQLite: Optuna's default of 5 s fails under eight processes."""
-
-POOL_RECYCLE_S = 1800
-"""Connections older than this are made anew: servers and firewalls drop those that were idle for hours."""
-
-CONNECT_TIMEOUT_S = 10
-SILENCE_S = 30
-"""A server that does not answer for so long is taken for gone, so that a pulled cable is not waited for for ever."""
+CHECK_SECONDS = 10
+"""How long a server may be silent when it is asked which tables it has."""
 
 MAKING_ATTEMPTS = 20
 """Processes that make the tables of one database in the same instant get in each other's way, for a moment."""
 
-SQLITE_HEAD = b"SQLite format 3\x00"
-"""How every SQLite file begins."""
+LEAST_PAGE = 512
+"""Bytes of SQLite's smallest page: no database is smaller."""
 
 OPTUNA_TABLES = {"version_info", "studies", "trials"}
 """Their presence tells an Optuna database from any other."""
@@ -93,14 +90,15 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
     Raises:
         StorageNotFound: it is missing or empty, unless `create`.
         StorageError: it is unreachable, not writable, or not a study database.
+        StorageBusy: another program has locked it.
         SchemaMismatch: its tables are of another version.
     """
     url = storage_url(storage)
     try:
         url.get_dialect()
-        if url.get_backend_name() == "sqlite" and not _check_file(url, create=create):
+        if url.get_backend_name() == "sqlite" and not check_file(url, create=create):
             return url
-        engine = sa.create_engine(url if create else untouched(url))
+        engine = engine_to(url if create else untouched(url), busy=LOOK_UP_S, silence=CHECK_SECONDS)
     except sa.exc.NoSuchModuleError:
         raise StorageError(f"--storage {shown(url)}: no kind of database is called {url.drivername!r}.") from None
     except ModuleNotFoundError as error:
@@ -109,7 +107,7 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
         with engine.connect() as connection:
             _check_tables(connection, url, create=create, plain=plain)
     except sa.exc.DatabaseError as error:
-        raise StorageError(f"database {shown(url)}: {_first_line(error)}.") from None
+        raise _refusal(url, error) from None
     finally:
         engine.dispose()
     return url
@@ -123,31 +121,43 @@ def open_database(storage: str, *, create: bool, plain: bool = False) -> Databas
     """
     url = check_storage(storage, create=create, plain=plain)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warning = ""
-    if url.get_backend_name() == "sqlite" and (kind := network_filesystem(Path(str(url.database)))):
-        warning = (
-            f"database {shown(url)} is on a network file system ({kind}): SQLite is slow there, and safe for one "
-            "machine at a time. For several machines use PostgreSQL or MySQL."
-        )
+    path = Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
+    shared = network_filesystem(path) if path else ""
     for attempt in range(MAKING_ATTEMPTS):
         try:
-            optuna_storage = _made(url, create=create, wal=not warning)
+            optuna_storage = _made(url, create=create, wal=not shared)
             break
         except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             if attempt + 1 == MAKING_ATTEMPTS or not _in_the_way(error):
-                raise StorageError(f"database {shown(url)}: {_first_line(error)}.") from None
+                raise _refusal(url, error) from None
             time.sleep(random.uniform(0.05, 0.2))
         except RuntimeError as error:
             # Optuna's own check of its tables' version.
             raise SchemaMismatch(f"database {shown(url)}: {error}") from None
-    return Database(shown(url), optuna_storage.engine, optuna_storage, warning)
+    if path and create:
+        FileWatch(path, shown(url)).watch(optuna_storage.engine)
+    return Database(shown(url), optuna_storage.engine, optuna_storage, _warning(url, path, shared))
+
+
+def _warning(url: URL, path: Path | None, shared: str) -> str:
+    if shared:
+        return (
+            f"database {shown(url)} is on a network file system ({shared}): SQLite is slow there, and safe for one "
+            "machine at a time. For several machines use PostgreSQL or MySQL."
+        )
+    if path and path.stat().st_nlink > 1:
+        return (
+            f"database {shown(url)} has more than one name (a hard link). Use one of them only: opened by two at the "
+            "same time, SQLite damages it."
+        )
+    return ""
 
 
 def _made(url: URL, *, create: bool, wal: bool) -> RDBStorage:
     """Optuna's storage, with the tables that are missing where `create` says so."""
     # Optuna formats its URL; a password must stay in it, and braces must be doubled.
     text = url.render_as_string(hide_password=False)
-    storage = RDBStorage(text, engine_kwargs=_engine_options(url))
+    storage = RDBStorage(text, engine_kwargs=engine_options(url, busy=LOOK_UP_S if create else BUSY_TIMEOUT_S))
     engine = storage.engine
     if create:
         if url.get_backend_name() == "sqlite":
@@ -160,26 +170,6 @@ def _made(url: URL, *, create: bool, wal: bool) -> RDBStorage:
             if connection.execute(sa.select(schema_table.c.version)).first() is None:
                 connection.execute(schema_table.insert().values(version=SCHEMA_VERSION))
     return storage
-
-
-def _engine_options(url: URL) -> dict[str, Any]:
-    """Waits long for other writers, notices dead connections, and does not wait for dead servers for ever."""
-    driver = url.get_dialect().driver
-    if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
-    patience: dict[str, dict[str, int]] = {
-        "psycopg": {
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "keepalives_idle": SILENCE_S // 3,
-            "keepalives_interval": SILENCE_S // 6,
-            "keepalives_count": 4,
-            "tcp_user_timeout": 1000 * SILENCE_S,
-        },
-        "pymysql": {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": 2 * SILENCE_S, "write_timeout": SILENCE_S},
-    }
-    # What the user's URL says stands.
-    arguments = {name: value for name, value in patience.get(driver, {}).items() if name not in url.query}
-    return {"pool_pre_ping": True, "pool_recycle": POOL_RECYCLE_S, "connect_args": arguments}
 
 
 def _migrate(engine: Engine) -> None:
@@ -215,7 +205,8 @@ def untouched(url: URL) -> URL:
     """The URL to read a database by that leaves an SQLite file, and the folder around it, as they are."""
     if url.get_backend_name() != "sqlite":
         return url
-    path = Path(str(url.database))
+    # SQLite follows links too, and keeps its log beside what they lead to.
+    path = Path(str(url.database)).resolve()
     if Path(f"{path}-wal").exists():
         # Somebody writes, or was killed while writing: who opened it for writing would tidy up after them.
         mode = {"mode": "ro"}
@@ -224,7 +215,7 @@ def untouched(url: URL) -> URL:
         mode = {"mode": "rw"}
     else:
         mode = {"immutable": "1"}
-    return URL.create("sqlite", database=path.resolve().as_uri(), query={"uri": "true", **mode})
+    return URL.create("sqlite", database=path.as_uri(), query={"uri": "true", **mode})
 
 
 def shown(url: URL) -> str:
@@ -232,33 +223,49 @@ def shown(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
-def _check_file(url: URL, *, create: bool) -> bool:
-    """Check an SQLite file; False where it is still to be made."""
+def check_file(url: URL, *, create: bool) -> bool:
+    """Check an SQLite file; False where it is still to be made.
+
+    It is looked at, and never opened: closing a file drops all locks that this process has on it, those of SQLite too,
+    and the next process to close the database would delete the log that is still written to. What is in the file,
+    SQLite says.
+
+    Source: fcntl(2); https://www.sqlite.org/howtocorrupt.html, section 2.2.
+    """
     if not url.database or url.database == ":memory:":
         raise StorageError(f"--storage {shown(url)}: a study is kept in a file; give its path.")
     path = Path(url.database)
-    if path.is_dir():
-        raise StorageError(f"database {path} is a folder. Give the path of a file, for example {path / 'studies.db'}.")
-    if not path.exists():
-        if not create:
-            raise StorageNotFound(f"database {path} does not exist. Check --storage; a study script makes one.")
-        if not path.parent.is_dir():
-            raise StorageError(f"database {path}: the folder {path.parent} does not exist. Make it first.")
-        if not os.access(path.parent, os.W_OK):
-            raise StorageError(f"database {path}: no permission to write in {path.parent}. Choose another --storage.")
-        return False
-    if create and not os.access(path, os.W_OK):
-        raise StorageError(f"database {path}: no permission to write to it. Change that, or choose another --storage.")
     try:
-        with path.open("rb") as file:
-            head = file.read(16)
+        found = path.stat()
+    except FileNotFoundError:
+        _check_place(path, create=create)
+        return False
     except OSError as error:
         raise StorageError(f"database {path}: {error.strerror}.") from None
-    if head and head != SQLITE_HEAD:
-        raise StorageError(f"{path} is not an SQLite database. Choose another --storage.")
-    if not head and not create:
+    if stat.S_ISDIR(found.st_mode):
+        raise StorageError(f"database {path} is a folder. Give the path of a file, for example {path / 'studies.db'}.")
+    if kind := special_file(path):
+        raise StorageError(f"database {path} is {kind}. Give the path of a file.")
+    if not os.access(path, os.R_OK):
+        raise StorageError(f"database {path}: no permission to read it. Change that, or choose another --storage.")
+    if create and not os.access(path, os.W_OK):
+        raise StorageError(f"database {path}: no permission to write to it. Change that, or choose another --storage.")
+    if not found.st_size and not create:
         raise StorageNotFound(f"database {path} is empty. Check --storage; a study script fills one.")
-    return bool(head)
+    if 0 < found.st_size < LEAST_PAGE:
+        # Of one byte, SQLite would make a new database.
+        raise _no_database(path)
+    return bool(found.st_size)
+
+
+def _check_place(path: Path, *, create: bool) -> None:
+    """Check where a file is that is not there."""
+    if not create:
+        raise StorageNotFound(f"database {path} does not exist. Check --storage; a study script makes one.")
+    if not path.parent.is_dir():
+        raise StorageError(f"database {path}: the folder {path.parent} does not exist. Make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise StorageError(f"database {path}: no permission to write in {path.parent}. Choose another --storage.")
 
 
 def _check_tables(connection: sa.Connection, url: URL, *, create: bool, plain: bool) -> None:
@@ -297,6 +304,16 @@ def _pragmas(journal_mode: str) -> Callable[[sqlite3.Connection, Any], None]:
     return set_pragmas
 
 
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "orig", None) or error
-    return str(cause).strip().splitlines()[0].rstrip(".")
+def _refusal(url: URL, error: Exception) -> StorageError:
+    """What a database says while it is opened, in one line."""
+    if sqlite_code(error) == sqlite3.SQLITE_NOTADB:
+        return _no_database(url.database)
+    if passing(error) == "contention":
+        return StorageBusy(f"database {shown(url)} is locked by another program. Try again when that has ended.")
+    return StorageError(f"database {shown(url)}: {reason(error)}.")
+
+
+def _no_database(path: object) -> StorageError:
+    return StorageError(
+        f"{path} is not an SQLite database, or its beginning is damaged. Choose another --storage, or restore a copy."
+    )

@@ -23,7 +23,7 @@ from optimizer.store.access import is_file, path_of, reading
 from optimizer.store.backup import back_up
 from optimizer.store.checkpoints import beside, where_is
 from optimizer.store.copies import CHECKPOINTS, CURVE, EPOCHS, StudyRows, TrialRows, whole
-from optimizer.store.database import SQLITE_HEAD, open_database, shown, storage_url, untouched
+from optimizer.store.database import check_file, open_database, shown, storage_url, untouched
 from optimizer.store.findings import Finding, counted, deletion, ending, removal
 from optimizer.store.owner import is_dead
 from optimizer.store.records import DamagedCheckpoint
@@ -40,6 +40,9 @@ from optimizer.store.tables import (
 
 LONG_SECONDS = 3600.0
 """A lease that expired so long ago, or a trial of another program that has been silent for so long, is abandoned."""
+
+NO_DAMAGE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY)
+"""What SQLite says of other files, and of those that it cannot look at now."""
 
 
 @dataclass(frozen=True)
@@ -117,19 +120,15 @@ def repair(storage: str) -> Examined:
 
 
 def _damage(file: Path) -> Iterator[Finding]:
-    """What is wrong with the pages of an SQLite file."""
+    """What is wrong with the pages of an SQLite file; whether it is one at all is said when it is opened."""
+    check_file(storage_url(str(file)), create=False)
+    url = untouched(storage_url(str(file)))
     try:
-        with file.open("rb") as opened:
-            if opened.read(len(SQLITE_HEAD)) != SQLITE_HEAD:
-                return
-    except OSError:
-        # Said when it is opened as a database.
-        return
-    try:
-        url = untouched(storage_url(str(file)))
         with closing(sqlite3.connect(f"{url.database}?{urlencode(dict(url.query))}", uri=True)) as connection:
             lines = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in NO_DAMAGE:
+            return
         lines = [str(error)]
     if lines != ["ok"]:
         yield Finding(

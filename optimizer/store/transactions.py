@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 
-from optimizer.errors import StorageFailed
+from optimizer.errors import StorageBusy, StorageFailed
 
 Passing = Literal["contention", "connection"]
 """Another writer was in the way; or the server cannot be reached now."""
@@ -28,6 +28,9 @@ PATIENCE_S = 900.0
 
 QUIET_S = 1.0
 """An interruption shorter than this is no news."""
+
+LONG_LOCK_S = 4.0
+"""Other writers are waited for so long without a word."""
 
 POSTGRESQL_CONTENTION = ("40001", "40P01", "55P03")
 """Serialization failure, deadlock, lock not available."""
@@ -80,14 +83,15 @@ class Transactions:
         while True:
             try:
                 result = operation()
-            except (sa.exc.SQLAlchemyError, StorageInternalError) as error:
+            except (sa.exc.SQLAlchemyError, StorageInternalError, StorageBusy) as error:
                 kind, away = passing(error), time.monotonic() - started
                 if kind is None or away > self._patience:
                     # What could not be reached for so long is not waited for once more.
                     self._patience = 0.0
                     raise self._refusal(error, away if kind else None) from error
-                if not said and (kind == "connection" and away + pause > QUIET_S):
-                    self._say(f"database {self._shown} cannot be reached ({reason(error)}); trying again")
+                quiet = QUIET_S if kind == "connection" else LONG_LOCK_S
+                if not said and away + pause > quiet:
+                    self._say(f"database {self._shown} {_trouble(kind, error)}; trying again")
                     said = True
             else:
                 if said:
@@ -108,10 +112,15 @@ class Transactions:
         return StorageFailed(f"database {self._shown}: {reason(error)}. {what}")
 
 
+def _trouble(kind: Passing, error: Exception) -> str:
+    return f"cannot be reached ({reason(error)})" if kind == "connection" else "is locked by another program"
+
+
 def passing(error: Exception) -> Passing | None:
     """Whether an error of a database passes by itself, and why; None where trying again is of no use."""
-    if isinstance(error, StorageInternalError):
-        return passing(error.__cause__) if isinstance(error.__cause__, Exception) else None
+    error = _cause(error)
+    if isinstance(error, StorageBusy):
+        return "contention"
     if isinstance(error, sa.exc.TimeoutError | sa.exc.PendingRollbackError):
         # The latter where Optuna asks in another way after its connection has broken.
         return "connection"
@@ -119,8 +128,7 @@ def passing(error: Exception) -> Passing | None:
         return None
     cause = error.orig
     if isinstance(cause, sqlite3.Error):
-        locked = cause.sqlite_errorcode & 0xFF if hasattr(cause, "sqlite_errorcode") else None
-        return "contention" if locked in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else None
+        return "contention" if sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else None
     if error.connection_invalidated:
         return "connection"
     code = _code(cause)
@@ -138,10 +146,21 @@ def passing(error: Exception) -> Passing | None:
     return "connection" if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) else None
 
 
+def sqlite_code(error: Exception) -> int | None:
+    """SQLite's primary result code; None for errors of others."""
+    code = getattr(getattr(_cause(error), "orig", None), "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _cause(error: Exception) -> Exception:
+    """What is behind Optuna's word for it."""
+    wrapped = isinstance(error, StorageInternalError) and isinstance(error.__cause__, Exception)
+    return error.__cause__ if wrapped else error  # type: ignore[return-value]
+
+
 def reason(error: Exception) -> str:
     """What a database says, in one line."""
-    if isinstance(error, StorageInternalError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
+    error = _cause(error)
     if isinstance(error, sa.exc.PendingRollbackError):
         return "the connection was lost"
     cause = getattr(error, "orig", None) or error

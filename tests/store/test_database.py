@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import sqlite3
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from written_study import write_study
 
 from optimizer.errors import SchemaMismatch, StorageError
 from optimizer.report.reading import read_report
-from optimizer.store.database import BUSY_TIMEOUT_S, Database, check_storage, open_database, shown, storage_url
+from optimizer.store.connecting import BUSY_TIMEOUT_S
+from optimizer.store.database import Database, check_storage, open_database, shown, storage_url
 from optimizer.store.tables import SCHEMA_VERSION, metadata
 from optimizer.store.transfer import merge
 
@@ -92,14 +95,27 @@ def test_a_folder_is_refused_with_the_path_of_a_file(tmp_path: Path, create: boo
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes, create: bool) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
-    assert "is not an SQLite database. Choose another --storage." in refused(path, create=create)
+    assert "is not an SQLite database" in refused(path, create=create)
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_a_corrupt_database_is_refused(tmp_path: Path, create: bool) -> None:
+def test_a_database_whose_beginning_is_damaged_is_refused(tmp_path: Path, create: bool) -> None:
     path = tmp_path / "studies.db"
     path.write_bytes(b"SQLite format 3\x00" + b"junk" * 2000)
-    assert "file is not a database" in refused(path, create=create)
+    assert "or its beginning is damaged. Choose another --storage, or restore a copy." in refused(path, create=create)
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_pipe_a_socket_and_a_device_are_refused_at_once(tmp_path: Path, create: bool) -> None:
+    """To open a pipe for reading would wait for ever for who writes to it."""
+    pipe, listening = tmp_path / "pipe.db", tmp_path / "socket.db"
+    os.mkfifo(pipe)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(listening))
+        assert "is a pipe. Give the path of a file." in refused(pipe, create=create)
+        assert "is a socket. Give the path of a file." in refused(listening, create=create)
+    with pytest.raises(StorageError, match=r"/dev/null is a device\. Give the path of a file\."):
+        check_storage("/dev/null", create=create)
 
 
 @pytest.mark.parametrize("create", [True, False])

@@ -203,16 +203,16 @@ def test_junk_and_damage_are_said_without_a_traceback(storage: str, tmp_path: Pa
     for name, content in {
         "truncated": whole[: len(whole) // 3],
         "overwritten": whole[:40960] + b"\xff" * 16384 + whole[57344:],
-        "headless": whole[:16] + b"\x07" * 9000,
     }.items():
         path = tmp_path / f"{name}.db"
         path.write_bytes(content)
         assert kinds(str(path)) == ["damaged file"], name
         assert kinds(str(path)) == [finding.kind for finding in repair(str(path)).findings]
         assert path.read_bytes() == content
-    (tmp_path / "junk.db").write_bytes(b"\x07" * 9000)
-    with pytest.raises(StorageError, match="is not an SQLite database"):
-        examine(str(tmp_path / "junk.db"))
+    for head in (b"\x07" * 16, whole[:16]):
+        (tmp_path / "junk.db").write_bytes(head + b"\x07" * 9000)
+        with pytest.raises(StorageError, match="is not an SQLite database, or its beginning is damaged"):
+            examine(str(tmp_path / "junk.db"))
     with pytest.raises(StorageError, match="is a folder"):
         examine(str(tmp_path))
     with pytest.raises(StorageNotFound):
