@@ -103,17 +103,14 @@ def inspect_machine(
     listener(Starting(1))
     with Interruption() as interruption:
         setup = first_setup(question.task, options, space, goal=question.goal, budget=Budget(), known_engines={})
-        seat = seated(setup, smallest=space.smallest, interruption=interruption, listener=listener)
-        assert seat.ready is not None
-        try:
+        with seated(setup, smallest=space.smallest, interruption=interruption, listener=listener) as seat:
+            assert seat.ready is not None
             check(seat.ready)
             engine_seconds, started = seat.ready.engine_seconds, time.monotonic()
             sizes = [size for size in space.grid_batch_sizes().tolist() if size <= seat.ready.program.train_examples]
             capacity = new_capacity(seat.ready, SearchSpace(sizes, space.learning_rate, space.extra))
-            seat, capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
+            capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
             seconds = engine_seconds + time.monotonic() - started
-        finally:
-            seat.worker.kill()
     assert seat.ready is not None
     return Inspection(seat.ready, capacity, seconds)
 

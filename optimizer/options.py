@@ -28,7 +28,8 @@ LEAST_CONFIRM_SEEDS = 2
 LEASE_SECONDS = 30.0
 """How long a trial belongs to its process without a word from it. Renewed at a third of this."""
 
-MIN_LEASE_SECONDS = 1.0
+MIN_LEASE_SECONDS = 5.0
+"""A decision, or a slow write, may take some seconds, in which no lease is renewed."""
 
 CHECKPOINT_LIMIT = 64_000_000
 """Bytes of a trial's state that a database takes without complaint."""

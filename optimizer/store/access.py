@@ -11,10 +11,8 @@ import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import URL, Engine
 
-from optimizer.errors import StorageError
 from optimizer.store.connecting import engine_to
-from optimizer.store.database import Database, check_storage, open_database, shown, storage_url, untouched
-from optimizer.store.transactions import reason
+from optimizer.store.database import Database, check_storage, open_database, refusal, storage_url, untouched
 
 
 @contextmanager
@@ -118,4 +116,4 @@ def _said_in_a_line(url: URL) -> Iterator[None]:
     try:
         yield
     except (sa.exc.SQLAlchemyError, StorageInternalError) as error:
-        raise StorageError(f"database {shown(url)}: {reason(error)}.") from None
+        raise refusal(url, error) from None

@@ -8,6 +8,7 @@ without its folder, so that the two may be moved, and opened from anywhere.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import uuid
 from dataclasses import dataclass
@@ -17,15 +18,20 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 
-from optimizer.errors import InvalidInput, StorageError
+from optimizer.errors import BatchoptError, InvalidInput, StorageError
 from optimizer.store.records import DamagedCheckpoint, forget, forget_training, put_checkpoint
 from optimizer.store.tables import checkpoints_table
+from optimizer.store.transactions import StoreAway
 
 SERVER_SHARE = 0.4
 """Of what a server takes in one value: binary ones are escaped on their way."""
 
 POSTGRESQL_VALUE = 1 << 30
 """Bytes that PostgreSQL takes in one value."""
+
+
+PASSING = (errno.EIO, errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH)
+"""Of a network file system that is away."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,12 @@ class Checkpoints:
             files, path = file_system(where_is(location, self._beside))
             files.makedirs(path.rpartition("/")[0], exist_ok=True)
             files.pipe_file(path, content)
-        except OSError as error:
+        except Exception as error:
+            if passes(error):
+                raise StoreAway(f"checkpoint {location}: {error}") from error
             self.sweep()
+            if not isinstance(error, OSError):
+                raise
             raise StorageError(
                 f"checkpoint {location} cannot be written: {error.strerror or error}. Everything finished is kept; "
                 "choose another --checkpoints."
@@ -144,7 +154,13 @@ class Checkpoints:
             row = connection.execute(query).first()
         if row is None:
             return None
-        return row.epoch, content_of(row.content, row.sha256, row.location, self._beside)
+        try:
+            return row.epoch, content_of(row.content, row.sha256, row.location, self._beside)
+        except Exception as error:
+            cause = error.__context__ if isinstance(error, DamagedCheckpoint) else error
+            if cause is not None and passes(cause):
+                raise StoreAway(f"checkpoint {row.location}: {cause}") from error
+            raise
 
     def _forget_file(self, connection: sa.Connection, trial_id: int) -> None:
         table = checkpoints_table
@@ -164,6 +180,15 @@ class Checkpoints:
             with self._engine.connect() as connection:
                 return int(connection.execute(sa.text("SELECT @@max_allowed_packet")).scalar_one())
         return POSTGRESQL_VALUE
+
+
+def passes(error: BaseException) -> bool:
+    """Whether what a file system says may pass: a network one that is away, whatever its package raises for it."""
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+        return error.errno in PASSING
+    return isinstance(error, Exception) and not isinstance(
+        error, BatchoptError | DamagedCheckpoint | TypeError | ValueError | ImportError | NotImplementedError
+    )
 
 
 def beside(url: URL) -> str | None:

@@ -107,7 +107,7 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
         with engine.connect() as connection:
             _check_tables(connection, url, create=create, plain=plain)
     except sa.exc.DatabaseError as error:
-        raise _refusal(url, error) from None
+        raise refusal(url, error) from None
     finally:
         engine.dispose()
     return url
@@ -129,7 +129,7 @@ def open_database(storage: str, *, create: bool, plain: bool = False) -> Databas
             break
         except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             if attempt + 1 == MAKING_ATTEMPTS or not _in_the_way(error):
-                raise _refusal(url, error) from None
+                raise refusal(url, error) from None
             time.sleep(random.uniform(0.05, 0.2))
         except RuntimeError as error:
             # Optuna's own check of its tables' version.
@@ -304,8 +304,8 @@ def _pragmas(journal_mode: str) -> Callable[[sqlite3.Connection, Any], None]:
     return set_pragmas
 
 
-def _refusal(url: URL, error: Exception) -> StorageError:
-    """What a database says while it is opened, in one line."""
+def refusal(url: URL, error: Exception) -> StorageError:
+    """What a database says when it is opened or read, in one line; one that is locked may be asked again."""
     if sqlite_code(error) == sqlite3.SQLITE_NOTADB:
         return _no_database(url.database)
     if passing(error) == "contention":

@@ -24,7 +24,7 @@ from optimizer.store.backup import back_up
 from optimizer.store.checkpoints import beside, where_is
 from optimizer.store.copies import CHECKPOINTS, CURVE, EPOCHS, StudyRows, TrialRows, whole
 from optimizer.store.database import check_file, open_database, shown, storage_url, untouched
-from optimizer.store.findings import Finding, counted, deletion, ending, removal
+from optimizer.store.findings import Finding, counted, deletion, ending, numbering, removal
 from optimizer.store.owner import is_dead
 from optimizer.store.records import DamagedCheckpoint
 from optimizer.store.rows import Rows
@@ -35,6 +35,8 @@ from optimizer.store.tables import (
     database_clock,
     epochs_table,
     leases_table,
+    optunas_children,
+    optunas_trials,
     schema_table,
 )
 
@@ -88,7 +90,7 @@ def examine(storage: str) -> Examined:
         studies = [rows.read(name) for name in rows.names()]
         findings = [*_versions(connection, rows, storage), *_strays(connection, rows, studies, storage)]
         for study in studies:
-            findings += _of_study(study)
+            findings += _of_study(study, storage)
             findings += [finding for trial in study.trials for finding in _of_trial(study, trial, storage)]
         findings += _zombies(connection, rows, studies, storage)
         findings += _unnamed_files(rows, storage)
@@ -176,6 +178,17 @@ def _strays(connection: sa.Connection, rows: Rows, studies: list[StudyRows], sto
     """Rows of ours whose trial is over, or is no more; leases of processes that are."""
     states = {trial.trial_id: (trial, study) for study in studies for trial in study.trials}
     now = float(connection.execute(sa.select(database_clock())).scalar_one())
+    everyone = sa.select(optunas_trials.c.trial_id)
+    for child in (*optunas_children, sa.table("trial_values", sa.column("trial_id"))):
+        left = set(connection.execute(sa.select(child.c.trial_id).where(child.c.trial_id.not_in(everyone))).scalars())
+        if left:
+            yield Finding(
+                "rows of deleted trials",
+                f"{child.name} has rows of {counted(len(left), 'trial')} that another program has deleted, and no "
+                "trial. The next trial may be given the number that ties them to it, and then cannot begin.",
+                "They are removed.",
+                deletion(storage, child, sorted(left)),
+            )
     for table, word in ((epochs_table, "epochs"), (checkpoints_table, "checkpoints"), (leases_table, "leases")):
         if not rows.has(table.name):
             continue
@@ -233,13 +246,15 @@ def _stray_confirmations(
         )
 
 
-def _of_study(study: StudyRows) -> Iterator[Finding]:
+def _of_study(study: StudyRows, storage: str) -> Iterator[Finding]:
     numbers = [trial.number for trial in study.trials]
-    if numbers != list(range(len(numbers))):
+    if sorted(numbers) != list(range(len(numbers))):
         yield Finding(
             "trial numbers",
-            f"the trials of study {study.name!r} are not numbered from 0 on, each number once.",
-            "batchopt merge to a new database gives it whole trials; numbers that are missing stay missing.",
+            f"the trials of study {study.name!r} are not numbered from 0 on, each number once: another program has "
+            "deleted some.",
+            "Trials whose number another one has are given missing ones; failed trials stand for the rest.",
+            numbering(storage, study.study_id),
         )
     twice = [guid for guid, count in Counter(trial.guid for trial in study.trials).items() if count > 1]
     if twice:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from optuna.trial import TrialState
 
 from optimizer.store.access import writing
 from optimizer.store.checkpoints import beside, remove, where_is
 from optimizer.store.database import storage_url
 from optimizer.store.rows import Rows
-from optimizer.store.tables import checkpoints_table
+from optimizer.store.tables import checkpoints_table, optunas_trials
 
 Repair = Callable[[], None]
 
@@ -38,7 +39,7 @@ class Finding:
         return {"kind": self.kind, "what": self.what, "remedy": self.remedy, "fixable": self.repair is not None}
 
 
-def deletion(storage: str, table: sa.Table, ids: list[int], key: str = "trial_id") -> Repair:
+def deletion(storage: str, table: sa.Table | sa.TableClause, ids: list[int], key: str = "trial_id") -> Repair:
     """Removes the rows of trials, or of what else a column names, and the files that they name."""
 
     def delete() -> None:
@@ -73,6 +74,31 @@ def ending(storage: str, trial_id: int) -> Repair:
             Rows(connection).end(trial_id, "FAIL")
 
     return end
+
+
+def numbering(storage: str, study_id: int) -> Repair:
+    """Numbers the trials of a study from 0 on, each number once; failed ones stand for those that are missing."""
+
+    def number() -> None:
+        trials = optunas_trials
+        with writing(storage) as connection:
+            mine = sa.select(trials.c.trial_id, trials.c.number).where(trials.c.study_id == study_id)
+            taken: set[int] = set()
+            again = []
+            for trial_id, at in connection.execute(mine.order_by(trials.c.trial_id)).all():
+                if at in taken:
+                    again.append(trial_id)
+                taken.add(at)
+            missing = [at for at in range(max(taken) + 1) if at not in taken]
+            for trial_id in again:
+                at = missing.pop(0) if missing else max(taken) + 1
+                taken.add(at)
+                connection.execute(trials.update().where(trials.c.trial_id == trial_id).values(number=at))
+            for at in missing:
+                row = {"study_id": study_id, "number": at, "state": TrialState.FAIL}
+                connection.execute(trials.insert().values(**row))
+
+    return number
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

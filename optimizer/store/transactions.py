@@ -44,7 +44,14 @@ MYSQL_CONTENTION = (1020, 1205, 1213)
 MYSQL_CONNECTION = (1040, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2006, 2013, 2055)
 """Too many connections, shutdown, aborted and killed connections, and the client's own words for a lost one."""
 
+GONE = ("3D000", "42P01", 1046, 1049, 1146)
+"""PostgreSQL: no such database, no such table; MySQL: no database selected, unknown database, no such table."""
+
 T = TypeVar("T")
+
+
+class StoreAway(Exception):
+    """Where checkpoints are kept could not be reached, or failed; it may pass."""
 
 
 class Transactions:
@@ -54,6 +61,7 @@ class Transactions:
         shown: the database's name for the screen.
         say: told in one line that the database is away, and that it is back.
         check: called between two attempts; may raise, to end the waiting.
+        explain: given what Optuna raises where a study or a trial is gone, says what happened; None for no idea.
         patience: seconds of failing after which the last error stands.
     """
 
@@ -68,6 +76,7 @@ class Transactions:
         self._shown = shown
         self._say = say
         self.check = check
+        self.explain: Callable[[KeyError], Exception | None] = lambda error: None
         self._patience = patience
 
     def again(self, operation: Callable[[], T]) -> T:
@@ -83,7 +92,9 @@ class Transactions:
         while True:
             try:
                 result = operation()
-            except (sa.exc.SQLAlchemyError, StorageInternalError, StorageBusy) as error:
+            except KeyError as error:
+                raise self.explain(error) or error from None
+            except (sa.exc.SQLAlchemyError, StorageInternalError, StorageBusy, StoreAway) as error:
                 kind, away = passing(error), time.monotonic() - started
                 if kind is None or away > self._patience:
                     # What could not be reached for so long is not waited for once more.
@@ -112,6 +123,12 @@ class Transactions:
         return StorageFailed(f"database {self._shown}: {reason(error)}. {what}")
 
 
+def _gone(error: Exception) -> bool:
+    """Whether a database, or its tables, have been removed."""
+    text = reason(error).lower()
+    return _code(getattr(_cause(error), "orig", None)) in GONE or ("does not exist" in text and "database" in text)
+
+
 def _trouble(kind: Passing, error: Exception) -> str:
     return f"cannot be reached ({reason(error)})" if kind == "connection" else "is locked by another program"
 
@@ -121,6 +138,10 @@ def passing(error: Exception) -> Passing | None:
     error = _cause(error)
     if isinstance(error, StorageBusy):
         return "contention"
+    if isinstance(error, StoreAway):
+        return "connection"
+    if _gone(error):
+        return None
     if isinstance(error, sa.exc.TimeoutError | sa.exc.PendingRollbackError):
         # The latter where Optuna asks in another way after its connection has broken.
         return "connection"
@@ -172,17 +193,20 @@ def reason(error: Exception) -> str:
 
 def _code(cause: object) -> str | int | None:
     """PostgreSQL's SQLSTATE, or MySQL's number; 0 is the word of its client for a connection that is closed."""
-    state = getattr(cause, "sqlstate", None)
-    if isinstance(state, str):
-        return state
     args = getattr(cause, "args", ())
     if type(cause).__module__.startswith("pymysql") and args and isinstance(args[0], int):
+        # Before its SQLSTATE, which newer ones have too, and which says less.
         return args[0] or 2006
-    return None
+    state = getattr(cause, "sqlstate", None)
+    return state if isinstance(state, str) else None
 
 
 def _remedy(error: Exception) -> str | None:
     text = reason(error).lower()
+    if isinstance(_cause(error), sa.exc.IntegrityError):
+        return "Most likely another program has deleted a trial, and left rows of it: `batchopt doctor --fix` mends it."
+    if _gone(error):
+        return "It was removed while it was in use: restore a copy, or choose another --storage."
     if "full" in text.split() or "no space" in text:
         return "Everything finished is kept: free some space, then the same command goes on."
     if "readonly" in text or "read-only" in text:

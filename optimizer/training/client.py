@@ -12,14 +12,14 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Protocol
 
 import cloudpickle
 
 from optimizer.training.cgroup import out_of_memory_kills
+from optimizer.training.folders import WorkerFolder
 from optimizer.training.messages import Answer, Request, Setup
 
 LOG_LINES_SHOWN = 15
@@ -91,6 +91,7 @@ class Worker:
     """One worker process and the connection to it."""
 
     def __init__(self, setup: Setup) -> None:
+        self._killed = False
         self._host: Host
         if setup.cluster is None:
             self._host = ChildProcess(setup.device)
@@ -101,7 +102,12 @@ class Worker:
         self.connection = self._host.connection
         self.setup = setup
         if setup.cluster is None:
-            self.send(setup)
+            try:
+                self.send(setup)
+            except BaseException:
+                # What cannot be pickled, or a signal.
+                self.kill()
+                raise
 
     @property
     def pid(self) -> int:
@@ -131,8 +137,16 @@ class Worker:
         return answer
 
     def kill(self) -> None:
-        """End the process at once, whatever it is doing."""
-        self._host.kill()
+        """End the process at once, whatever it is doing; a second time does nothing."""
+        if not self._killed:
+            self._killed = True
+            self._host.kill()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
 
 
 class ChildProcess:
@@ -147,25 +161,27 @@ class ChildProcess:
         ours, theirs = socket.socketpair()
         self._kills_before = out_of_memory_kills()
         # TensorFlow leaves files of its own behind when it is killed; they go with this folder.
-        self._folder = tempfile.TemporaryDirectory(prefix="batchopt-worker-", ignore_cleanup_errors=True)
-        self._log = Path(self._folder.name, "log")
+        self._folder = WorkerFolder()
+        self._log = self._folder.path / "log"
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "TMPDIR": self._folder.name,
+            "TMPDIR": str(self._folder.path),
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         }
         if device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = "-1"
-        with self._log.open("wb") as log:
+        with ExitStack() as unless_started, self._log.open("wb") as log:
+            unless_started.callback(self._folder.remove)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "optimizer.training.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), self._folder.lock],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=environment,
                 start_new_session=True,
             )
+            unless_started.pop_all()
         theirs.close()
         self.connection: Connection[Any, Any] = Connection(ours.detach())
 
@@ -183,7 +199,7 @@ class ChildProcess:
         self._process.kill()
         self._process.wait()
         self.connection.close()
-        self._folder.cleanup()
+        self._folder.remove()
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []

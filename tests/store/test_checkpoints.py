@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
+import fsspec
 import optuna
 import pytest
 import sqlalchemy as sa
+from fsspec.implementations.memory import MemoryFileSystem
 from servers import SERVERS, own_database
 from written_study import MACHINE, begin, epoch, new_study
 
@@ -17,6 +20,7 @@ from optimizer.store.ledger import Ledger
 from optimizer.store.records import DamagedCheckpoint
 from optimizer.store.sharing import LeaseLost
 from optimizer.store.tables import checkpoints_table, leases_table
+from optimizer.store.transactions import Transactions
 
 SMALL, LARGE = b"weights", bytes(range(256)) * 100
 
@@ -214,3 +218,38 @@ def test_servers_keep_what_they_take(server_storage: str) -> None:
     few.add_checkpoint(0, 2, LARGE)
     assert few.checkpoint(0) == (2, LARGE)
     database.engine.dispose()
+
+
+class Flaky(MemoryFileSystem):
+    """A store that fails now and then, in its package's own words."""
+
+    protocol = "flaky"
+    failures: ClassVar[list[str]] = []
+
+    def _maybe_fail(self) -> None:
+        if self.failures:
+            raise RuntimeError(self.failures.pop())
+
+    def pipe_file(self, *arguments: Any, **options: Any) -> Any:
+        self._maybe_fail()
+        return super().pipe_file(*arguments, **options)
+
+    def cat_file(self, *arguments: Any, **options: Any) -> Any:
+        self._maybe_fail()
+        return super().cat_file(*arguments, **options)
+
+
+def test_a_store_that_is_away_for_a_moment_is_waited_for_as_a_database_is(database: Database) -> None:
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    said: list[str] = []
+    transactions = Transactions("studies.db", say=said.append)
+    ledger = Ledger(
+        database, new_study(database), checkpoint_limit=1, checkpoints="flaky://bucket", transactions=transactions
+    )
+    number = begin(ledger, 64)
+    Flaky.failures += ["503 Slow Down"] * 2
+    ledger.add_checkpoint(number, 1, b"state")
+    assert Flaky.failures == []
+    Flaky.failures += ["503 Slow Down"] * 5
+    assert ledger.checkpoint(number) == (1, b"state")
+    assert "503 Slow Down" in said[0]

@@ -284,3 +284,22 @@ def test_a_new_trial_does_not_inherit_what_another_program_left_behind(database:
     assert heir.frozen(begin(heir, 64))._trial_id == 1
     assert [trial.epochs for trial in read_study(path, "second")] == [[]]
     assert heir.checkpoint(0) is None
+
+
+@pytest.mark.parametrize(("deleted", "states"), [(5, ["FAIL"] * 0), (1, ["FAIL"])])
+def test_what_a_statement_of_somebodys_own_left_of_a_trial_is_mended(
+    storage: str, engine: sa.Engine, deleted: int, states: list[str]
+) -> None:
+    """The last trial, whose id the next one is given; and one in the middle, whose number would be given twice."""
+    execute(engine, f"DELETE FROM trials WHERE number = {deleted}")
+    found = kinds(storage)
+    assert {"rows of deleted trials"} <= set(found)
+    assert ("trial numbers" in found) is bool(states)
+    after = repair(storage)
+    assert after.findings == []
+    study = optuna.load_study(study_name="mnist", storage=f"sqlite:///{storage}")
+    numbers = [trial.number for trial in study.trials]
+    assert numbers == list(range(6 if states else 5))
+    assert [trial.state.name for trial in study.trials if trial.number == deleted] == states
+    begun = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    assert begun.number == len(numbers)
