@@ -10,6 +10,7 @@ from typing import Any
 
 from optimizer.errors import DeviceError, InvalidInput
 from optimizer.options import Options
+from optimizer.text import first_line
 from optimizer.training.machine import available_cores
 from optimizer.training.messages import ClusterShare
 
@@ -57,7 +58,7 @@ def _join(ray: Any, address: str) -> None:
         ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         raise DeviceError(
-            f"--ray {address}: no Ray cluster answers there ({str(error).strip().splitlines()[0].rstrip('.')}). "
+            f"--ray {address}: no Ray cluster answers there ({first_line(error)}). "
             "Start one with `ray start --head`, or use --ray local."
         ) from None
 

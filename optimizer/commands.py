@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import click
-from rich.console import Console
 
 from optimizer.report.events import Event, Listener, Noted
 from optimizer.report.screen import LiveView, PlainView
+from optimizer.report.terminal import TextConsole
 from optimizer.store.doctor import examine, repair
 from optimizer.store.transfer import Transferred, export, merge
+from optimizer.text import printable
 
 FINDINGS = 1
 """Exit code where a database is not as it should be."""
@@ -47,28 +49,41 @@ def ray_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def console() -> Console:
+def console() -> TextConsole:
     """Standard output; where it is not a terminal, wide enough that no table is cut."""
-    terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)
+    terminal = TextConsole()
+    return terminal if terminal.is_terminal else TextConsole(width=PIPE_WIDTH)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines, as text."""
+    click.echo(printable(text, lines=True), err=err)
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False))
+    """Print one JSON document; what is no finite number is null there."""
+    click.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def view(*, quiet: bool, to_stderr: bool) -> AbstractContextManager[Listener]:
     """What shows how far it is: live on a terminal, else line by line; `quiet`, only what it warns of."""
     if quiet:
         return nullcontext(_warn)
-    console = Console(stderr=to_stderr)
+    console = TextConsole(stderr=to_stderr)
     return LiveView(console) if console.is_terminal else PlainView(console)
 
 
 def _warn(event: Event) -> None:
     if isinstance(event, Noted) and event.warning:
-        click.echo(event.text, err=True)
+        say(event.text, err=True)
 
 
 @click.command("export")
@@ -110,16 +125,14 @@ def doctor_command(storage: str, fix: bool, as_json: bool) -> None:
         print_json(examined.describe())
     else:
         for finding in examined.repaired:
-            click.echo(f"repaired: {finding.what}")
+            say(f"repaired: {finding.what}")
         for finding in examined.findings:
-            click.echo(
-                f"{finding.kind}: {finding.what}\n    {'with --fix: ' if finding.repair else ''}{finding.remedy}"
-            )
+            say(f"{finding.kind}: {finding.what}\n    {'with --fix: ' if finding.repair else ''}{finding.remedy}")
         if examined.backup:
-            click.echo(f"backup   {examined.backup}")
+            say(f"backup   {examined.backup}")
         looked = f"{examined.studies} studies and {examined.trials} trials in {examined.storage}"
         verdict = "nothing is wrong" if not examined.findings else f"findings: {len(examined.findings)}"
-        click.echo(f"{looked}: {verdict}")
+        say(f"{looked}: {verdict}")
     if examined.findings:
         raise SystemExit(FINDINGS)
 
@@ -127,7 +140,7 @@ def doctor_command(storage: str, fix: bool, as_json: bool) -> None:
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
     """Says how far it is, on a terminal."""
-    console = Console(stderr=True)
+    console = TextConsole(stderr=True)
     with console.status("looking at the databases") as status:
         yield status.update
 
@@ -138,13 +151,13 @@ def _print_transferred(done: Transferred, *, as_json: bool) -> None:
         return
     for study in done.studies:
         new = [f"{study[name]} {name}" for name in ("added", "continued") if study[name]] or ["nothing new"]
-        click.echo(
+        say(
             f"study {study['name']}: {study['trials']} trials, {study['epochs']} epochs, {study['checkpoints']} "
             f"checkpoints ({', '.join(new)}), all as they should be"
         )
         for conflict in study["conflicts"]:
-            click.echo(f"conflict: {conflict}")
-    click.echo(f"in       {done.to}")
+            say(f"conflict: {conflict}")
+    say(f"in       {done.to}")
 
 
 COMMANDS = (export_command, merge_command, doctor_command)

@@ -37,6 +37,7 @@ from optimizer.store.sharing import Turns
 from optimizer.store.stamp import Stamp, check_program
 from optimizer.store.transactions import Transactions
 from optimizer.store.whole import ENGINES
+from optimizer.text import first_line
 from optimizer.training.client import Died
 from optimizer.training.messages import Answer, Epoch, EpochDone, Failed, OpenedTest, OpenTest, Ready, Remark, Train
 from optimizer.training.seeds import confirmation_seed
@@ -240,7 +241,7 @@ class _Confirmation:
                     raise self._too_large(plan, str(death)) from None
                 if death_number == DEATHS_ALLOWED:
                     raise WorkerDied(str(death)) from None
-                self._listener(Noted(f"a run that confirms: {str(death).splitlines()[0]}; it begins again"))
+                self._listener(Noted(f"a run that confirms: {first_line(death)}; it begins again"))
                 seat.replace()
         raise AssertionError
 
@@ -328,6 +329,6 @@ class _Confirmation:
 
     def _too_large(self, plan: Planned, why: str) -> DeviceError:
         return DeviceError(
-            f"--confirm: batch size {plan.configuration.batch_size} ran out of memory: {why.splitlines()[0]}. "
+            f"--confirm: batch size {plan.configuration.batch_size} ran out of memory: {first_line(why)}. "
             "The runs that were finished are kept; the same command goes on where there is more."
         )

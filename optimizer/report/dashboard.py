@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -32,9 +33,13 @@ from optimizer.store.ledger import Ledger
 from optimizer.store.making import name_metrics
 from optimizer.store.stamp import Stamp
 from optimizer.store.whole import remove_attributes
+from optimizer.text import printable
 
 SIGNED = "*Written by batchopt, which brings it up to date. A note without this line is yours, and stays as it is.*"
 """The last line of our notes."""
+
+MARKDOWN = re.compile(r"([\\`*_~<>\[\]|$&])")
+"""Letters with which Markdown begins something."""
 
 PAUSE_S = 60.0
 """At least so long between two times that a study is shown while it goes on."""
@@ -130,19 +135,24 @@ def note(report: Report) -> str:
     """The advice in Markdown, with the tables."""
     sentences = [*alternatives(report), *doubts(report), *report.notes]
     sentences += confirmation_paragraphs(report.confirmation)
-    lines = [f"**{headline(report)}**", "", *(f"{sentence}\n" for sentence in sentences)]
+    lines = [f"**{_text(headline(report))}**", "", *(f"{_text(sentence)}\n" for sentence in sentences)]
     if report.by_batch_size:
-        lines += [*_table(*table_cells(report)), "", *table_notes(report), "", *_table(*training_cells(report)), ""]
-    lines += [f"{sentence}\n" for sentence in (*target_sentences(report), *machine_sentences(report))]
+        lines += [*_table(*table_cells(report)), "", *map(_text, table_notes(report)), ""]
+        lines += [*_table(*training_cells(report)), ""]
+    lines += [f"{_text(sentence)}\n" for sentence in (*target_sentences(report), *machine_sentences(report))]
     return "\n".join([*lines, SIGNED])
 
 
+def _text(text: str) -> str:
+    """Text as Markdown that shows it: no link, picture, formula or HTML, whoever named what it tells of."""
+    return MARKDOWN.sub(r"\\\1", printable(text))
+
+
 def _table(names: Sequence[str], rows: list[Row]) -> list[str]:
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines = ["| " + " | ".join(map(_text, names)) + " |", "|" + "---|" * len(names)]
     return lines + ["| " + " | ".join(_marked(cells, marked=marked)) + " |" for cells, marked in rows]
 
 
 def _marked(cells: list[str], *, marked: bool) -> list[str]:
-    # A tilde or two would strike text through.
-    cells = [cell.replace("~", "\\~") for cell in cells]
+    cells = [_text(cell) for cell in cells]
     return [f"**{cell}**" if cell else "" for cell in cells] if marked else cells

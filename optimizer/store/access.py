@@ -22,6 +22,7 @@ from optimizer.store.database import (
     untouched,
 )
 from optimizer.store.transactions import reason
+from optimizer.text import without_secrets
 
 
 @contextmanager
@@ -125,4 +126,8 @@ def _said_in_a_line(url: URL) -> Iterator[None]:
     try:
         yield
     except (sa.exc.SQLAlchemyError, StorageInternalError) as error:
-        raise StorageError(f"database {shown(url)}: {reason(error)}.") from None
+        raise StorageError(f"database {shown(url)}: {_reason(error, url)}.") from None
+
+
+def _reason(error: Exception, url: URL) -> str:
+    return without_secrets(reason(error), url.render_as_string(hide_password=False))

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 from optimizer.errors import SchemaMismatch, StorageError, StorageNotFound
 from optimizer.store.filesystem import network_filesystem
 from optimizer.store.tables import SCHEMA_VERSION, checkpoints_table, epochs_table, metadata, schema_table
+from optimizer.text import first_line, printable, shown_url, without_secrets
 
 BUSY_TIMEOUT_S = 60
 """How long a writer waits for another on SQLite: Optuna's default of 5 s fails under eight processes."""
@@ -36,6 +38,12 @@ MAKING_ATTEMPTS = 20
 
 SQLITE_HEAD = b"SQLite format 3\x00"
 """How every SQLite file begins."""
+
+MISTYPED = re.compile(r"\s*(sqlite|postgres(ql)?|mysql|mariadb|oracle|mssql)(\+\w+)?\s*:", re.IGNORECASE)
+"""A URL without its `//`."""
+
+UNUSABLE = (TypeError, ValueError, OSError, ImportError)
+"""What drivers raise beside their own errors, where a URL says what they cannot take."""
 
 OPTUNA_TABLES = {"version_info", "studies", "trials"}
 """Their presence tells an Optuna database from any other."""
@@ -65,18 +73,32 @@ def storage_url(storage: str) -> URL:
     """A path or an SQLAlchemy URL as a URL; a path is an SQLite file.
 
     Raises:
-        StorageError: a URL that SQLAlchemy cannot read.
+        StorageError: neither, or a URL that could be read in two ways.
     """
+    if not isinstance(storage, str | os.PathLike):
+        raise StorageError(f"--storage {storage!r}: give a path, or a database URL such as sqlite:///studies.db.")
+    storage = os.fspath(storage)
+    refused = f"--storage {shown_url(storage)}: not a path and not a database URL such as sqlite:///studies.db."
+    if "\0" in storage or "%00" in storage:
+        raise StorageError(refused)
     if "://" not in storage:
+        # A URL with a typing error, password and all, is not to become the name of a file.
+        if MISTYPED.match(storage) or (shown_url(storage) != printable(storage) and not Path(storage).exists()):
+            raise StorageError(refused)
         return URL.create("sqlite", database=storage)
     try:
-        return make_url(storage)
+        url = make_url(storage)
     except (sa.exc.ArgumentError, ValueError):
-        # What cannot be read may still hold a password.
-        hidden = re.sub(r"(?<=:)[^:/@]*(?=@)", "***", storage)
+        raise StorageError(refused) from None
+    if url.get_backend_name() != "sqlite" and storage.partition("?")[0].count("@") > 1:
+        raise StorageError(f"--storage {shown_url(storage)}: write the @ in a password as %40, a / as %2F.")
+    if url.get_backend_name() == "sqlite" and url.drivername not in ("sqlite", "sqlite+pysqlite"):
+        # Whatever that driver does, encryption first of all, ours would not do.
         raise StorageError(
-            f"--storage {hidden}: not a path and not a database URL such as sqlite:///studies.db."
-        ) from None
+            f"--storage {shown_url(storage)}: {url.drivername} is not used here, a file is opened by Python's own "
+            "SQLite and is not encrypted. Write sqlite:///studies.db."
+        )
+    return url
 
 
 def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
@@ -98,6 +120,8 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
     url = storage_url(storage)
     try:
         url.get_dialect()
+        if url.get_backend_name() == "sqlite":
+            _check_path(url)
         if url.get_backend_name() == "sqlite" and not _check_file(url, create=create):
             return url
         engine = sa.create_engine(url if create else untouched(url))
@@ -105,11 +129,13 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
         raise StorageError(f"--storage {shown(url)}: no kind of database is called {url.drivername!r}.") from None
     except ModuleNotFoundError as error:
         raise StorageError(f"--storage {shown(url)} needs the Python package {error.name}; install it first.") from None
+    except TypeError as error:
+        raise StorageError(f"--storage {shown(url)}: {_first_line(error, url)}.") from None
     try:
         with engine.connect() as connection:
             _check_tables(connection, url, create=create, plain=plain)
-    except sa.exc.DatabaseError as error:
-        raise StorageError(f"database {shown(url)}: {_first_line(error)}.") from None
+    except (sa.exc.SQLAlchemyError, *UNUSABLE) as error:
+        raise StorageError(f"database {shown(url)}: {_first_line(error, url)}.") from None
     finally:
         engine.dispose()
     return url
@@ -133,9 +159,9 @@ def open_database(storage: str, *, create: bool, plain: bool = False) -> Databas
         try:
             optuna_storage = _made(url, create=create, wal=not warning)
             break
-        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, *UNUSABLE) as error:
             if attempt + 1 == MAKING_ATTEMPTS or not _in_the_way(error):
-                raise StorageError(f"database {shown(url)}: {_first_line(error)}.") from None
+                raise StorageError(f"database {shown(url)}: {_first_line(error, url)}.") from None
             time.sleep(random.uniform(0.05, 0.2))
         except RuntimeError as error:
             # Optuna's own check of its tables' version.
@@ -229,7 +255,19 @@ def untouched(url: URL) -> URL:
 
 def shown(url: URL) -> str:
     """A URL for the screen: no password."""
-    return url.render_as_string(hide_password=True)
+    return shown_url(url.render_as_string(hide_password=False))
+
+
+def _check_path(url: URL) -> None:
+    """Refuse a path that no database can be at: a loop of links, a name that is too long, a pipe."""
+    try:
+        kind = os.stat(str(url.database)).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        raise StorageError(f"database {shown(url)}: {getattr(error, 'strerror', error)}. Check --storage.") from None
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise StorageError(f"database {shown(url)} is not a file. Choose another --storage.")
 
 
 def _check_file(url: URL, *, create: bool) -> bool:
@@ -297,6 +335,6 @@ def _pragmas(journal_mode: str) -> Callable[[sqlite3.Connection, Any], None]:
     return set_pragmas
 
 
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "orig", None) or error
-    return str(cause).strip().splitlines()[0].rstrip(".")
+def _first_line(error: Exception, url: URL) -> str:
+    said = first_line(getattr(error, "orig", None) or error)
+    return without_secrets(said, url.render_as_string(hide_password=False))

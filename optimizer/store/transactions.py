@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 
 from optimizer.errors import StorageFailed
+from optimizer.text import first_line
 
 Passing = Literal["contention", "connection"]
 """Another writer was in the way; or the server cannot be reached now."""
@@ -147,8 +148,7 @@ def reason(error: Exception) -> str:
     cause = getattr(error, "orig", None) or error
     if _code(cause) and isinstance(_code(cause), int) and len(cause.args) > 1:
         cause = cause.args[1]
-    lines = str(cause).strip().splitlines()
-    return lines[0].strip().rstrip(".") if lines else type(cause).__name__
+    return first_line(cause)
 
 
 def _code(cause: object) -> str | int | None:

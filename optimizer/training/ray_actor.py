@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 
+from optimizer.text import first_line
 from optimizer.training.client import ChildProcess, Died, Lost
 from optimizer.training.messages import ClusterShare
 
@@ -66,9 +67,9 @@ class RayActor:
         try:
             code, log, kernel_killed = ray.get(self._end, timeout=SILENCE_SECONDS)
         except ray.exceptions.OutOfMemoryError as error:
-            return Lost(_first_line(error), out_of_memory=True)
+            return Lost(first_line(error), out_of_memory=True)
         except ray.exceptions.RayError as error:
-            return Lost(_first_line(error))
+            return Lost(first_line(error))
         return Died(code, log, kernel_killed=kernel_killed)
 
     def kill(self) -> None:
@@ -186,8 +187,3 @@ def _read(end: socket.socket, count: int) -> bytes:
 def _shut(end: socket.socket) -> None:
     with contextlib.suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
