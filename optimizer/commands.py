@@ -38,6 +38,13 @@ def study_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--study", help="Name of the study; may be left out where there is only one.")(command)
 
 
+def checkpoints_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Where a study was told to keep large states: no folder is opened because a database says so."""
+    return click.option(
+        "--checkpoints", metavar="PATH|URL", help="As in the study's script.  [default: beside the database]"
+    )(command)
+
+
 def ray_options(command: Callable[..., None]) -> Callable[..., None]:
     """Where workers are to sit, other than on this machine."""
     for option in (
@@ -90,11 +97,12 @@ def _warn(event: Event) -> None:
 @storage_option
 @click.option("--study", help="Name of the study.  [default: all]")
 @click.option("--to", required=True, metavar="FILE|URL", help="A new SQLite file, or another database.")
+@checkpoints_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def export_command(storage: str, study: str | None, to: str, as_json: bool) -> None:
+def export_command(storage: str, study: str | None, to: str, checkpoints: str | None, as_json: bool) -> None:
     """Copy a study, or all, to a new file or another database; unfinished trials and their checkpoints included."""
     with _progress() as progress:
-        done = export(storage, to, study, progress=progress)
+        done = export(storage, to, study, checkpoints=checkpoints, progress=progress)
     _print_transferred(done, as_json=as_json)
 
 
@@ -102,25 +110,29 @@ def export_command(storage: str, study: str | None, to: str, as_json: bool) -> N
 @click.argument("databases", nargs=-1, required=True, metavar="FILE|URL...")
 @click.option("--study", help="Name of the study.  [default: all]")
 @click.option("--to", required=True, metavar="FILE|URL", help="A new database, or one that they are to be joined to.")
+@checkpoints_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def merge_command(databases: tuple[str, ...], study: str | None, to: str, as_json: bool) -> None:
+def merge_command(
+    databases: tuple[str, ...], study: str | None, to: str, checkpoints: str | None, as_json: bool
+) -> None:
     """Join studies that went on separately; DATABASES stay as they are.
 
     A trial that several of them have is there once: the copy that is further trained. Doing it again changes nothing.
     """
     with _progress() as progress:
-        done = merge(databases, to, study, progress=progress)
+        done = merge(databases, to, study, checkpoints=checkpoints, progress=progress)
     _print_transferred(done, as_json=as_json)
 
 
 @click.command("doctor")
 @storage_option
 @click.option("--fix", is_flag=True, help="Repair what can be repaired, after a backup.")
+@checkpoints_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def doctor_command(storage: str, fix: bool, as_json: bool) -> None:
+def doctor_command(storage: str, fix: bool, checkpoints: str | None, as_json: bool) -> None:
     """Look for what is wrong with a database; exit code 1 where something is."""
     with _progress():
-        examined = repair(storage) if fix else examine(storage)
+        examined = repair(storage, checkpoints) if fix else examine(storage, checkpoints)
     if as_json:
         print_json(examined.describe())
     else:
@@ -157,6 +169,8 @@ def _print_transferred(done: Transferred, *, as_json: bool) -> None:
         )
         for conflict in study["conflicts"]:
             say(f"conflict: {conflict}")
+        for what in study["left"]:
+            say(f"left     {what}")
     say(f"in       {done.to}")
 
 

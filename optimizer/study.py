@@ -26,8 +26,8 @@ from optimizer.seating import first_setup, further_seats, measured, recorded_cap
 from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
 from optimizer.store.access import opened
-from optimizer.store.checkpoints import file_system
 from optimizer.store.database import check_storage, open_database, shown, storage_url
+from optimizer.store.folders import file_system
 from optimizer.store.ledger import Ledger
 from optimizer.store.making import found_or_made, stamp_if_unmade, unmade
 from optimizer.store.stamp import Stamp, check_program, check_question, check_seed

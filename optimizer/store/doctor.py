@@ -21,10 +21,10 @@ from optuna.storages import RDBStorage
 
 from optimizer.store.access import is_file, path_of, reading
 from optimizer.store.backup import back_up
-from optimizer.store.checkpoints import beside, where_is
 from optimizer.store.copies import CHECKPOINTS, CURVE, EPOCHS, StudyRows, TrialRows, whole
 from optimizer.store.database import SQLITE_HEAD, open_database, shown, storage_url, untouched
 from optimizer.store.findings import Finding, counted, deletion, ending, removal
+from optimizer.store.folders import Elsewhere, Folders, name_of
 from optimizer.store.owner import is_dead
 from optimizer.store.records import DamagedCheckpoint
 from optimizer.store.rows import Rows
@@ -67,15 +67,17 @@ class Examined:
         return {"storage": self.storage, "studies": self.studies, "trials": self.trials, "backup": self.backup} | told
 
 
-def examine(storage: str) -> Examined:
+def examine(storage: str, checkpoints: str | None = None) -> Examined:
     """Look at everything, and change nothing.
 
     Args:
         storage: a path or an SQLAlchemy URL.
+        checkpoints: a folder of checkpoints' files beside the one that lies beside the database, as `--checkpoints`.
 
     Raises:
         StorageError: there is no such database, it is something else, or a newer batchopt has written it.
     """
+    folders = Folders(storage_url(storage), checkpoints)
     damage = list(_damage(path_of(storage))) if is_file(storage) else []
     if damage:
         # Whatever else is read from it would be hearsay.
@@ -83,22 +85,22 @@ def examine(storage: str) -> Examined:
     with reading(storage) as connection:
         rows = Rows(connection)
         studies = [rows.read(name) for name in rows.names()]
-        findings = [*_versions(connection, rows, storage), *_strays(connection, rows, studies, storage)]
+        findings = [*_versions(connection, rows, storage), *_strays(connection, rows, studies, storage, folders)]
         for study in studies:
             findings += _of_study(study)
-            findings += [finding for trial in study.trials for finding in _of_trial(study, trial, storage)]
+            findings += [finding for trial in study.trials for finding in _of_trial(study, trial, storage, folders)]
         findings += _zombies(connection, rows, studies, storage)
-        findings += _unnamed_files(rows, storage)
+        findings += _unnamed_files(rows, folders)
     return Examined(_shown(storage), len(studies), sum(len(study.trials) for study in studies), findings)
 
 
-def repair(storage: str) -> Examined:
-    """Mend what can be mended, after a backup; look again.
+def repair(storage: str, checkpoints: str | None = None) -> Examined:
+    """Mend what can be mended, after a backup; look again. Arguments as `examine`.
 
     Raises:
         StorageError: as `examine`; or the backup, or a repair, could not be written.
     """
-    before = examine(storage)
+    before = examine(storage, checkpoints)
     todo = [finding for finding in before.findings if finding.repair is not None]
     if not todo:
         return before
@@ -110,7 +112,7 @@ def repair(storage: str) -> Examined:
     for finding in todo:
         assert finding.repair is not None
         finding.repair()
-    after = examine(storage)
+    after = examine(storage, checkpoints)
     left = {finding.what for finding in after.findings}
     repaired = [finding for finding in todo if finding.what not in left]
     return Examined(after.storage, after.studies, after.trials, after.findings, repaired, str(at))
@@ -173,7 +175,9 @@ def _upgrade_optuna(storage: str) -> None:
     optunas.engine.dispose()
 
 
-def _strays(connection: sa.Connection, rows: Rows, studies: list[StudyRows], storage: str) -> Iterator[Finding]:
+def _strays(
+    connection: sa.Connection, rows: Rows, studies: list[StudyRows], storage: str, folders: Folders
+) -> Iterator[Finding]:
     """Rows of ours whose trial is over, or is no more; leases of processes that are."""
     states = {trial.trial_id: (trial, study) for study in studies for trial in study.trials}
     now = float(connection.execute(sa.select(database_clock())).scalar_one())
@@ -188,7 +192,7 @@ def _strays(connection: sa.Connection, rows: Rows, studies: list[StudyRows], sto
                 f"there are {word} of {counted(len(gone), 'trial')} that no study has any more: deleted by another "
                 "program, which does not know of them. A new trial may be given the number that ties them to it.",
                 "They are removed.",
-                deletion(storage, table, gone),
+                deletion(storage, table, gone, folders=folders),
             )
         over = sorted(id_ for id_ in ids & states.keys() if table is not epochs_table and states[id_][0].finished)
         if over:
@@ -196,7 +200,7 @@ def _strays(connection: sa.Connection, rows: Rows, studies: list[StudyRows], sto
                 f"useless {word}",
                 f"there are {word} of {counted(len(over), 'trial')} that have ended; nothing will use them.",
                 "They are removed.",
-                deletion(storage, table, over),
+                deletion(storage, table, over, folders=folders),
             )
     yield from _stray_confirmations(connection, rows, studies, storage)
     if rows.has(leases_table.name):
@@ -251,7 +255,7 @@ def _of_study(study: StudyRows) -> Iterator[Finding]:
         )
 
 
-def _of_trial(study: StudyRows, trial: TrialRows, storage: str) -> Iterator[Finding]:
+def _of_trial(study: StudyRows, trial: TrialRows, storage: str, folders: Folders) -> Iterator[Finding]:
     where = f"trial {trial.number} of study {study.name!r}"
     summed = trial.attributes.get("epochs")
     if trial.finished and isinstance(summed, int) and summed > len(trial.rows[EPOCHS]):
@@ -262,13 +266,19 @@ def _of_trial(study: StudyRows, trial: TrialRows, storage: str) -> Iterator[Find
         )
     for row in trial.rows[CHECKPOINTS]:
         try:
-            whole(row, beside(storage_url(storage)))
+            whole(row, folders)
+        except Elsewhere as folder:
+            yield Finding(
+                "checkpoint elsewhere",
+                f"the checkpoint of {where} was not looked at: {folder}.",
+                "Without that folder the trial starts over when it is taken up.",
+            )
         except DamagedCheckpoint as damage:
             yield Finding(
                 "damaged checkpoint",
                 f"the checkpoint of {where} is not what was written ({damage}); the trial would start over.",
                 "It is removed, and the trial starts over when it is taken up.",
-                deletion(storage, checkpoints_table, [trial.trial_id]),
+                deletion(storage, checkpoints_table, [trial.trial_id], folders=folders),
             )
 
 
@@ -300,28 +310,25 @@ def _zombies(connection: sa.Connection, rows: Rows, studies: list[StudyRows], st
                 )
 
 
-def _unnamed_files(rows: Rows, storage: str) -> Iterator[Finding]:
+def _unnamed_files(rows: Rows, folders: Folders) -> Iterator[Finding]:
     """Files beside the database that no row names: of a process that was killed between the two."""
-    folder = beside(storage_url(storage))
-    if folder is None or not Path(folder).is_dir():
+    folder = folders.own
+    if folder is None:
         return
     now = time.time()
     # A process that writes has a lease; it may be about to name what it has placed.
     leases = rows.all_of(leases_table)
     busy = any(not is_dead(lease["owner"]) and now - lease["expires_at"] < LONG_SECONDS for lease in leases)
-    named = {str(Path(where_is(location, folder)).resolve()) for location in rows.locations()}
-    files = [
-        file
-        for file in sorted(Path(folder).glob("*.npz"))
-        if str(file) not in named and (not busy or now - file.stat().st_mtime > LONG_SECONDS)
-    ]
+    named = {name_of(location) for location in rows.locations()}
+    found = [(file, file.lstat()) for file in folder.files() if file.name not in named]
+    files = [(file.name, about.st_size) for file, about in found if not busy or now - about.st_mtime > LONG_SECONDS]
     if files:
         yield Finding(
             "unnamed files",
-            f"{counted(len(files), 'file')} in {folder} ({sum(file.stat().st_size for file in files) >> 20} MiB) "
+            f"{counted(len(files), 'file')} in {folder.path} ({sum(size for _, size in files) >> 20} MiB) "
             "hold states of trials that the database does not name: a process was killed when it had written them.",
             "They are removed.",
-            removal([str(file) for file in files]),
+            removal(folder, [name for name, _ in files]),
         )
 
 

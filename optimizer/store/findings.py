@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from optimizer.store.access import writing
-from optimizer.store.checkpoints import beside, remove, where_is
 from optimizer.store.database import storage_url
+from optimizer.store.folders import Folder, Folders
 from optimizer.store.rows import Rows
 from optimizer.store.tables import checkpoints_table
 
@@ -38,7 +39,9 @@ class Finding:
         return {"kind": self.kind, "what": self.what, "remedy": self.remedy, "fixable": self.repair is not None}
 
 
-def deletion(storage: str, table: sa.Table, ids: list[int], key: str = "trial_id") -> Repair:
+def deletion(
+    storage: str, table: sa.Table, ids: list[int], key: str = "trial_id", *, folders: Folders | None = None
+) -> Repair:
     """Removes the rows of trials, or of what else a column names, and the files that they name."""
 
     def delete() -> None:
@@ -50,17 +53,18 @@ def deletion(storage: str, table: sa.Table, ids: list[int], key: str = "trial_id
                     files += filter(None, connection.execute(sa.select(table.c.location).where(mine)).scalars())
                 connection.execute(table.delete().where(mine))
         for location in files:
-            remove(where_is(location, beside(storage_url(storage))))
+            (folders or Folders(storage_url(storage))).remove(location)
 
     return delete
 
 
-def removal(files: list[str]) -> Repair:
-    """Removes files."""
+def removal(folder: Folder, names: list[str]) -> Repair:
+    """Removes files of a folder."""
 
     def delete() -> None:
-        for file in files:
-            remove(file)
+        for name in names:
+            with contextlib.suppress(OSError):
+                folder.remove(name)
 
     return delete
 
