@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import click
 from optimizer.report.events import Event, Listener, Noted
 from optimizer.report.screen import LiveView, PlainView
 from optimizer.report.terminal import TextConsole
+from optimizer.store.access import explained
 from optimizer.store.doctor import examine, repair
 from optimizer.store.transfer import Transferred, export, merge
 from optimizer.text import printable
@@ -27,10 +29,16 @@ DEFAULT_STORAGE = "sqlite:///studies.db"
 
 
 def storage_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Where the studies are."""
+    """Where the studies are; a row there that a command stumbles over is named, however far the command has come."""
+
+    @functools.wraps(command)
+    def of_storage(storage: str, **options: Any) -> None:
+        with explained(storage):
+            command(storage=storage, **options)
+
     return click.option(
         "--storage", default=DEFAULT_STORAGE, show_default=True, help="Database: a path or an SQLAlchemy URL."
-    )(command)
+    )(of_storage)
 
 
 def study_option(command: Callable[..., None]) -> Callable[..., None]:

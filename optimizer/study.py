@@ -26,7 +26,8 @@ from optimizer.seating import first_setup, further_seats, measured, recorded_cap
 from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
 from optimizer.store.access import opened
-from optimizer.store.database import check_storage, open_database, shown, storage_url
+from optimizer.store.address import shown_storage
+from optimizer.store.database import check_storage, open_database
 from optimizer.store.folders import file_system
 from optimizer.store.ledger import Ledger
 from optimizer.store.making import found_or_made, stamp_if_unmade, unmade
@@ -319,7 +320,7 @@ class Study:
 
     @property
     def _shown_storage(self) -> str:
-        return shown(storage_url(self.storage))
+        return shown_storage(self.storage)
 
     def _space_for(self, train_examples: int) -> SearchSpace:
         return self._space if isinstance(self._space, SearchSpace) else self._space(train_examples)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import sqlite3
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +14,15 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, Engine
 
 from optimizer.errors import SchemaMismatch, StorageError, StorageNotFound
+from optimizer.store.address import check_path, untouched
+from optimizer.store.address import shown as shown
+from optimizer.store.address import storage_url as storage_url
 from optimizer.store.filesystem import network_filesystem
 from optimizer.store.tables import SCHEMA_VERSION, checkpoints_table, epochs_table, metadata, schema_table
-from optimizer.text import first_line, printable, shown_url, without_secrets
+from optimizer.text import first_line, printable, without_secrets
 
 BUSY_TIMEOUT_S = 60
 """How long a writer waits for another on SQLite: Optuna's default of 5 s fails under eight processes."""
@@ -38,9 +39,6 @@ MAKING_ATTEMPTS = 20
 
 SQLITE_HEAD = b"SQLite format 3\x00"
 """How every SQLite file begins."""
-
-MISTYPED = re.compile(r"\s*(sqlite|postgres(ql)?|mysql|mariadb|oracle|mssql)(\+\w+)?\s*:", re.IGNORECASE)
-"""A URL without its `//`."""
 
 UNUSABLE = (TypeError, ValueError, OSError, ImportError)
 """What drivers raise beside their own errors, where a URL says what they cannot take."""
@@ -69,38 +67,6 @@ class Database:
     warning: str = ""
 
 
-def storage_url(storage: str) -> URL:
-    """A path or an SQLAlchemy URL as a URL; a path is an SQLite file.
-
-    Raises:
-        StorageError: neither, or a URL that could be read in two ways.
-    """
-    if not isinstance(storage, str | os.PathLike):
-        raise StorageError(f"--storage {storage!r}: give a path, or a database URL such as sqlite:///studies.db.")
-    storage = os.fspath(storage)
-    refused = f"--storage {shown_url(storage)}: not a path and not a database URL such as sqlite:///studies.db."
-    if "\0" in storage or "%00" in storage:
-        raise StorageError(refused)
-    if "://" not in storage:
-        # A URL with a typing error, password and all, is not to become the name of a file.
-        if MISTYPED.match(storage) or (shown_url(storage) != printable(storage) and not Path(storage).exists()):
-            raise StorageError(refused)
-        return URL.create("sqlite", database=storage)
-    try:
-        url = make_url(storage)
-    except (sa.exc.ArgumentError, ValueError):
-        raise StorageError(refused) from None
-    if url.get_backend_name() != "sqlite" and storage.partition("?")[0].count("@") > 1:
-        raise StorageError(f"--storage {shown_url(storage)}: write the @ in a password as %40, a / as %2F.")
-    if url.get_backend_name() == "sqlite" and url.drivername not in ("sqlite", "sqlite+pysqlite"):
-        # Whatever that driver does, encryption first of all, ours would not do.
-        raise StorageError(
-            f"--storage {shown_url(storage)}: {url.drivername} is not used here, a file is opened by Python's own "
-            "SQLite and is not encrypted. Write sqlite:///studies.db."
-        )
-    return url
-
-
 def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
     """Look at a database without changing it.
 
@@ -121,7 +87,7 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
     try:
         url.get_dialect()
         if url.get_backend_name() == "sqlite":
-            _check_path(url)
+            check_path(url)
         if url.get_backend_name() == "sqlite" and not _check_file(url, create=create):
             return url
         engine = sa.create_engine(url if create else untouched(url))
@@ -148,7 +114,8 @@ def open_database(storage: str, *, create: bool, plain: bool = False) -> Databas
         StorageError, SchemaMismatch: as `check_storage`.
     """
     url = check_storage(storage, create=create, plain=plain)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if not create:
+        _check_versioned(url)
     warning = ""
     if url.get_backend_name() == "sqlite" and (kind := network_filesystem(Path(str(url.database)))):
         warning = (
@@ -173,7 +140,7 @@ def _made(url: URL, *, create: bool, wal: bool) -> RDBStorage:
     """Optuna's storage, with the tables that are missing where `create` says so."""
     # Optuna formats its URL; a password must stay in it, and braces must be doubled.
     text = url.render_as_string(hide_password=False)
-    storage = RDBStorage(text, engine_kwargs=_engine_options(url))
+    storage = RDBStorage(text, engine_kwargs=_engine_options(url), skip_table_creation=not create)
     engine = storage.engine
     if create:
         if url.get_backend_name() == "sqlite":
@@ -229,45 +196,36 @@ def _migrate(engine: Engine) -> None:
         connection.execute(schema_table.update().values(version=SCHEMA_VERSION))
 
 
+def unversioned(connection: sa.Connection) -> bool:
+    """Whether Optuna's tables lack the record of their version, which Optuna would write as it opens them."""
+    tables = set(sa.inspect(connection).get_table_names())
+    wanted = ("alembic_version", "version_info")
+    return any(
+        name not in tables or connection.execute(sa.select(sa.literal(1)).select_from(sa.table(name))).first() is None
+        for name in wanted
+    )
+
+
+def _check_versioned(url: URL) -> None:
+    """Refuse to read what Optuna would write to."""
+    engine = sa.create_engine(untouched(url))
+    try:
+        with engine.connect() as connection:
+            if unversioned(connection):
+                raise StorageError(
+                    f"database {shown(url)} does not say of which version Optuna's tables are. "
+                    "`batchopt doctor --fix` mends that."
+                )
+    finally:
+        engine.dispose()
+
+
 def _in_the_way(error: Exception) -> bool:
     """Whether another process was making the same tables, so that they are there the next time."""
     text = str(error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error).lower()
     return any(
         word in text for word in ("already exists", "duplicate", "unique", "locked", "deadlock", "no such table")
     )
-
-
-def untouched(url: URL) -> URL:
-    """The URL to read a database by that leaves an SQLite file, and the folder around it, as they are."""
-    if url.get_backend_name() != "sqlite":
-        return url
-    path = Path(str(url.database))
-    if Path(f"{path}-wal").exists():
-        # Somebody writes, or was killed while writing: who opened it for writing would tidy up after them.
-        mode = {"mode": "ro"}
-    elif os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-        # Read-only, SQLite could not remove the files again that it makes to read a WAL database.
-        mode = {"mode": "rw"}
-    else:
-        mode = {"immutable": "1"}
-    return URL.create("sqlite", database=path.resolve().as_uri(), query={"uri": "true", **mode})
-
-
-def shown(url: URL) -> str:
-    """A URL for the screen: no password."""
-    return shown_url(url.render_as_string(hide_password=False))
-
-
-def _check_path(url: URL) -> None:
-    """Refuse a path that no database can be at: a loop of links, a name that is too long, a pipe."""
-    try:
-        kind = os.stat(str(url.database)).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except (OSError, ValueError) as error:
-        raise StorageError(f"database {shown(url)}: {getattr(error, 'strerror', error)}. Check --storage.") from None
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise StorageError(f"database {shown(url)} is not a file. Choose another --storage.")
 
 
 def _check_file(url: URL, *, create: bool) -> bool:
@@ -314,10 +272,10 @@ def _check_tables(connection: sa.Connection, url: URL, *, create: bool, plain: b
             )
     if schema_table.name in tables:
         version = connection.execute(sa.select(schema_table.c.version)).scalar()
-        if version is not None and not 1 <= version <= SCHEMA_VERSION:
+        if version is not None and not (isinstance(version, int) and 1 <= version <= SCHEMA_VERSION):
             raise SchemaMismatch(
-                f"database {shown(url)} has batchopt tables of version {version}; this batchopt reads version "
-                f"{SCHEMA_VERSION}. Use the batchopt that wrote it, or another --storage."
+                f"database {shown(url)} has batchopt tables of version {printable(version)}; this batchopt reads "
+                f"version {SCHEMA_VERSION}. Use the batchopt that wrote it, or another --storage."
             )
     elif not create and not plain:
         raise StorageError(f"database {shown(url)} is an Optuna database without a batchopt study.")

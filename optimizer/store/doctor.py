@@ -20,10 +20,12 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
 from optimizer.store.access import is_file, path_of, reading
+from optimizer.store.address import shown_storage, storage_url, untouched
 from optimizer.store.backup import back_up
 from optimizer.store.copies import CHECKPOINTS, CURVE, EPOCHS, StudyRows, TrialRows, whole
-from optimizer.store.database import SQLITE_HEAD, open_database, shown, storage_url, untouched
-from optimizer.store.findings import Finding, counted, deletion, ending, removal
+from optimizer.store.damage import STUMBLES, damaged_rows
+from optimizer.store.database import SQLITE_HEAD, open_database, unversioned
+from optimizer.store.findings import Finding, counted, damaged, deletion, ending, removal
 from optimizer.store.folders import Elsewhere, Folders, name_of
 from optimizer.store.owner import is_dead
 from optimizer.store.records import DamagedCheckpoint
@@ -81,17 +83,24 @@ def examine(storage: str, checkpoints: str | None = None) -> Examined:
     damage = list(_damage(path_of(storage))) if is_file(storage) else []
     if damage:
         # Whatever else is read from it would be hearsay.
-        return Examined(_shown(storage), 0, 0, damage)
+        return Examined(shown_storage(storage), 0, 0, damage)
     with reading(storage) as connection:
-        rows = Rows(connection)
-        studies = [rows.read(name) for name in rows.names()]
-        findings = [*_versions(connection, rows, storage), *_strays(connection, rows, studies, storage, folders)]
-        for study in studies:
-            findings += _of_study(study)
-            findings += [finding for trial in study.trials for finding in _of_trial(study, trial, storage, folders)]
-        findings += _zombies(connection, rows, studies, storage)
-        findings += _unnamed_files(rows, folders)
-    return Examined(_shown(storage), len(studies), sum(len(study.trials) for study in studies), findings)
+        findings = [damaged(storage, row, folders) for row in damaged_rows(connection)]
+        rows, studies = Rows(connection), list[StudyRows]()
+        try:
+            studies += [rows.read(name) for name in rows.names()]
+            findings += _versions(connection, rows, storage)
+            findings += _strays(connection, rows, studies, storage, folders)
+            for study in studies:
+                findings += _of_study(study)
+                findings += [finding for trial in study.trials for finding in _of_trial(study, trial, storage, folders)]
+            findings += _zombies(connection, rows, studies, storage)
+            findings += _unnamed_files(rows, folders)
+        except STUMBLES:
+            # What is damaged keeps the rest from being looked at.
+            if not findings:
+                raise
+    return Examined(shown_storage(storage), len(studies), sum(len(study.trials) for study in studies), findings)
 
 
 def repair(storage: str, checkpoints: str | None = None) -> Examined:
@@ -143,7 +152,14 @@ def _damage(file: Path) -> Iterator[Finding]:
 
 def _versions(connection: sa.Connection, rows: Rows, storage: str) -> Iterator[Finding]:
     # Optuna's first: nothing of ours can be opened while it refuses its own.
-    if rows.has("alembic_version"):
+    if unversioned(connection):
+        yield Finding(
+            "no version",
+            "Optuna's tables do not say of which version they are, so nothing reads them.",
+            "Optuna says it, by what it finds in them.",
+            lambda: open_database(storage, create=True).engine.dispose(),
+        )
+    else:
         optunas = connection.execute(
             sa.select(sa.text("version_num")).select_from(sa.table("alembic_version"))
         ).scalar()
@@ -330,7 +346,3 @@ def _unnamed_files(rows: Rows, folders: Folders) -> Iterator[Finding]:
             "They are removed.",
             removal(folder, [name for name, _ in files]),
         )
-
-
-def _shown(storage: str) -> str:
-    return shown(storage_url(storage))

@@ -10,12 +10,31 @@ from typing import Any
 import sqlalchemy as sa
 
 from optimizer.store.access import writing
-from optimizer.store.database import storage_url
+from optimizer.store.address import storage_url
+from optimizer.store.damage import DamagedRow
 from optimizer.store.folders import Folder, Folders
 from optimizer.store.rows import Rows
-from optimizer.store.tables import checkpoints_table
+from optimizer.store.tables import (
+    checkpoints_table,
+    leases_table,
+    machines_table,
+    memory_table,
+    step_times_table,
+    turns_table,
+)
 
 Repair = Callable[[], None]
+
+MADE_ANEW = {
+    leases_table.name: "the trial can be taken up again",
+    turns_table.name: "the next process asks",
+    "trial_heartbeats": "whoever trains beats again",
+    checkpoints_table.name: "the trial starts over when it is taken up",
+    step_times_table.name: "the next session measures again",
+    memory_table.name: "the next session measures again",
+    machines_table.name: "the next session there describes it again",
+}
+"""The tables whose rows come back by themselves, and how."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,29 @@ def deletion(
             (folders or Folders(storage_url(storage))).remove(location)
 
     return delete
+
+
+def damaged(storage: str, row: DamagedRow, folders: Folders) -> Finding:
+    """A row that is not what any program writes; only what a session makes anew by itself can go."""
+    table = sa.table(row.table, *map(sa.column, (*row.key, "location")))
+
+    def delete() -> None:
+        mine = sa.and_(*(table.c[name] == value for name, value in row.key.items()))
+        location = None
+        with writing(storage) as connection:
+            if row.table == checkpoints_table.name:
+                location = connection.execute(sa.select(table.c.location).where(mine)).scalar()
+            connection.execute(table.delete().where(mine))
+        if location:
+            folders.remove(location)
+
+    if row.table in MADE_ANEW and None not in row.key.values():
+        return Finding("damaged row", f"{row}.", f"It is removed; {MADE_ANEW[row.table]}.", delete)
+    return Finding(
+        "damaged row",
+        f"{row}.",
+        "Restore a copy of the database, or correct that value with another program; nobody else knows what it was.",
+    )
 
 
 def removal(folder: Folder, names: list[str]) -> Repair:

@@ -19,8 +19,9 @@ import sqlalchemy as sa
 
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound, StudyNotFound
 from optimizer.store.access import is_file, path_of, reading, same_place, writing
+from optimizer.store.address import shown_storage, storage_url
 from optimizer.store.copies import CHECKPOINTS, CONFIRMATIONS, EPOCHS, StudyRows, as_text, digest, whole
-from optimizer.store.database import check_storage, open_database, shown, storage_url
+from optimizer.store.database import check_storage, open_database
 from optimizer.store.folders import Folders
 from optimizer.store.joining import Joined, Progress, join
 from optimizer.store.measurements import program_fingerprint
@@ -77,15 +78,15 @@ def export(
         names = _chosen(Rows(connection), study)
         if not names:
             missing = "no study" if study is None else f"no study {study!r}"
-            raise StudyNotFound(f"database {_shown(storage)} holds {missing}. Check --storage and --study.")
+            raise StudyNotFound(f"database {shown_storage(storage)} holds {missing}. Check --storage and --study.")
         if is_file(to) and path_of(to).exists():
             raise StorageError(
                 f"{path_of(to)} exists already. Choose another --to, or use batchopt merge to join them."
             )
         if taken := sorted(set(names) & set(_names_at(to))):
             raise StorageError(
-                f"database {_shown(to)} holds a study {taken[0]!r} already. Choose another --to, or use batchopt merge "
-                "to join them."
+                f"database {shown_storage(to)} holds a study {taken[0]!r} already. Choose another --to, or use "
+                "batchopt merge to join them."
             )
         if is_file(to) and is_file(storage) and study is None:
             folders = Folders(storage_url(storage), checkpoints)
@@ -129,7 +130,7 @@ def _check_apart(storages: Sequence[str], to: str) -> None:
     for storage in storages:
         if same_place(storage, to):
             raise InvalidInput(
-                f"--to {_shown(to)} is one of the databases to read; name another, or leave it out of them."
+                f"--to {shown_storage(to)} is one of the databases to read; name another, or leave it out of them."
             )
 
 
@@ -160,13 +161,13 @@ def _made_new(to: str, make: Callable[[str], Transferred]) -> Transferred:
         if target.exists():
             raise StorageError(f"{target} has appeared in the meantime; it is left as it is. Choose another --to.")
         file.rename(target)
-    return Transferred(_shown(to), done.studies)
+    return Transferred(shown_storage(to), done.studies)
 
 
 def _check_whole(connection: sqlite3.Connection, to: str) -> None:
     found = connection.execute("PRAGMA integrity_check").fetchone()[0]
     if found != "ok":
-        raise StorageError(f"{_shown(to)} would not be whole: {found}. Nothing was written.")
+        raise StorageError(f"{shown_storage(to)} would not be whole: {found}. Nothing was written.")
 
 
 def _copy_file(source: sa.Connection, folders: Folders, file: str, progress: Progress) -> Transferred:
@@ -237,7 +238,7 @@ def _join_all(
                 for name in _chosen(source, study):
                     rows, done = source.read(name), joined.setdefault(name, Joined(name))
                     done.left += make_portable(rows, Folders(storage_url(storage), checkpoints))
-                    join(rows, target, _shown(storage), done, progress)
+                    join(rows, target, shown_storage(storage), done, progress)
                     _join_measurements(rows, source, target)
         return _verified(target, joined, to)
 
@@ -283,7 +284,7 @@ def _verified(target: Rows, joined: dict[str, Joined], to: str) -> Transferred:
                 if not confirmed
                 else "its trials are not numbered as they should be"
             )
-            raise StorageError(f"study {name!r} did not arrive whole in {_shown(to)}: {what}. Nothing was kept.")
+            raise StorageError(f"study {name!r} did not arrive whole in {shown_storage(to)}: {what}. Nothing was kept.")
         content = "\n".join(sorted(f"{guid} {found}" for guid, found in digests.items()))
         studies.append(
             {
@@ -299,8 +300,4 @@ def _verified(target: Rows, joined: dict[str, Joined], to: str) -> Transferred:
                 "sha256": hashlib.sha256(content.encode()).hexdigest(),
             }
         )
-    return Transferred(_shown(to), studies)
-
-
-def _shown(storage: str) -> str:
-    return shown(storage_url(storage))
+    return Transferred(shown_storage(to), studies)
