@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -166,9 +167,11 @@ def dashboard_command(storage: str, port: int) -> None:
 
     Each study's advice and pictures are brought up to date first.
     """
-    from optuna_dashboard import run_server
+    from wsgiref.simple_server import make_server
 
-    from optimizer.report.dashboard import show
+    from optuna_dashboard import wsgi
+
+    from optimizer.report.dashboard import local_only, show
 
     examined = examine(storage)
     findings = len(examined.findings)
@@ -176,12 +179,15 @@ def dashboard_command(storage: str, port: int) -> None:
     say(f"{examined.studies} studies and {examined.trials} trials in {examined.storage}: {health}")
     names = [study["study"] for study in list_studies(storage)]
     database = open_database(storage, create=False)
-    for name in names:
-        if not show(open_study(database, name), read_evidence(storage, name), database.engine):
-            say(f"study {printable(name)} has a note of your own, which stays as it is")
-    say(f"http://{LOOPBACK}:{port}/dashboard shows it; Ctrl-C ends it")
     try:
-        run_server(database.storage, host=LOOPBACK, port=port)
+        # Before anything is written.
+        with make_server(LOOPBACK, port, local_only(wsgi(database.storage))) as server:
+            for name in names:
+                if not show(open_study(database, name), read_evidence(storage, name), database.engine):
+                    say(f"study {printable(name)} has a note of your own, which stays as it is")
+            say(f"http://{LOOPBACK}:{port}/dashboard shows it; Ctrl-C ends it")
+            with suppress(KeyboardInterrupt):
+                server.serve_forever()
     except OSError as error:
         raise InvalidInput(f"port {port} cannot be used: {error.strerror}. Use --port with another number.") from error
     finally:

@@ -78,4 +78,5 @@ def _share(ray: Any, options: Options) -> ClusterShare:
             f"--ray {options.ray}: no node has {each_cpus:g} CPUs and {each_gpus:g} GPUs for a worker; the largest "
             f"has {max(cpus)} CPUs and {max(gpus)} GPUs. Use --ray-cpus and --ray-gpus, or another --device."
         )
-    return ClusterShare(each_cpus, each_gpus, options.workers or (sum(gpus) if on_gpu else fitting))
+    workers = options.workers or (sum(gpus) if on_gpu else fitting)
+    return ClusterShare(each_cpus, each_gpus, workers, local=options.ray == LOCAL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,12 @@ from optimizer.seat import Seat
 from optimizer.seating import first_setup, further_seats, measured, recorded_capacity, seated
 from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
-from optimizer.store.access import opened
-from optimizer.store.address import shown_storage
+from optimizer.store.access import explained, opened
+from optimizer.store.address import shown_storage, storage_url
 from optimizer.store.database import check_storage, open_database
 from optimizer.store.folders import file_system
 from optimizer.store.ledger import Ledger
-from optimizer.store.making import found_or_made, stamp_if_unmade, unmade
+from optimizer.store.making import checked_name, found_or_made, quiet_optuna, stamp_if_unmade, unmade
 from optimizer.store.stamp import Stamp, check_program, check_question, check_seed
 from optimizer.store.transactions import Transactions
 from optimizer.store.whole import ENGINES
@@ -92,13 +93,14 @@ class Study:
         goal: Goal | None = None,
         *,
         name: str = "study",
-        storage: str = "sqlite:///studies.db",
+        storage: str | os.PathLike[str] = "sqlite:///studies.db",
         options: Options | None = None,
     ) -> None:
         self.task = task
         self.goal = goal or Goal()
-        self.name = name
-        self.storage = storage
+        self.name = checked_name(name)
+        self.storage = os.fspath(storage) if isinstance(storage, os.PathLike) else storage
+        storage_url(self.storage)
         self.options = options or Options()
         self._space = space
 
@@ -125,7 +127,7 @@ class Study:
 
         budget = budget or Budget()
         # Ray sets a handler of SIGTERM; ours comes after it.
-        with joined(self.options) as cluster, Interruption() as interruption:
+        with explained(self.storage), quiet_optuna(), joined(self.options) as cluster, Interruption() as interruption:
             seat, plan, capacity = self._prepare(budget, tries, listener, interruption, cluster, probing=True)
             try:
                 assert seat.ready is not None

@@ -58,6 +58,8 @@ def shown_url(text: str) -> str:
 def without_secrets(text: str, url: str) -> str:
     """What a driver or a file system says of a URL, without the passwords in it."""
     said, secrets = text.replace(url, shown_url(url)), _split(url)[1]
+    # A part of one may have been taken for the name of a host.
+    secrets += [part for secret in secrets for part in re.split("[@/:&]", secret)]
     for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
         if len(secret) >= SHORTEST_SECRET:
             said = said.replace(secret, HIDDEN)
@@ -91,5 +93,7 @@ def _hidden_in_query(query: str, secrets: list[str]) -> str:
             shown.append(f"{key}={HIDDEN}")
         elif equals or not (shown and shown[-1].endswith(HIDDEN)):
             shown.append(part)
-        # Or it is the rest of a password with an `&` in it.
+        else:
+            # The rest of a password with an `&` in it.
+            secrets.append(part)
     return "&".join(shown)

@@ -16,6 +16,7 @@ FLOORS = {
     "errors": 0,
     "signals": 0,
     "text": 0,
+    "checked": 0,
     "search": 1,
     "training": 1,
     "options": 2,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study
@@ -35,11 +37,16 @@ from optimizer.store.stamp import Stamp
 from optimizer.store.whole import remove_attributes
 from optimizer.text import printable
 
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
 SIGNED = "*Written by batchopt, which brings it up to date. A note without this line is yours, and stays as it is.*"
 """The last line of our notes."""
 
 MARKDOWN = re.compile(r"([\\`*_~<>\[\]|$&])")
 """Letters with which Markdown begins something."""
+
+LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 
 PAUSE_S = 60.0
 """At least so long between two times that a study is shown while it goes on."""
@@ -129,6 +136,24 @@ class ShownWhileItGoesOn:
             self._show()
             took = self._clock() - started
             self._next = self._clock() + max(PAUSE_S, took / SHARE)
+
+
+def local_only(app: WSGIApplication) -> WSGIApplication:
+    """A web application for this machine alone.
+
+    It listens on this machine only, and asks nobody for a password. A page of another site may still send a browser's
+    requests here, under a name of its own that it has point to this machine: what was asked for by such a name, or by
+    a page from elsewhere, is refused.
+    """
+
+    def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
+        if urlsplit(f"//{host}").hostname in LOCAL_NAMES and origin in (None, f"http://{host}"):
+            return app(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain")])
+        return [b"batchopt's dashboard is for this machine alone: open it as http://127.0.0.1\n"]
+
+    return checked
 
 
 def note(report: Report) -> str:

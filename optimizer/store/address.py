@@ -17,6 +17,10 @@ MISTYPED = re.compile(r"\s*(sqlite|postgres(ql)?|mysql|mariadb|oracle|mssql)(\+\
 """A URL without its `//`."""
 
 
+SQLITE_OPTIONS = {"cached_statements", "check_same_thread", "detect_types", "isolation_level", "timeout", "uri"}
+"""What may stand behind the `?` of a file's URL."""
+
+
 def storage_url(storage: str) -> URL:
     """A path or an SQLAlchemy URL as a URL; a path is an SQLite file.
 
@@ -46,6 +50,9 @@ def storage_url(storage: str) -> URL:
             f"--storage {shown_url(storage)}: {url.drivername} is not used here, a file is opened by Python's own "
             "SQLite and is not encrypted. Write sqlite:///studies.db."
         )
+    unknown = sorted(set(url.query) - SQLITE_OPTIONS) if url.get_backend_name() == "sqlite" else []
+    if unknown:
+        raise StorageError(f"--storage {shown_url(storage)}: SQLite knows no option {unknown[0]!r}. Leave it out.")
     return url
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from alembic.util import CommandError
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, Engine
 
@@ -130,6 +131,8 @@ def open_database(storage: str, *, create: bool, plain: bool = False) -> Databas
             if attempt + 1 == MAKING_ATTEMPTS or not _in_the_way(error):
                 raise StorageError(f"database {shown(url)}: {_first_line(error, url)}.") from None
             time.sleep(random.uniform(0.05, 0.2))
+        except CommandError as error:
+            raise StorageError(f"database {shown(url)}: {first_line(error)}. `batchopt doctor` says more.") from None
         except RuntimeError as error:
             # Optuna's own check of its tables' version.
             raise SchemaMismatch(f"database {shown(url)}: {error}") from None
@@ -196,28 +199,32 @@ def _migrate(engine: Engine) -> None:
         connection.execute(schema_table.update().values(version=SCHEMA_VERSION))
 
 
-def unversioned(connection: sa.Connection) -> bool:
-    """Whether Optuna's tables lack the record of their version, which Optuna would write as it opens them."""
+def optuna_versions(connection: sa.Connection) -> list[str]:
+    """The versions that Optuna's tables say they are of: one, or none where Optuna would write it."""
     tables = set(sa.inspect(connection).get_table_names())
-    wanted = ("alembic_version", "version_info")
-    return any(
-        name not in tables or connection.execute(sa.select(sa.literal(1)).select_from(sa.table(name))).first() is None
-        for name in wanted
-    )
+    if not {"alembic_version", "version_info"} <= tables:
+        return []
+    if connection.execute(sa.select(sa.literal(1)).select_from(sa.table("version_info"))).first() is None:
+        return []
+    table = sa.table("alembic_version", sa.column("version_num"))
+    return [str(version) for version in connection.execute(sa.select(table)).scalars() if version is not None]
 
 
 def _check_versioned(url: URL) -> None:
     """Refuse to read what Optuna would write to."""
     engine = sa.create_engine(untouched(url))
     try:
-        with engine.connect() as connection:
-            if unversioned(connection):
-                raise StorageError(
-                    f"database {shown(url)} does not say of which version Optuna's tables are. "
-                    "`batchopt doctor --fix` mends that."
-                )
+        for _ in range(MAKING_ATTEMPTS):
+            with engine.connect() as connection:
+                if len(optuna_versions(connection)) == 1:
+                    return
+            # Another process may be about to write it.
+            time.sleep(0.1)
     finally:
         engine.dispose()
+    raise StorageError(
+        f"database {shown(url)} does not say of which one version Optuna's tables are. `batchopt doctor` says more."
+    )
 
 
 def _in_the_way(error: Exception) -> bool:

@@ -17,28 +17,26 @@ from typing import Any
 from urllib.parse import urlencode
 
 import sqlalchemy as sa
-from optuna.storages import RDBStorage
 
 from optimizer.store.access import is_file, path_of, reading
 from optimizer.store.address import shown_storage, storage_url, untouched
 from optimizer.store.backup import back_up
 from optimizer.store.copies import CHECKPOINTS, CURVE, EPOCHS, StudyRows, TrialRows, whole
 from optimizer.store.damage import STUMBLES, damaged_rows
-from optimizer.store.database import SQLITE_HEAD, open_database, unversioned
+from optimizer.store.database import SQLITE_HEAD
 from optimizer.store.findings import Finding, counted, damaged, deletion, ending, removal
 from optimizer.store.folders import Elsewhere, Folders, name_of
 from optimizer.store.owner import is_dead
 from optimizer.store.records import DamagedCheckpoint
 from optimizer.store.rows import Rows
 from optimizer.store.tables import (
-    SCHEMA_VERSION,
     checkpoints_table,
     confirmations_table,
     database_clock,
     epochs_table,
     leases_table,
-    schema_table,
 )
+from optimizer.store.versions import wrong_versions
 
 LONG_SECONDS = 3600.0
 """A lease that expired so long ago, or a trial of another program that has been silent for so long, is abandoned."""
@@ -89,7 +87,7 @@ def examine(storage: str, checkpoints: str | None = None) -> Examined:
         rows, studies = Rows(connection), list[StudyRows]()
         try:
             studies += [rows.read(name) for name in rows.names()]
-            findings += _versions(connection, rows, storage)
+            findings += wrong_versions(connection, rows, storage)
             findings += _strays(connection, rows, studies, storage, folders)
             for study in studies:
                 findings += _of_study(study)
@@ -148,47 +146,6 @@ def _damage(file: Path) -> Iterator[Finding]:
             f"the file is damaged: {'; '.join(line.splitlines()[-1] for line in lines)}. What it says is not reliable.",
             "Restore a copy. Without one, `sqlite3 FILE .recover` saves what can be read.",
         )
-
-
-def _versions(connection: sa.Connection, rows: Rows, storage: str) -> Iterator[Finding]:
-    # Optuna's first: nothing of ours can be opened while it refuses its own.
-    if unversioned(connection):
-        yield Finding(
-            "no version",
-            "Optuna's tables do not say of which version they are, so nothing reads them.",
-            "Optuna says it, by what it finds in them.",
-            lambda: open_database(storage, create=True).engine.dispose(),
-        )
-    else:
-        optunas = connection.execute(
-            sa.select(sa.text("version_num")).select_from(sa.table("alembic_version"))
-        ).scalar()
-        memory = RDBStorage("sqlite://")
-        known, newest = memory.get_all_versions(), memory.get_head_version()
-        memory.engine.dispose()
-        if optunas != newest:
-            older = optunas in known
-            yield Finding(
-                "older Optuna" if older else "newer Optuna",
-                f"Optuna's tables are of version {optunas}; the Optuna installed here uses {newest}.",
-                "They are upgraded by Optuna." if older else "Install the Optuna that wrote them, or a newer one.",
-                (lambda: _upgrade_optuna(storage)) if older else None,
-            )
-    ours = connection.execute(sa.select(schema_table.c.version)).scalar() if rows.has(schema_table.name) else None
-    if ours is not None and ours < SCHEMA_VERSION:
-        yield Finding(
-            "older tables",
-            f"batchopt's tables are of version {ours}; this batchopt writes version {SCHEMA_VERSION}.",
-            "They are brought to it, as by any study that goes on; an older batchopt cannot use them any more.",
-            lambda: open_database(storage, create=True).engine.dispose(),
-        )
-
-
-def _upgrade_optuna(storage: str) -> None:
-    url = storage_url(storage).render_as_string(hide_password=False)
-    optunas = RDBStorage(url, skip_compatibility_check=True)
-    optunas.upgrade()
-    optunas.engine.dispose()
 
 
 def _strays(

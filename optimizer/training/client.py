@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from importlib.machinery import PathFinder
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +24,9 @@ from optimizer.training.cgroup import out_of_memory_kills
 from optimizer.training.messages import Answer, Request, Setup
 
 LOG_LINES_SHOWN = 15
+
+NEEDED = (__name__.partition(".")[0], "numpy", "tensorflow", "keras", "optuna", "sqlalchemy", "cloudpickle", "psutil")
+"""What a worker is made of: no module of the user's stands for one of these."""
 
 OUT_OF_MEMORY_WORDS = (
     "std::bad_alloc",
@@ -135,6 +139,33 @@ class Worker:
         self._host.kill()
 
 
+def worker_path() -> list[str]:
+    """Where a worker looks for modules: where this process does, so that modules beside a script are found there too.
+
+    The current folder is that of this process. A folder of the user's in which something is called as one of `NEEDED`
+    comes last.
+    """
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    users = {os.getcwd(), *([os.path.dirname(os.path.abspath(main))] if main else [])}
+    folders = [folder or os.getcwd() for folder in sys.path]
+    others = [folder for folder in folders if os.path.abspath(folder) not in users]
+    last = [folder for folder in folders if folder not in others and _hides(folder, others)]
+    return [folder for folder in folders if folder not in last] + last
+
+
+def _hides(folder: str, others: list[str]) -> bool:
+    """Whether a folder has a module that is called as one of those that a worker is made of, and is another one."""
+    for name in NEEDED:
+        found, known = PathFinder.find_spec(name, [folder]), sys.modules.get(name)
+        if found is None or found.origin is None:
+            continue
+        if known is None and PathFinder.find_spec(name, others) is not None:
+            return True
+        if known is not None and found.origin != known.__file__:
+            return True
+    return False
+
+
 class ChildProcess:
     """A worker process of this machine.
 
@@ -150,7 +181,7 @@ class ChildProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="batchopt-worker-", ignore_cleanup_errors=True)
         self._log = Path(self._folder.name, "log")
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "PYTHONPATH": os.pathsep.join(worker_path()),
             "TMPDIR": self._folder.name,
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         }
@@ -158,7 +189,8 @@ class ChildProcess:
             environment["CUDA_VISIBLE_DEVICES"] = "-1"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "optimizer.training.worker", str(theirs.fileno())],
+                # Without -P a `keras.py` in the current folder would be Keras.
+                [sys.executable, "-P", "-m", "optimizer.training.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
