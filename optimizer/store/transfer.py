@@ -7,6 +7,7 @@ new file appears under its name only when it is whole.
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Sequence
@@ -158,9 +159,16 @@ def _made_new(to: str, make: Callable[[str], Transferred]) -> Transferred:
         done = make(str(file))
         with closing(sqlite3.connect(file)) as connection:
             _check_whole(connection, to)
-        if target.exists():
-            raise StorageError(f"{target} has appeared in the meantime; it is left as it is. Choose another --to.")
-        file.rename(target)
+        try:
+            # Unlike renaming it never takes the place of another file.
+            os.link(file, target)
+        except FileExistsError:
+            raise StorageError(
+                f"{target} has appeared in the meantime; it is left as it is. Choose another --to."
+            ) from None
+        except OSError:
+            # Not every file system has hard links.
+            file.rename(target)
     return Transferred(shown_storage(to), done.studies)
 
 

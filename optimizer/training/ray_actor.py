@@ -191,7 +191,8 @@ def _proved(end: socket.socket, token: bytes, *, asks: bool) -> bool:
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
         end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", PROOF_SECONDS, 0))
     steps = (deliver_challenge, answer_challenge) if asks else (answer_challenge, deliver_challenge)
-    with Connection[bytes, bytes](os.dup(end.fileno())) as connection:
+    connection: Connection[Any, Any] = Connection(os.dup(end.fileno()))
+    with connection:
         try:
             for step in steps:
                 step(connection, token)
