@@ -212,7 +212,7 @@ def optuna_versions(connection: sa.Connection) -> list[str]:
 
 def _check_versioned(url: URL) -> None:
     """Refuse to read what Optuna would write to."""
-    engine = sa.create_engine(untouched(url))
+    engine = sa.create_engine(untouched(url), **_engine_options(url))
     try:
         for _ in range(MAKING_ATTEMPTS):
             with engine.connect() as connection:

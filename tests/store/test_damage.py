@@ -25,11 +25,13 @@ from written_study import GOAL, MACHINE, PROGRAM, SPACE, write_study
 from optimizer import Study, Task
 from optimizer.cli import batchopt
 from optimizer.errors import BatchoptError, DamagedDatabase, InvalidInput
-from optimizer.store.access import explained
+from optimizer.store.access import explained, reading, writing
 from optimizer.store.confirmations import ConfirmationRun, Confirmations, plan_of
+from optimizer.store.damage import damaged_rows
 from optimizer.store.database import open_database
 from optimizer.store.doctor import examine, repair
 from optimizer.store.measurements import Measurements, MemoryRow, measured_on
+from optimizer.store.transfer import merge
 from optimizer.training.messages import StepTime
 
 VALUES = (None, "FYNITE", "{bad json", 2**62, 1e300, -1, '{"name": "NoDistribution"}', "[]")
@@ -48,6 +50,7 @@ COMMANDS = (
     ["doctor"],
     ["export", "--to", "exported.db"],
     ["export", "--study", "mnist", "--to", "one.db"],
+    ["a session"],
 )
 
 
@@ -115,7 +118,7 @@ def changed(written: Path, folder: Path, change: tuple[str, int, str], value: An
     return path
 
 
-def said(arguments: list[str], path: Path) -> str:
+def said(arguments: list[str], path: Path | str) -> str:
     """What a command says where it refuses; empty where it answers.
 
     Raises:
@@ -124,6 +127,9 @@ def said(arguments: list[str], path: Path) -> str:
     output = io.StringIO()
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            if arguments == ["a session"]:
+                Study(Task(len, len), SPACE, GOAL, name="mnist", storage=path)._find()
+                return ""
             batchopt.main([*arguments, "--storage", str(path)], standalone_mode=False)
     except (BatchoptError, click.ClickException) as error:
         return str(error)
@@ -203,6 +209,17 @@ def test_the_row_is_named_and_the_doctor_names_all_and_removes_what_comes_back_b
     repaired = repair(str(path))
     assert "'soon', and not a number" in " ".join(finding.what for finding in repaired.repaired)
     assert sum(finding.kind == "damaged row" for finding in repaired.findings) == 2
+
+
+def test_a_study_that_is_whole_has_no_damaged_row_on_any_server(server_storage: str, written: Path) -> None:
+    merge([str(written)], server_storage)
+    with reading(server_storage) as connection:
+        assert [str(row) for row in damaged_rows(connection)] == []
+        statement = "update trial_user_attributes set value_json = '{bad json' where \"key\" = 'guid' and trial_id = 1"
+    with writing(server_storage) as connection:
+        quoted = statement if connection.dialect.name == "postgresql" else statement.replace('"', "`")
+        connection.execute(sa.text(quoted))
+    assert "value_json is '{bad json', and not JSON" in said(["list"], server_storage)
 
 
 def test_an_error_of_our_own_is_not_blamed_on_a_database_that_is_whole(written: Path, tmp_path: Path) -> None:
