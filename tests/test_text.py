@@ -18,8 +18,11 @@ from written_study import write_study
 
 from optimizer.cli import main
 from optimizer.report.dashboard import note
+from optimizer.report.events import Noted
 from optimizer.report.page import page
 from optimizer.report.reading import read_evidence
+from optimizer.report.screen import LiveView
+from optimizer.report.terminal import TextConsole
 from optimizer.store.database import open_database
 from optimizer.text import first_line, printable, shown_url, without_secrets
 
@@ -129,6 +132,16 @@ def test_names_and_notes_of_a_database_are_text_on_a_terminal_and_through_a_pipe
         assert r"\x1b[31m[red]" in said, "nothing is swallowed as markup"
     if command[-1] == "--csv":
         assert len(list(csv.reader(io.StringIO(said)))) == 9
+
+
+def test_what_a_live_view_is_told_is_text() -> None:
+    drawn = io.StringIO()
+    with LiveView(TextConsole(file=drawn, force_terminal=True, width=120)) as view:
+        view(Noted(HOSTILE))
+    # Without the colours that are Rich's own.
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.getvalue())
+    assert r"\x1b[31m[red]\x1b]0;title" in shown and r"[/]\u202e" in shown
+    assert not set(drawn.getvalue()) & {"\x07", "\u202e"}
 
 
 def test_names_and_notes_of_a_database_are_text_on_a_page_and_in_a_note(hostile: Path) -> None:
