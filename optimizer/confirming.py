@@ -38,6 +38,7 @@ from optimizer.store.sharing import Turns
 from optimizer.store.stamp import Stamp, check_program
 from optimizer.store.transactions import Transactions
 from optimizer.store.whole import ENGINES
+from optimizer.text import first_line
 from optimizer.training.client import Died
 from optimizer.training.messages import Answer, Epoch, EpochDone, Failed, OpenedTest, OpenTest, Ready, Remark, Train
 from optimizer.training.seeds import confirmation_seed
@@ -82,7 +83,9 @@ def confirm(study: Study, seeds: int, listener: Listener) -> None:
     with joined(study.options) as cluster, Interruption() as interruption, ExitStack() as held:
         database = open_database(study.storage, create=True)
         held.callback(database.engine.dispose)
-        transactions = Transactions(database.url, say=lambda line: listener(Noted(line)), check=interruption.check)
+        transactions = Transactions(
+            database.engine.url, say=lambda line: listener(Noted(line)), check=interruption.check
+        )
         again = transactions.again
         ledger = Ledger(database, again(lambda: open_study(database, study.name)), transactions=transactions)
         stamp = again(lambda: Stamp.read(ledger.study))
@@ -235,7 +238,7 @@ class _Confirmation:
                     raise self._too_large(plan, str(death)) from None
                 if death_number == DEATHS_ALLOWED:
                     raise WorkerDied(str(death)) from None
-                self._listener(Noted(f"a run that confirms: {str(death).splitlines()[0]}; it begins again"))
+                self._listener(Noted(f"a run that confirms: {first_line(death)}; it begins again"))
                 seat.replace()
         raise AssertionError
 
@@ -323,6 +326,6 @@ class _Confirmation:
 
     def _too_large(self, plan: Planned, why: str) -> DeviceError:
         return DeviceError(
-            f"--confirm: batch size {plan.configuration.batch_size} ran out of memory: {why.splitlines()[0]}. "
+            f"--confirm: batch size {plan.configuration.batch_size} ran out of memory: {first_line(why)}. "
             "The runs that were finished are kept; the same command goes on where there is more."
         )

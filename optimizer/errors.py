@@ -31,6 +31,10 @@ class StorageNotFound(StorageError):
     """There is no such database, or no study in it yet."""
 
 
+class DamagedDatabase(StorageError):
+    """A database in which a row is not what any program writes."""
+
+
 class SchemaMismatch(StorageError):
     """A database whose tables are of another version than this program's."""
 

@@ -16,7 +16,7 @@ from optimizer.search.space import SearchSpace
 from optimizer.seating import first_setup, measured, new_capacity, seated
 from optimizer.signals import Interruption
 from optimizer.store.access import opened
-from optimizer.store.database import shown, storage_url
+from optimizer.store.address import shown_storage
 from optimizer.store.history import open_study
 from optimizer.store.records import Records
 from optimizer.store.stamp import check_program
@@ -138,16 +138,16 @@ def join_study(
         Interrupted: by a signal.
     """
     name, stamp = read_stamp(storage, name)
-    shown_storage = shown(storage_url(storage))
+    where = shown_storage(storage)
     found = inspect_machine(
         question,
         stamp.space,
         options,
         listener,
-        check=lambda ready: check_program(name, shown_storage, stamp, ready.program),
+        check=lambda ready: check_program(name, where, stamp, ready.program),
     )
     with opened(storage, create=True) as database:
-        transactions = Transactions(database.url, say=lambda line: listener(Noted(line)))
+        transactions = Transactions(database.engine.url, say=lambda line: listener(Noted(line)))
         study = transactions.again(lambda: open_study(database, name))
         ledger = StudyLedger(database.engine, study, Records(database.engine), transactions)
         ledger.add_machine(found.ready.machine, found.ready.engine)

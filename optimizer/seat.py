@@ -11,6 +11,7 @@ from typing import Any
 from optimizer import errors
 from optimizer.report.events import TrialEnded
 from optimizer.search.steps import Step
+from optimizer.text import first_line
 from optimizer.training.client import Died, Worker
 from optimizer.training.messages import Epoch, Failed, Ready, Save, Saved, Train
 
@@ -180,5 +181,5 @@ def as_error(failed: Failed) -> errors.BatchoptError:
         kind = getattr(errors, failed.error, errors.BatchoptError)
         return kind(failed.message)
     if failed.kind == "memory":
-        return errors.DeviceError(f"not enough memory to set up the study: {failed.message.splitlines()[0]}")
+        return errors.DeviceError(f"not enough memory to set up the study: {first_line(failed.message)}")
     return errors.TaskFailed(failed.message)

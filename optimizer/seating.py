@@ -20,6 +20,7 @@ from optimizer.store.access import opened
 from optimizer.store.filesystem import special_file
 from optimizer.store.measurements import Measurements, measured_on
 from optimizer.store.records import Records
+from optimizer.text import first_line
 from optimizer.training.client import Worker
 from optimizer.training.machine import core_shares, gpu_indices
 from optimizer.training.messages import ClusterShare, EngineName, Ready, Setup
@@ -131,7 +132,7 @@ def seated(setup: Setup, *, smallest: int, interruption: Interruption, listener:
         try:
             return Seat(*started(place, interruption, listener))
         except OutOfMemory as shortage:
-            why = str(shortage).splitlines()[0]
+            why = first_line(shortage)
         if not setup.hold_data or setup.engine == "fit":
             # It was on the host already.
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -26,11 +27,13 @@ from optimizer.seat import Seat
 from optimizer.seating import first_setup, further_seats, measured, recorded_capacity, seated
 from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
-from optimizer.store.access import opened
-from optimizer.store.checkpoints import file_system
-from optimizer.store.database import check_storage, open_database, shown, storage_url
+from optimizer.store.access import explained, opened
+from optimizer.store.address import shown_storage, storage_url
+from optimizer.store.database import check_storage, open_database
+from optimizer.store.deletion import check_numbers
+from optimizer.store.folders import file_system
 from optimizer.store.ledger import Ledger
-from optimizer.store.making import found_or_made, stamp_if_unmade, unmade
+from optimizer.store.making import checked_name, found_or_made, quiet_optuna, stamp_if_unmade, unmade
 from optimizer.store.stamp import Stamp, check_program, check_question, check_seed
 from optimizer.store.transactions import PATIENCE_S, Transactions
 from optimizer.store.whole import ENGINES
@@ -96,13 +99,14 @@ class Study:
         goal: Goal | None = None,
         *,
         name: str = "study",
-        storage: str = "sqlite:///studies.db",
+        storage: str | os.PathLike[str] = "sqlite:///studies.db",
         options: Options | None = None,
     ) -> None:
         self.task = task
         self.goal = goal or Goal()
-        self.name = name
-        self.storage = storage
+        self.name = checked_name(name)
+        self.storage = os.fspath(storage) if isinstance(storage, os.PathLike) else storage
+        storage_url(self.storage)
         self.options = options or Options()
         self._space = space
 
@@ -130,6 +134,8 @@ class Study:
         budget = budget or Budget()
         # Ray sets a handler of SIGTERM; ours comes after it.
         with joined(self.options) as cluster, Interruption() as interruption, ExitStack() as held:
+            held.enter_context(explained(self.storage))
+            held.enter_context(quiet_optuna())
             workers = held.enter_context(ExitStack())
             seat, plan, capacity = self._prepare(budget, tries, listener, interruption, cluster, workers, probing=True)
             assert seat.ready is not None
@@ -287,11 +293,7 @@ class Study:
                 if unmade(study, self.goal.directions):
                     return None
                 trials = study.get_trials(deepcopy=False)
-                if sorted(trial.number for trial in trials) != list(range(len(trials))):
-                    what = (
-                        "another program has deleted trials of it. Run `batchopt doctor --fix` on its database first."
-                    )
-                    raise StorageError(f"study {self.name!r} in {self._shown_storage}: {what}")
+                check_numbers(self.name, self._shown_storage, trials)
                 return _Found(
                     self._checked_stamp(study),
                     engines=study.user_attrs.get(ENGINES, {}),
@@ -308,18 +310,17 @@ class Study:
             raise StorageError(
                 f"study {self.name!r} in {self._shown_storage} was not made by batchopt. Use --study another-name."
             )
-        space = self._space_for(stamp.program.train_examples)
-        check_question(self.name, self._shown_storage, stamp, space, self.goal)
+        check_question(self.name, self._shown_storage, stamp, self._space_for(stamp.program.train_examples), self.goal)
         check_seed(self.name, self._shown_storage, stamp, self.options.seed)
         return stamp
 
     @property
     def _shown_storage(self) -> str:
-        return shown(storage_url(self.storage))
+        return shown_storage(self.storage)
 
     def _transactions(self, listener: Listener, interruption: Interruption, patience: float) -> Transactions:
-        where, check = self._shown_storage, interruption.check
-        return Transactions(where, say=lambda line: listener(Noted(line)), check=check, patience=patience)
+        url, check = storage_url(self.storage), interruption.check
+        return Transactions(url, say=lambda line: listener(Noted(line)), check=check, patience=patience)
 
     def _space_for(self, train_examples: int) -> SearchSpace:
         return self._space if isinstance(self._space, SearchSpace) else self._space(train_examples)

@@ -47,7 +47,7 @@ def _curve_notes(trial: TrialRecord) -> list[str]:
         return []
     accuracy = _slope([epoch["validation_accuracy"] for epoch in last])
     losses = [epoch["validation_loss"] for epoch in last]
-    loss = _slope(losses) / max(statistics.fmean(losses), 1e-12)
+    loss = _slope(losses) / max(abs(statistics.fmean(losses)), 1e-12)
     training = _slope([epoch["train_loss"] for epoch in last])
     change = f"{losses[0]:.3g} to {losses[-1]:.3g} in its last {len(last)} epochs"
     if training < 0 and loss < -MOVED and _stuck(trial, "train_accuracy") and _stuck(trial, "validation_accuracy"):

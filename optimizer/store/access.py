@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import URL, Engine
 
+from optimizer.errors import BatchoptError, DamagedDatabase, StorageNotFound
+from optimizer.store.address import shown, storage_url, untouched
 from optimizer.store.connecting import engine_to
-from optimizer.store.database import Database, check_storage, open_database, refusal, storage_url, untouched
+from optimizer.store.damage import STUMBLES, damaged_rows
+from optimizer.store.database import Database, check_storage, open_database, refusal
 
 
 @contextmanager
@@ -33,9 +36,29 @@ def reading(storage: str) -> Iterator[sa.Connection]:
         engine = engine_to(url, isolation_level="REPEATABLE READ")
     try:
         with _said_in_a_line(url), engine.connect() as connection:
-            yield connection
+            try:
+                yield connection
+            except STUMBLES as error:
+                _blame(error, url, connection)
+                raise
     finally:
         engine.dispose()
+
+
+@contextmanager
+def explained(storage: str) -> Iterator[None]:
+    """Where reading a database stumbles over a row, that row is named; what stumbles for another reason is not hidden.
+
+    Raises:
+        DamagedDatabase: a row is not what any program writes.
+    """
+    try:
+        yield
+    except STUMBLES as error:
+        if not isinstance(error, BatchoptError):
+            with suppress(StorageNotFound), reading(storage) as connection:
+                _blame(error, storage_url(storage), connection)
+        raise
 
 
 @contextmanager
@@ -72,7 +95,7 @@ def opened(storage: str, *, create: bool = False, plain: bool = False) -> Iterat
     """
     database = open_database(storage, create=create, plain=plain)
     try:
-        with _said_in_a_line(storage_url(storage)):
+        with explained(storage), _said_in_a_line(storage_url(storage)):
             yield database
     finally:
         database.engine.dispose()
@@ -109,6 +132,16 @@ def _sqlite(url: URL, *, begin: str) -> Engine:
     if begin == "BEGIN":
         sa.event.listen(engine, "connect", only_read)
     return engine
+
+
+def _blame(error: Exception, url: URL, connection: sa.Connection) -> None:
+    """Name the row that an error comes from, if there is one."""
+    row = None if isinstance(error, BatchoptError) else next(damaged_rows(connection), None)
+    if row is not None:
+        raise DamagedDatabase(
+            f"database {shown(url)}: {row}. `batchopt doctor` names all such rows; restore a copy of the database, or "
+            "choose another --storage."
+        ) from error
 
 
 @contextmanager

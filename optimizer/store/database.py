@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
-import re
 import sqlite3
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +12,25 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from alembic.util import CommandError
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, Engine
 
 from optimizer.errors import SchemaMismatch, StorageBusy, StorageError, StorageNotFound
+from optimizer.store.address import check_file, no_database, shown, storage_url, untouched
 from optimizer.store.connecting import BUSY_TIMEOUT_S, LOOK_UP_S, engine_options, engine_to
 from optimizer.store.file_watch import FileWatch
-from optimizer.store.filesystem import network_filesystem, special_file
-from optimizer.store.tables import SCHEMA_VERSION, checkpoints_table, epochs_table, metadata, schema_table
+from optimizer.store.filesystem import network_filesystem
+from optimizer.store.tables import (
+    SCHEMA_VERSION,
+    checkpoints_table,
+    epochs_table,
+    metadata,
+    optunas_studies,
+    schema_table,
+)
 from optimizer.store.transactions import passing, reason, sqlite_code
+from optimizer.text import first_line, printable
 
 CHECK_SECONDS = 10
 """How long a server may be silent when it is asked which tables it has."""
@@ -31,8 +38,8 @@ CHECK_SECONDS = 10
 MAKING_ATTEMPTS = 20
 """Processes that make the tables of one database in the same instant get in each other's way, for a moment."""
 
-LEAST_PAGE = 512
-"""Bytes of SQLite's smallest page: no database is smaller."""
+UNUSABLE = (TypeError, ValueError, OSError, ImportError)
+"""What drivers raise beside their own errors, where a URL says what they cannot take."""
 
 OPTUNA_TABLES = {"version_info", "studies", "trials"}
 """Their presence tells an Optuna database from any other."""
@@ -56,24 +63,6 @@ class Database:
     engine: Engine
     storage: RDBStorage
     warning: str = ""
-
-
-def storage_url(storage: str) -> URL:
-    """A path or an SQLAlchemy URL as a URL; a path is an SQLite file.
-
-    Raises:
-        StorageError: a URL that SQLAlchemy cannot read.
-    """
-    if "://" not in storage:
-        return URL.create("sqlite", database=storage)
-    try:
-        return make_url(storage)
-    except (sa.exc.ArgumentError, ValueError):
-        # What cannot be read may still hold a password.
-        hidden = re.sub(r"(?<=:)[^:/@]*(?=@)", "***", storage)
-        raise StorageError(
-            f"--storage {hidden}: not a path and not a database URL such as sqlite:///studies.db."
-        ) from None
 
 
 def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
@@ -103,10 +92,12 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
         raise StorageError(f"--storage {shown(url)}: no kind of database is called {url.drivername!r}.") from None
     except ModuleNotFoundError as error:
         raise StorageError(f"--storage {shown(url)} needs the Python package {error.name}; install it first.") from None
+    except TypeError as error:
+        raise StorageError(f"--storage {shown(url)}: {reason(error, url)}.") from None
     try:
         with engine.connect() as connection:
             _check_tables(connection, url, create=create, plain=plain)
-    except sa.exc.DatabaseError as error:
+    except (sa.exc.SQLAlchemyError, *UNUSABLE) as error:
         raise refusal(url, error) from None
     finally:
         engine.dispose()
@@ -120,17 +111,20 @@ def open_database(storage: str, *, create: bool, plain: bool = False) -> Databas
         StorageError, SchemaMismatch: as `check_storage`.
     """
     url = check_storage(storage, create=create, plain=plain)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if not create:
+        _check_versioned(url)
     path = Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
     shared = network_filesystem(path) if path else ""
     for attempt in range(MAKING_ATTEMPTS):
         try:
             optuna_storage = _made(url, create=create, wal=not shared)
             break
-        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, *UNUSABLE) as error:
             if attempt + 1 == MAKING_ATTEMPTS or not _in_the_way(error):
                 raise refusal(url, error) from None
             time.sleep(random.uniform(0.05, 0.2))
+        except CommandError as error:
+            raise StorageError(f"database {shown(url)}: {first_line(error)}. `batchopt doctor` says more.") from None
         except RuntimeError as error:
             # Optuna's own check of its tables' version.
             raise SchemaMismatch(f"database {shown(url)}: {error}") from None
@@ -157,7 +151,8 @@ def _made(url: URL, *, create: bool, wal: bool) -> RDBStorage:
     """Optuna's storage, with the tables that are missing where `create` says so."""
     # Optuna formats its URL; a password must stay in it, and braces must be doubled.
     text = url.render_as_string(hide_password=False)
-    storage = RDBStorage(text, engine_kwargs=engine_options(url, busy=LOOK_UP_S if create else BUSY_TIMEOUT_S))
+    options = engine_options(url, busy=LOOK_UP_S if create else BUSY_TIMEOUT_S)
+    storage = RDBStorage(text, engine_kwargs=options, skip_table_creation=not create)
     engine = storage.engine
     if create:
         if url.get_backend_name() == "sqlite":
@@ -193,79 +188,49 @@ def _migrate(engine: Engine) -> None:
         connection.execute(schema_table.update().values(version=SCHEMA_VERSION))
 
 
+def optuna_versions(connection: sa.Connection) -> list[str]:
+    """The versions that Optuna's tables say they are of: one, or none where Optuna would write it."""
+    tables = set(sa.inspect(connection).get_table_names())
+    if not {"alembic_version", "version_info"} <= tables:
+        return []
+    if connection.execute(sa.select(sa.literal(1)).select_from(sa.table("version_info"))).first() is None:
+        return []
+    table = sa.table("alembic_version", sa.column("version_num"))
+    return [str(version) for version in connection.execute(sa.select(table)).scalars() if version is not None]
+
+
+def _check_versioned(url: URL) -> None:
+    """Refuse to read what Optuna would write to: it writes the version of its tables where it finds none.
+
+    Raises:
+        StorageNotFound: the tables are being made in this moment, and hold no study.
+        StorageError: they hold some, and do not say of which version they are.
+    """
+    engine = engine_to(untouched(url))
+    try:
+        with engine.connect() as connection:
+            # In this order: Optuna writes the version before any study.
+            empty = connection.execute(sa.select(optunas_studies.c.study_id)).first() is None
+            versions = optuna_versions(connection)
+    except sa.exc.SQLAlchemyError as error:
+        raise refusal(url, error) from None
+    finally:
+        engine.dispose()
+    if len(versions) == 1:
+        return
+    if empty and not versions:
+        raise StorageNotFound(f"database {shown(url)} holds no study. Check --storage.")
+    raise StorageError(
+        f"database {shown(url)} does not say of which one version Optuna's tables are. `batchopt doctor` says more."
+    )
+
+
 def _in_the_way(error: Exception) -> bool:
     """Whether another process was making the same tables, so that they are there the next time."""
     text = str(error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error).lower()
     return any(
         word in text for word in ("already exists", "duplicate", "unique", "locked", "deadlock", "no such table")
     )
-
-
-def untouched(url: URL) -> URL:
-    """The URL to read a database by that leaves an SQLite file, and the folder around it, as they are."""
-    if url.get_backend_name() != "sqlite":
-        return url
-    # SQLite follows links too, and keeps its log beside what they lead to.
-    path = Path(str(url.database)).resolve()
-    if Path(f"{path}-wal").exists():
-        # Somebody writes, or was killed while writing: who opened it for writing would tidy up after them.
-        mode = {"mode": "ro"}
-    elif os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-        # Read-only, SQLite could not remove the files again that it makes to read a WAL database.
-        mode = {"mode": "rw"}
-    else:
-        mode = {"immutable": "1"}
-    return URL.create("sqlite", database=path.as_uri(), query={"uri": "true", **mode})
-
-
-def shown(url: URL) -> str:
-    """A URL for the screen: no password."""
-    return url.render_as_string(hide_password=True)
-
-
-def check_file(url: URL, *, create: bool) -> bool:
-    """Check an SQLite file; False where it is still to be made.
-
-    It is looked at, and never opened: closing a file drops all locks that this process has on it, those of SQLite too,
-    and the next process to close the database would delete the log that is still written to. What is in the file,
-    SQLite says.
-
-    Source: fcntl(2); https://www.sqlite.org/howtocorrupt.html, section 2.2.
-    """
-    if not url.database or url.database == ":memory:":
-        raise StorageError(f"--storage {shown(url)}: a study is kept in a file; give its path.")
-    path = Path(url.database)
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        _check_place(path, create=create)
-        return False
-    except OSError as error:
-        raise StorageError(f"database {path}: {error.strerror}.") from None
-    if stat.S_ISDIR(found.st_mode):
-        raise StorageError(f"database {path} is a folder. Give the path of a file, for example {path / 'studies.db'}.")
-    if kind := special_file(path):
-        raise StorageError(f"database {path} is {kind}. Give the path of a file.")
-    if not os.access(path, os.R_OK):
-        raise StorageError(f"database {path}: no permission to read it. Change that, or choose another --storage.")
-    if create and not os.access(path, os.W_OK):
-        raise StorageError(f"database {path}: no permission to write to it. Change that, or choose another --storage.")
-    if not found.st_size and not create:
-        raise StorageNotFound(f"database {path} is empty. Check --storage; a study script fills one.")
-    if 0 < found.st_size < LEAST_PAGE:
-        # Of one byte, SQLite would make a new database.
-        raise _no_database(path)
-    return bool(found.st_size)
-
-
-def _check_place(path: Path, *, create: bool) -> None:
-    """Check where a file is that is not there."""
-    if not create:
-        raise StorageNotFound(f"database {path} does not exist. Check --storage; a study script makes one.")
-    if not path.parent.is_dir():
-        raise StorageError(f"database {path}: the folder {path.parent} does not exist. Make it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise StorageError(f"database {path}: no permission to write in {path.parent}. Choose another --storage.")
 
 
 def _check_tables(connection: sa.Connection, url: URL, *, create: bool, plain: bool) -> None:
@@ -283,10 +248,10 @@ def _check_tables(connection: sa.Connection, url: URL, *, create: bool, plain: b
             )
     if schema_table.name in tables:
         version = connection.execute(sa.select(schema_table.c.version)).scalar()
-        if version is not None and not 1 <= version <= SCHEMA_VERSION:
+        if version is not None and not (isinstance(version, int) and 1 <= version <= SCHEMA_VERSION):
             raise SchemaMismatch(
-                f"database {shown(url)} has batchopt tables of version {version}; this batchopt reads version "
-                f"{SCHEMA_VERSION}. Use the batchopt that wrote it, or another --storage."
+                f"database {shown(url)} has batchopt tables of version {printable(version)}; this batchopt reads "
+                f"version {SCHEMA_VERSION}. Use the batchopt that wrote it, or another --storage."
             )
     elif not create and not plain:
         raise StorageError(f"database {shown(url)} is an Optuna database without a batchopt study.")
@@ -307,13 +272,7 @@ def _pragmas(journal_mode: str) -> Callable[[sqlite3.Connection, Any], None]:
 def refusal(url: URL, error: Exception) -> StorageError:
     """What a database says when it is opened or read, in one line; one that is locked may be asked again."""
     if sqlite_code(error) == sqlite3.SQLITE_NOTADB:
-        return _no_database(url.database)
+        return no_database(url.database)
     if passing(error) == "contention":
         return StorageBusy(f"database {shown(url)} is locked by another program. Try again when that has ended.")
-    return StorageError(f"database {shown(url)}: {reason(error)}.")
-
-
-def _no_database(path: object) -> StorageError:
-    return StorageError(
-        f"{path} is not an SQLite database, or its beginning is damaged. Choose another --storage, or restore a copy."
-    )
+    return StorageError(f"database {shown(url)}: {reason(error, url)}.")

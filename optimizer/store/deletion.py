@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 
 import sqlalchemy as sa
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from optimizer.errors import StorageFailed
+from optimizer.errors import StorageError, StorageFailed
 from optimizer.store.checkpoints import Checkpoints
 from optimizer.store.history import FAILURE, GUID
 from optimizer.store.records import forget, put_attributes
@@ -54,6 +55,19 @@ def study_gone(connection: sa.Connection, study_id: int, name: str, url: str) ->
         f"study {name!r} was deleted from database {url} by another program while it ran. Nothing of it is left there; "
         "the same command begins it anew."
     )
+
+
+def check_numbers(name: str, url: str, trials: Sequence[FrozenTrial]) -> None:
+    """Refuse a study whose trials are not numbered from 0 on: Optuna would give numbers twice.
+
+    Raises:
+        StorageError: another program has deleted some.
+    """
+    if sorted(trial.number for trial in trials) != list(range(len(trials))):
+        raise StorageError(
+            f"study {name!r} in {url}: another program has deleted trials of it. Run `batchopt doctor --fix` on its "
+            "database first."
+        )
 
 
 def keep_place(connection: sa.Connection, trial_id: int, study_id: int, number: int) -> None:

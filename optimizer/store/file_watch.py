@@ -99,7 +99,7 @@ def _name_of(file: Identity) -> Path | None:
     """What an open file is called now; None where it has no name any more, or where that cannot be seen."""
     with suppress(OSError):
         for link in OPEN_FILES.iterdir():
-            # Looked at, and not opened: see `check_file` in `database.py`.
+            # Looked at, and not opened: see `check_file` in `address.py`.
             with suppress(OSError):
                 if _identity(link) == file and _identity(name := Path(os.readlink(link))) == file:
                     return name

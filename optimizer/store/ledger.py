@@ -73,7 +73,7 @@ class Ledger(StudyLedger):
         checkpoints: str | None = None,
     ) -> None:
         records = Records(database.engine, lease_seconds=lease_seconds)
-        super().__init__(database.engine, study, records, transactions or Transactions(database.url))
+        super().__init__(database.engine, study, records, transactions or Transactions(database.engine.url))
         self.owner = new_owner()
         self._study_name = self._again(lambda: study.study_name)
         self.confirmations = Confirmations(database.engine, study._study_id)

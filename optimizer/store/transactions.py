@@ -14,8 +14,11 @@ from typing import Literal, TypeVar
 
 import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
+from sqlalchemy.engine import URL
 
 from optimizer.errors import StorageBusy, StorageFailed
+from optimizer.store.address import shown
+from optimizer.text import first_line, without_secrets
 
 Passing = Literal["contention", "connection"]
 """Another writer was in the way; or the server cannot be reached now."""
@@ -58,7 +61,7 @@ class Transactions:
     """Does database operations, again where that helps.
 
     Args:
-        shown: the database's name for the screen.
+        url: of the database.
         say: told in one line that the database is away, and that it is back.
         check: called between two attempts; may raise, to end the waiting.
         explain: given what Optuna raises where a study or a trial is gone, says what happened; None for no idea.
@@ -67,13 +70,13 @@ class Transactions:
 
     def __init__(
         self,
-        shown: str,
+        url: URL,
         *,
         say: Callable[[str], None] = lambda line: None,
         check: Callable[[], None] = lambda: None,
         patience: float = PATIENCE_S,
     ) -> None:
-        self._shown = shown
+        self._url, self._shown = url, shown(url)
         self._say = say
         self.check = check
         self.explain: Callable[[KeyError], Exception | None] = lambda error: None
@@ -102,7 +105,7 @@ class Transactions:
                     raise self._refusal(error, away if kind else None) from error
                 quiet = QUIET_S if kind == "connection" else LONG_LOCK_S
                 if not said and away + pause > quiet:
-                    self._say(f"database {self._shown} {_trouble(kind, error)}; trying again")
+                    self._say(f"database {self._shown} {self._trouble(kind, error)}; trying again")
                     said = True
             else:
                 if said:
@@ -114,23 +117,27 @@ class Transactions:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _refusal(self, error: Exception, away: float | None) -> StorageFailed:
+        why = reason(error, self._url)
         if away is not None:
             return StorageFailed(
-                f"database {self._shown} could not be used for {away:.0f} s: {reason(error)}. Everything finished is "
+                f"database {self._shown} could not be used for {away:.0f} s: {why}. Everything finished is "
                 "kept; the same command goes on."
             )
         what = _remedy(error) or "The same command goes on from what was kept."
-        return StorageFailed(f"database {self._shown}: {reason(error)}. {what}")
+        return StorageFailed(f"database {self._shown}: {why}. {what}")
+
+    def _trouble(self, kind: Passing, error: Exception) -> str:
+        return (
+            f"cannot be reached ({reason(error, self._url)})"
+            if kind == "connection"
+            else "is locked by another program"
+        )
 
 
 def _gone(error: Exception) -> bool:
     """Whether a database, or its tables, have been removed."""
-    text = reason(error).lower()
+    text = _said(error).lower()
     return _code(getattr(_cause(error), "orig", None)) in GONE or ("does not exist" in text and "database" in text)
-
-
-def _trouble(kind: Passing, error: Exception) -> str:
-    return f"cannot be reached ({reason(error)})" if kind == "connection" else "is locked by another program"
 
 
 def passing(error: Exception) -> Passing | None:
@@ -179,16 +186,19 @@ def _cause(error: Exception) -> Exception:
     return error.__cause__ if wrapped else error  # type: ignore[return-value]
 
 
-def reason(error: Exception) -> str:
-    """What a database says, in one line."""
+def reason(error: Exception, url: URL) -> str:
+    """What a database says, in one line and without the passwords in its URL."""
+    return without_secrets(_said(error), url.render_as_string(hide_password=False))
+
+
+def _said(error: Exception) -> str:
     error = _cause(error)
     if isinstance(error, sa.exc.PendingRollbackError):
         return "the connection was lost"
     cause = getattr(error, "orig", None) or error
     if _code(cause) and isinstance(_code(cause), int) and len(cause.args) > 1:
         cause = cause.args[1]
-    lines = str(cause).strip().splitlines()
-    return lines[0].strip().rstrip(".") if lines else type(cause).__name__
+    return first_line(cause)
 
 
 def _code(cause: object) -> str | int | None:
@@ -202,7 +212,7 @@ def _code(cause: object) -> str | int | None:
 
 
 def _remedy(error: Exception) -> str | None:
-    text = reason(error).lower()
+    text = _said(error).lower()
     if isinstance(_cause(error), sa.exc.IntegrityError):
         return "Most likely another program has deleted a trial, and left rows of it: `batchopt doctor --fix` mends it."
     if _gone(error):

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from importlib.machinery import PathFinder
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -23,6 +24,9 @@ from optimizer.training.folders import WorkerFolder
 from optimizer.training.messages import Answer, Request, Setup
 
 LOG_LINES_SHOWN = 15
+
+NEEDED = (__name__.partition(".")[0], "numpy", "tensorflow", "keras", "optuna", "sqlalchemy", "cloudpickle", "psutil")
+"""What a worker is made of: no module of the user's stands for one of these."""
 
 OUT_OF_MEMORY_WORDS = (
     "std::bad_alloc",
@@ -149,6 +153,33 @@ class Worker:
         self.kill()
 
 
+def worker_path() -> list[str]:
+    """Where a worker looks for modules: where this process does, so that modules beside a script are found there too.
+
+    The current folder is that of this process. A folder of the user's in which something is called as one of `NEEDED`
+    comes last.
+    """
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    users = {os.getcwd(), *([os.path.dirname(os.path.abspath(main))] if main else [])}
+    folders = [folder or os.getcwd() for folder in sys.path]
+    others = [folder for folder in folders if os.path.abspath(folder) not in users]
+    last = [folder for folder in folders if folder not in others and _hides(folder, others)]
+    return [folder for folder in folders if folder not in last] + last
+
+
+def _hides(folder: str, others: list[str]) -> bool:
+    """Whether a folder has a module that is called as one of those that a worker is made of, and is another one."""
+    for name in NEEDED:
+        found, known = PathFinder.find_spec(name, [folder]), sys.modules.get(name)
+        if found is None or found.origin is None:
+            continue
+        if known is None and PathFinder.find_spec(name, others) is not None:
+            return True
+        if known is not None and found.origin != known.__file__:
+            return True
+    return False
+
+
 class ChildProcess:
     """A worker process of this machine.
 
@@ -164,7 +195,7 @@ class ChildProcess:
         self._folder = WorkerFolder()
         self._log = self._folder.path / "log"
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "PYTHONPATH": os.pathsep.join(worker_path()),
             "TMPDIR": str(self._folder.path),
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         }
@@ -173,7 +204,8 @@ class ChildProcess:
         with ExitStack() as unless_started, self._log.open("wb") as log:
             unless_started.callback(self._folder.remove)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "optimizer.training.worker", str(theirs.fileno())],
+                # Without -P a `keras.py` in the current folder would be Keras.
+                [sys.executable, "-P", "-m", "optimizer.training.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), self._folder.lock],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

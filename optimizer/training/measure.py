@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from optimizer.text import first_line
 from optimizer.training.machine import DeviceKind, Machine, host_memory
 from optimizer.training.messages import DeviceMemory, Foreseen, Measured, StepTime, StepTimes
-from optimizer.training.probe import REFUSALS, first_line
+from optimizer.training.probe import REFUSALS
 from optimizer.training.program import Program
 
 ROUND_SECONDS = 0.2

@@ -64,13 +64,13 @@ class ClusterShare:
     """What each worker gets of a Ray cluster.
 
     Attributes:
-        cpus, gpus: as Ray counts them.
-        workers: how many such workers there is room for.
+        cpus, gpus, workers, local: as Ray counts them; workers there is room for; whether it is this machine alone.
     """
 
     cpus: float
     gpus: float
     workers: int
+    local: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from optimizer.text import first_line
 from optimizer.training.messages import Epoch, Train
 from optimizer.training.program import Program
 from optimizer.training.seeds import noise_rng
@@ -119,7 +120,7 @@ class NoiseWatch:
             try:
                 norms = meter.measure(noise_rng(request.study_seed, request.trial, figures.epoch))
             except (tf.errors.OpError, NotImplementedError, TypeError, ValueError) as error:
-                meter.refusal = str(error).splitlines()[0]
+                meter.refusal = first_line(error)
         if meter.refusal:
             if not self._said:
                 self._say(f"the gradient noise scale is not measured: {meter.refusal}")

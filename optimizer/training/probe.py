@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from optimizer.text import first_line
 from optimizer.training.footprint import examples_held
 from optimizer.training.messages import EngineName, EngineTiming
 from optimizer.training.program import Program, build, state_of
@@ -76,11 +77,6 @@ def choose_engine(
     steps = epochs * resident.train_count / batch_size
     timed.sort(key=lambda pair: pair[0].step_time_s * steps + pair[0].compile_seconds * batch_sizes)
     return timed[0][1], [timing for timing, _ in timed] + refused
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _timed(

@@ -24,6 +24,7 @@ import numpy as np
 import psutil
 
 from optimizer.errors import BatchoptError
+from optimizer.text import first_line
 from optimizer.training.checkpoint import Pace, pack, unpack
 from optimizer.training.gpu import Meter, has_card, hold, why_no_gpu
 from optimizer.training.limits import limit_process
@@ -224,7 +225,7 @@ class Trainer:
     def _load(self, request: Train) -> float:
         """Put the request's trial on the device, compiled; returns the seconds of compilation."""
         from optimizer.training.measure import make_room
-        from optimizer.training.probe import REFUSALS, first_line
+        from optimizer.training.probe import REFUSALS
         from optimizer.training.program import Program, build, signature, state_of, trial_seed
 
         self._position, self._confirming = None, request.confirming

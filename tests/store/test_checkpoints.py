@@ -14,8 +14,9 @@ from servers import SERVERS, own_database
 from written_study import MACHINE, begin, epoch, new_study
 
 from optimizer.errors import InvalidInput, StorageError
-from optimizer.store.checkpoints import Checkpoints, file_system
+from optimizer.store.checkpoints import Checkpoints
 from optimizer.store.database import Database, open_database
+from optimizer.store.folders import file_system
 from optimizer.store.ledger import Ledger
 from optimizer.store.records import DamagedCheckpoint
 from optimizer.store.sharing import LeaseLost
@@ -128,7 +129,7 @@ def test_a_file_that_an_earlier_version_named_with_its_folder_is_found(
     assert files(tmp_path) == []
 
 
-def test_a_folder_that_was_given_by_a_relative_path_is_found_from_elsewhere(
+def test_a_folder_that_was_given_by_a_relative_path_is_found_from_elsewhere_where_it_is_given_again(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -136,7 +137,10 @@ def test_a_folder_that_was_given_by_a_relative_path_is_found_from_elsewhere(
     begin(ledger, 64)
     ledger.add_checkpoint(0, 1, LARGE)
     monkeypatch.chdir("/")
-    assert Ledger(database, ledger.study)._checkpoints.get(1) == (1, LARGE)
+    again = Ledger(database, ledger.study, checkpoints=str(tmp_path / "states"))
+    assert again._checkpoints.get(1) == (1, LARGE)
+    with pytest.raises(DamagedCheckpoint, match=f"it lies in {tmp_path}/states; give that folder with --checkpoints"):
+        Ledger(database, ledger.study)._checkpoints.get(1)
 
 
 def test_late_results_leave_no_file_and_take_none_from_the_heir(
@@ -242,7 +246,7 @@ class Flaky(MemoryFileSystem):
 def test_a_store_that_is_away_for_a_moment_is_waited_for_as_a_database_is(database: Database) -> None:
     fsspec.register_implementation("flaky", Flaky, clobber=True)
     said: list[str] = []
-    transactions = Transactions("studies.db", say=said.append)
+    transactions = Transactions(database.engine.url, say=said.append)
     ledger = Ledger(
         database, new_study(database), checkpoint_limit=1, checkpoints="flaky://bucket", transactions=transactions
     )

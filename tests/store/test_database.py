@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import sqlite3
 from pathlib import Path
@@ -15,8 +16,10 @@ from written_study import write_study
 
 from optimizer.errors import SchemaMismatch, StorageError
 from optimizer.report.reading import read_report
+from optimizer.store.address import shown, storage_url
 from optimizer.store.connecting import BUSY_TIMEOUT_S
-from optimizer.store.database import Database, check_storage, open_database, shown, storage_url
+from optimizer.store.database import Database, check_storage, open_database
+from optimizer.store.making import found_or_made
 from optimizer.store.tables import SCHEMA_VERSION, metadata
 from optimizer.store.transfer import merge
 
@@ -293,3 +296,48 @@ def test_tables_of_the_second_version_can_be_read_copied_and_brought_up_to_date(
     columns = {row[1] for row in connection.execute("pragma table_info(batchopt_epochs)")}
     connection.close()
     assert set(added) <= columns
+
+
+ODD = [
+    ("x" * 300, "File name too long"),
+    ("x/" * 2100 + "s.db", "File name too long"),
+    ("loop", "Too many levels of symbolic links"),
+    ("pipe", "is a pipe"),
+    ("sqlite:///a%00b", "not a path and not a database URL"),
+    ("a\0b", "not a path and not a database URL"),
+    ("sqlite:///good.db?nosuch=1", "nosuch"),
+    ("sqlite+aiosqlite:///new.db", "sqlite+aiosqlite is not used here"),
+    ("sqlite+pysqlcipher://:geheim@/new.db", "is not encrypted"),
+    ("postgresql+psycopg:/u:geheim@h", "psycopg:/u:***@h: not a path"),
+    ("sqlite:/new.db", "not a path and not a database URL"),
+    ("u:geheim@h/new.db", "u:***@h/new.db: not a path"),
+    ("mysql+pymysql://u:p@geheim@h/d", "mysql+pymysql://u:***@h/d: write the @ in a password as %40"),
+    ("mysql+pymysql://root@127.0.0.1:3306/test?nosuch=1", "nosuch"),
+    ("postgresql+psycopg://postgres@127.0.0.1:5432/test?nosuch=1", "nosuch"),
+    ("postgresql+psycopg://postgres@127.0.0.1:99999/test", "database postgresql+psycopg://postgres@127.0.0.1:99999"),
+    (3, "give a path"),
+]
+
+
+@pytest.mark.parametrize(("storage", "wrong"), ODD, ids=[str(storage)[:40] for storage, _ in ODD])
+def test_an_odd_place_is_one_line_without_its_password_and_makes_no_file(
+    storage: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_database, "good.db")
+    Path("loop").symlink_to("loop")
+    os.mkfifo("pipe")
+    before = sorted(os.listdir())
+    for create in (True, False):
+        for ask in (check_storage, open_database):
+            with pytest.raises(StorageError) as refusal:
+                ask(storage, create=create)
+            assert wrong in str(refusal.value)
+            assert "\n" not in str(refusal.value) and "geheim" not in str(refusal.value)
+    assert sorted(os.listdir()) == before
+
+
+def test_opening_a_database_leaves_what_optuna_says_of_other_studies_as_it_is(database: Database) -> None:
+    before = optuna.logging.get_verbosity()
+    found_or_made(database, "quiet")
+    assert optuna.logging.get_verbosity() == before != optuna.logging.ERROR

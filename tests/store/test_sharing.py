@@ -118,7 +118,7 @@ def test_a_connection_that_is_cut_again_and_again_costs_nothing(server_storage: 
     """Cut before every write: each is there once at the end, and the study is told of nothing shorter than a second."""
     said: list[str] = []
     database = open_database(server_storage, create=True)
-    ledger = Ledger(database, new_study(database), transactions=Transactions(database.url, say=said.append))
+    ledger = Ledger(database, new_study(database), transactions=Transactions(database.engine.url, say=said.append))
     for at in range(3):
         number = begin(ledger, 64)
         for figures in (epoch(1, 0.5), epoch(2, 0.75)):
@@ -166,7 +166,7 @@ def test_what_does_not_pass_is_not_tried_again(any_storage: str) -> None:
             connection.execute(sa.text("select x from nowhere"))
 
     with pytest.raises(StorageError, match="nowhere"):
-        Transactions(database.url).again(wrong)
+        Transactions(database.engine.url).again(wrong)
     assert len(tried) == 1
     database.engine.dispose()
 
@@ -175,8 +175,8 @@ def test_a_server_that_stays_away_is_given_up_in_one_line() -> None:
     """Nothing listens there."""
     engine = sa.create_engine("postgresql+psycopg://postgres@127.0.0.1:1/test")
     said: list[str] = []
-    transactions = Transactions("the database", say=said.append, patience=1.5)
-    with pytest.raises(StorageError, match=r"the database could not be used for \d s: .*refused.*the same command"):
+    transactions = Transactions(engine.url, say=said.append, patience=1.5)
+    with pytest.raises(StorageError, match=r"127.0.0.1:1/test could not be used for \d s: .*refused.*the same command"):
         transactions.again(lambda: engine.connect())
     assert len(said) == 1
     assert "cannot be reached" in said[0] and "trying again" in said[0]
@@ -338,13 +338,13 @@ def test_a_lock_that_another_program_holds_is_waited_for_and_said(tmp_path: Path
     storage = str(tmp_path / "studies.db")
     database = open_database(storage, create=True)
     said: list[str] = []
-    ledger = Ledger(database, new_study(database), transactions=Transactions("studies.db", say=said.append))
+    ledger = Ledger(database, new_study(database), transactions=Transactions(database.engine.url, say=said.append))
     other = sqlite3.connect(storage, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
     threading.Timer(7.0, lambda: other.execute("ROLLBACK")).start()
     ledger.set_elapsed(1.0)
-    assert said[0] == "database studies.db is locked by another program; trying again"
-    assert said[1].startswith("database studies.db is back after")
+    assert said[0] == f"database {database.url} is locked by another program; trying again"
+    assert said[1].startswith(f"database {database.url} is back after")
     assert ledger.elapsed() == 1.0
     other.close()
     database.engine.dispose()
