@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,8 @@ class Folder:
             OSError: it cannot be read.
             DamagedCheckpoint: it is no file, or another one.
         """
-        with self._opened() as folder:
-            # Neither a link nor a pipe is followed or waited for.
-            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        with open(handle, "rb") as file:
-            found = os.fstat(handle)
+        with self._opened() as folder, open(name, "rb", opener=_careful(folder)) as file:
+            found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise DamagedCheckpoint(f"{printable(name)} is not a file")
             check_size(found.st_size)
@@ -108,6 +105,11 @@ class Folder:
             yield handle
         finally:
             os.close(handle)
+
+
+def _careful(folder: int) -> Callable[[str, int], int]:
+    """Opens a file in a folder; neither a link nor a pipe is followed or waited for."""
+    return lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
 
 
 class Remote:

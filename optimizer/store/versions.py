@@ -9,6 +9,7 @@ from optuna.storages import RDBStorage
 
 from optimizer.store.access import writing
 from optimizer.store.address import storage_url
+from optimizer.store.connecting import BUSY_TIMEOUT_S, engine_options
 from optimizer.store.database import open_database, optuna_versions
 from optimizer.store.findings import Finding
 from optimizer.store.rows import Rows
@@ -57,7 +58,9 @@ def _write_version(storage: str) -> None:
 
 
 def _upgrade_optuna(storage: str) -> None:
-    url = storage_url(storage).render_as_string(hide_password=False)
-    optunas = RDBStorage(url, skip_compatibility_check=True)
+    url = storage_url(storage)
+    options = engine_options(url, busy=BUSY_TIMEOUT_S)
+    text = url.render_as_string(hide_password=False)
+    optunas = RDBStorage(text, engine_kwargs=options, skip_compatibility_check=True)
     optunas.upgrade()
     optunas.engine.dispose()

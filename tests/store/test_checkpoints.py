@@ -16,6 +16,7 @@ from written_study import MACHINE, begin, epoch, new_study
 from optimizer.errors import InvalidInput, StorageError
 from optimizer.store.checkpoints import Checkpoints
 from optimizer.store.database import Database, open_database
+from optimizer.store.doctor import examine
 from optimizer.store.folders import file_system
 from optimizer.store.ledger import Ledger
 from optimizer.store.records import DamagedCheckpoint
@@ -257,3 +258,18 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for_as_a_database_is(databa
     Flaky.failures += ["503 Slow Down"] * 5
     assert ledger.checkpoint(number) == (1, b"state")
     assert "503 Slow Down" in said[0]
+
+
+def test_a_checkpoint_in_a_store_that_is_away_may_be_whole_and_no_doctor_removes_it(
+    database: Database, tmp_path: Path
+) -> None:
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    ledger = Ledger(database, new_study(database), checkpoint_limit=1, checkpoints="flaky://bucket")
+    number, storage = begin(ledger, 64), str(tmp_path / "studies.db")
+    ledger.add_checkpoint(number, 1, b"state")
+    Flaky.failures += ["503 Slow Down"]
+    (finding,) = examine(storage, "flaky://bucket").findings
+    assert (finding.kind, finding.repair) == ("checkpoint elsewhere", None)
+    assert "503 Slow Down" in finding.what
+    assert examine(storage, "flaky://bucket").findings == []
+    assert ledger.checkpoint(number) == (1, b"state")

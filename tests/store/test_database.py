@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from written_study import write_study
 
-from optimizer.errors import SchemaMismatch, StorageError
+from optimizer.errors import SchemaMismatch, StorageError, StorageNotFound
 from optimizer.report.reading import read_report
 from optimizer.store.address import shown, storage_url
 from optimizer.store.connecting import BUSY_TIMEOUT_S
@@ -335,6 +335,14 @@ def test_an_odd_place_is_one_line_without_its_password_and_makes_no_file(
             assert wrong in str(refusal.value)
             assert "\n" not in str(refusal.value) and "geheim" not in str(refusal.value)
     assert sorted(os.listdir()) == before
+
+
+def test_tables_that_another_process_is_making_hold_no_study_yet(tmp_path: Path, empty_database: Path) -> None:
+    """Optuna writes their version last of all, and a study after that."""
+    path = Path(shutil.copy(empty_database, tmp_path))
+    execute(path, "delete from alembic_version")
+    with pytest.raises(StorageNotFound, match="holds no study"):
+        open_database(str(path), create=False)
 
 
 def test_opening_a_database_leaves_what_optuna_says_of_other_studies_as_it_is(database: Database) -> None:

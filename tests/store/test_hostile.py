@@ -125,6 +125,8 @@ def test_what_has_the_name_of_a_checkpoint_and_is_no_file_is_neither_followed_no
     for trial_id, name in ((6, link), (1, pipe), (2, inner)):
         name_file(storage, name, trial_id=trial_id)
     do_all(storage, tmp_path)
+    held = [os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+    assert not [file for file in held if file.startswith(str(tmp_path))]
     assert (tmp_path / "thesis.tex").read_bytes() == SECRET
     assert SECRET not in everything_in(tmp_path)
 

@@ -184,6 +184,15 @@ def test_a_server_that_stays_away_is_given_up_in_one_line() -> None:
         transactions.again(lambda: engine.connect())
 
 
+def test_what_a_driver_says_while_a_server_is_away_is_shown_without_the_password() -> None:
+    url = sa.make_url("postgresql+psycopg://me:geheim@/test?host=/nowhere/geheim")
+    said: list[str] = []
+    with pytest.raises(StorageError, match=r"socket \"/nowhere/\*\*\*/") as refusal:
+        Transactions(url, say=said.append, patience=1.5).again(sa.create_engine(url).connect)
+    assert "cannot be reached" in said[0]
+    assert "geheim" not in f"{said} {refusal.value}".replace("host=%2Fnowhere%2Fgeheim", "")
+
+
 def test_another_writer_on_sqlite_is_contention_and_a_full_disk_is_not(tmp_path: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{tmp_path}/studies.db", connect_args={"timeout": 0})
     with engine.begin() as one, engine.connect() as other:
