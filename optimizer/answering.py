@@ -9,12 +9,13 @@ from __future__ import annotations
 import csv
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 
-from optimizer.commands import console, print_json, storage_option, study_option
+from optimizer.commands import console, print_json, say, storage_option, study_option
 from optimizer.errors import InvalidInput
 from optimizer.options import parse_target
 from optimizer.report.evidence import Evidence
@@ -25,6 +26,7 @@ from optimizer.store.database import open_database
 from optimizer.store.doctor import examine
 from optimizer.store.history import open_study
 from optimizer.store.stamp import shown_goal
+from optimizer.text import printable
 from optimizer.training.task import GOALS, Goal, GoalKind
 
 LOOPBACK = "127.0.0.1"
@@ -45,7 +47,7 @@ def list_command(storage: str, as_json: bool) -> None:
         return
     for study in studies:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(study["trials"].items())) or "no trials"
-        click.echo(f"{study['study']}: {shown_goal(Goal(**study['goal']))}; {counts}")
+        say(f"{printable(study['study'])}: {shown_goal(Goal(**study['goal']))}; {counts}")
 
 
 @click.command("trials")
@@ -64,8 +66,10 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
         rows = [row for trial in trials for row in trial.rows()]
         names = list(dict.fromkeys(name for row in rows for name in row))
         writer = csv.DictWriter(sys.stdout, names)
-        writer.writeheader()
-        writer.writerows(rows)
+        csv.writer(sys.stdout).writerow(map(printable, names))
+        writer.writerows(
+            {key: printable(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows
+        )
     else:
         console().print(trials_table(trials))
 
@@ -118,7 +122,7 @@ def report_command(
         return
     console().print(report_view(evidence.report))
     for file in written:
-        click.echo(f"written: {file}")
+        say(f"written: {file}")
 
 
 def _write_page(evidence: Evidence, file: Path) -> list[Path]:
@@ -163,22 +167,27 @@ def dashboard_command(storage: str, port: int) -> None:
 
     Each study's advice and pictures are brought up to date first.
     """
-    from optuna_dashboard import run_server
+    from wsgiref.simple_server import make_server
 
-    from optimizer.report.dashboard import show
+    from optuna_dashboard import wsgi
+
+    from optimizer.report.dashboard import local_only, show
 
     examined = examine(storage)
     findings = len(examined.findings)
     health = "nothing is wrong" if not findings else f"findings: {findings}, see `batchopt doctor`"
-    click.echo(f"{examined.studies} studies and {examined.trials} trials in {examined.storage}: {health}")
+    say(f"{examined.studies} studies and {examined.trials} trials in {examined.storage}: {health}")
     names = [study["study"] for study in list_studies(storage)]
     database = open_database(storage, create=False)
-    for name in names:
-        if not show(open_study(database, name), read_evidence(storage, name), database.engine):
-            click.echo(f"study {name} has a note of your own, which stays as it is")
-    click.echo(f"http://{LOOPBACK}:{port}/dashboard shows it; Ctrl-C ends it")
     try:
-        run_server(database.storage, host=LOOPBACK, port=port)
+        # Before anything is written.
+        with make_server(LOOPBACK, port, local_only(wsgi(database.storage))) as server:
+            for name in names:
+                if not show(open_study(database, name), read_evidence(storage, name), database.engine):
+                    say(f"study {printable(name)} has a note of your own, which stays as it is")
+            say(f"http://{LOOPBACK}:{port}/dashboard shows it; Ctrl-C ends it")
+            with suppress(KeyboardInterrupt):
+                server.serve_forever()
     except OSError as error:
         raise InvalidInput(f"port {port} cannot be used: {error.strerror}. Use --port with another number.") from error
     finally:

@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from optimizer import answering, commands, scripting
+from optimizer.commands import say
 from optimizer.errors import BatchoptError, StorageFailed, TaskFailed, TrainingFailed, WorkerDied
 from optimizer.questions import Question, note
 from optimizer.search.space import SearchSpace
@@ -92,4 +93,4 @@ def _exit_code(command: click.Command) -> int:
 
 
 def _say(text: str) -> None:
-    click.echo(text.rstrip(), err=True)
+    say(text.rstrip(), err=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from optimizer.errors import DeviceError, InvalidInput
 from optimizer.options import Options
+from optimizer.text import first_line
 from optimizer.training.machine import available_cores
 from optimizer.training.messages import ClusterShare
 
@@ -57,7 +58,7 @@ def _join(ray: Any, address: str) -> None:
         ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         raise DeviceError(
-            f"--ray {address}: no Ray cluster answers there ({str(error).strip().splitlines()[0].rstrip('.')}). "
+            f"--ray {address}: no Ray cluster answers there ({first_line(error)}). "
             "Start one with `ray start --head`, or use --ray local."
         ) from None
 
@@ -77,4 +78,5 @@ def _share(ray: Any, options: Options) -> ClusterShare:
             f"--ray {options.ray}: no node has {each_cpus:g} CPUs and {each_gpus:g} GPUs for a worker; the largest "
             f"has {max(cpus)} CPUs and {max(gpus)} GPUs. Use --ray-cpus and --ray-gpus, or another --device."
         )
-    return ClusterShare(each_cpus, each_gpus, options.workers or (sum(gpus) if on_gpu else fitting))
+    workers = options.workers or (sum(gpus) if on_gpu else fitting)
+    return ClusterShare(each_cpus, each_gpus, workers, local=options.ray == LOCAL)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import click
-from rich.console import Console
 
 from optimizer.report.events import Event, Listener, Noted
 from optimizer.report.screen import LiveView, PlainView
+from optimizer.report.terminal import TextConsole
+from optimizer.store.access import explained
 from optimizer.store.doctor import examine, repair
 from optimizer.store.transfer import Transferred, export, merge
+from optimizer.text import printable
 
 FINDINGS = 1
 """Exit code where a database is not as it should be."""
@@ -25,15 +29,28 @@ DEFAULT_STORAGE = "sqlite:///studies.db"
 
 
 def storage_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Where the studies are."""
+    """Where the studies are; a row there that a command stumbles over is named, however far the command has come."""
+
+    @functools.wraps(command)
+    def of_storage(storage: str, **options: Any) -> None:
+        with explained(storage):
+            command(storage=storage, **options)
+
     return click.option(
         "--storage", default=DEFAULT_STORAGE, show_default=True, help="Database: a path or an SQLAlchemy URL."
-    )(command)
+    )(of_storage)
 
 
 def study_option(command: Callable[..., None]) -> Callable[..., None]:
     """Which of them."""
     return click.option("--study", help="Name of the study; may be left out where there is only one.")(command)
+
+
+def checkpoints_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Where a study was told to keep large states: no folder is opened because a database says so."""
+    return click.option(
+        "--checkpoints", metavar="PATH|URL", help="As in the study's script.  [default: beside the database]"
+    )(command)
 
 
 def ray_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,39 +64,53 @@ def ray_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def console() -> Console:
+def console() -> TextConsole:
     """Standard output; where it is not a terminal, wide enough that no table is cut."""
-    terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)
+    terminal = TextConsole()
+    return terminal if terminal.is_terminal else TextConsole(width=PIPE_WIDTH)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines, as text."""
+    click.echo(printable(text, lines=True), err=err)
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False))
+    """Print one JSON document; what is no finite number is null there."""
+    click.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def view(*, quiet: bool, to_stderr: bool) -> AbstractContextManager[Listener]:
     """What shows how far it is: live on a terminal, else line by line; `quiet`, only what it warns of."""
     if quiet:
         return nullcontext(_warn)
-    console = Console(stderr=to_stderr)
+    console = TextConsole(stderr=to_stderr)
     return LiveView(console) if console.is_terminal else PlainView(console)
 
 
 def _warn(event: Event) -> None:
     if isinstance(event, Noted) and event.warning:
-        click.echo(event.text, err=True)
+        say(event.text, err=True)
 
 
 @click.command("export")
 @storage_option
 @click.option("--study", help="Name of the study.  [default: all]")
 @click.option("--to", required=True, metavar="FILE|URL", help="A new SQLite file, or another database.")
+@checkpoints_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def export_command(storage: str, study: str | None, to: str, as_json: bool) -> None:
+def export_command(storage: str, study: str | None, to: str, checkpoints: str | None, as_json: bool) -> None:
     """Copy a study, or all, to a new file or another database; unfinished trials and their checkpoints included."""
     with _progress() as progress:
-        done = export(storage, to, study, progress=progress)
+        done = export(storage, to, study, checkpoints=checkpoints, progress=progress)
     _print_transferred(done, as_json=as_json)
 
 
@@ -87,39 +118,41 @@ def export_command(storage: str, study: str | None, to: str, as_json: bool) -> N
 @click.argument("databases", nargs=-1, required=True, metavar="FILE|URL...")
 @click.option("--study", help="Name of the study.  [default: all]")
 @click.option("--to", required=True, metavar="FILE|URL", help="A new database, or one that they are to be joined to.")
+@checkpoints_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def merge_command(databases: tuple[str, ...], study: str | None, to: str, as_json: bool) -> None:
+def merge_command(
+    databases: tuple[str, ...], study: str | None, to: str, checkpoints: str | None, as_json: bool
+) -> None:
     """Join studies that went on separately; DATABASES stay as they are.
 
     A trial that several of them have is there once: the copy that is further trained. Doing it again changes nothing.
     """
     with _progress() as progress:
-        done = merge(databases, to, study, progress=progress)
+        done = merge(databases, to, study, checkpoints=checkpoints, progress=progress)
     _print_transferred(done, as_json=as_json)
 
 
 @click.command("doctor")
 @storage_option
 @click.option("--fix", is_flag=True, help="Repair what can be repaired, after a backup.")
+@checkpoints_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def doctor_command(storage: str, fix: bool, as_json: bool) -> None:
+def doctor_command(storage: str, fix: bool, checkpoints: str | None, as_json: bool) -> None:
     """Look for what is wrong with a database; exit code 1 where something is."""
     with _progress():
-        examined = repair(storage) if fix else examine(storage)
+        examined = repair(storage, checkpoints) if fix else examine(storage, checkpoints)
     if as_json:
         print_json(examined.describe())
     else:
         for finding in examined.repaired:
-            click.echo(f"repaired: {finding.what}")
+            say(f"repaired: {finding.what}")
         for finding in examined.findings:
-            click.echo(
-                f"{finding.kind}: {finding.what}\n    {'with --fix: ' if finding.repair else ''}{finding.remedy}"
-            )
+            say(f"{finding.kind}: {finding.what}\n    {'with --fix: ' if finding.repair else ''}{finding.remedy}")
         if examined.backup:
-            click.echo(f"backup   {examined.backup}")
+            say(f"backup   {examined.backup}")
         looked = f"{examined.studies} studies and {examined.trials} trials in {examined.storage}"
         verdict = "nothing is wrong" if not examined.findings else f"findings: {len(examined.findings)}"
-        click.echo(f"{looked}: {verdict}")
+        say(f"{looked}: {verdict}")
     if examined.findings:
         raise SystemExit(FINDINGS)
 
@@ -127,7 +160,7 @@ def doctor_command(storage: str, fix: bool, as_json: bool) -> None:
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
     """Says how far it is, on a terminal."""
-    console = Console(stderr=True)
+    console = TextConsole(stderr=True)
     with console.status("looking at the databases") as status:
         yield status.update
 
@@ -138,13 +171,15 @@ def _print_transferred(done: Transferred, *, as_json: bool) -> None:
         return
     for study in done.studies:
         new = [f"{study[name]} {name}" for name in ("added", "continued") if study[name]] or ["nothing new"]
-        click.echo(
+        say(
             f"study {study['name']}: {study['trials']} trials, {study['epochs']} epochs, {study['checkpoints']} "
             f"checkpoints ({', '.join(new)}), all as they should be"
         )
         for conflict in study["conflicts"]:
-            click.echo(f"conflict: {conflict}")
-    click.echo(f"in       {done.to}")
+            say(f"conflict: {conflict}")
+        for what in study["left"]:
+            say(f"left     {what}")
+    say(f"in       {done.to}")
 
 
 COMMANDS = (export_command, merge_command, doctor_command)

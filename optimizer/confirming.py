@@ -12,12 +12,13 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optimizer.capacity import Capacity
 from optimizer.cluster import joined
-from optimizer.errors import DataError, DeviceError, WorkerDied
+from optimizer.errors import DataError, DeviceError, StorageError, WorkerDied
 from optimizer.loop import TICK_SECONDS
 from optimizer.options import Budget, Configuration, check_confirm_seeds
 from optimizer.report.confirmation import from_common
@@ -37,6 +38,7 @@ from optimizer.store.sharing import Turns
 from optimizer.store.stamp import Stamp, check_program
 from optimizer.store.transactions import Transactions
 from optimizer.store.whole import ENGINES
+from optimizer.text import first_line
 from optimizer.training.client import Died
 from optimizer.training.messages import Answer, Epoch, EpochDone, Failed, OpenedTest, OpenTest, Ready, Remark, Train
 from optimizer.training.seeds import confirmation_seed
@@ -78,48 +80,45 @@ def confirm(study: Study, seeds: int, listener: Listener) -> None:
         lacking = "is complete" if report.time is None else f"reached {shown_target(report.time.target)}"
         listener(Noted(f"nothing to confirm: no trial {lacking}"))
         return
-    database = open_database(study.storage, create=True)
-    try:
-        with joined(study.options) as cluster, Interruption() as interruption:
-            transactions = Transactions(database.url, say=lambda line: listener(Noted(line)), check=interruption.check)
-            again = transactions.again
-            ledger = Ledger(database, again(lambda: open_study(database, study.name)), transactions=transactions)
-            stamp = again(lambda: Stamp.read(ledger.study))
-            assert stamp is not None, "what has a report has a stamp"
-            setup = first_setup(
-                study.task,
-                # One worker has the machine to itself, so that seconds mean something.
-                dataclasses.replace(study.options, workers=None),
-                stamp.space,
-                goal=stamp.goal,
-                budget=Budget(),
-                known_engines=again(lambda: ledger.study.user_attrs).get(ENGINES, {}),
-                cluster=cluster,
-            )
+    with joined(study.options) as cluster, Interruption() as interruption, ExitStack() as held:
+        database = open_database(study.storage, create=True)
+        held.callback(database.engine.dispose)
+        transactions = Transactions(
+            database.engine.url, say=lambda line: listener(Noted(line)), check=interruption.check
+        )
+        again = transactions.again
+        ledger = Ledger(database, again(lambda: open_study(database, study.name)), transactions=transactions)
+        stamp = again(lambda: Stamp.read(ledger.study))
+        assert stamp is not None, "what has a report has a stamp"
+        setup = first_setup(
+            study.task,
+            # One worker has the machine to itself, so that seconds mean something.
+            dataclasses.replace(study.options, workers=None),
+            stamp.space,
+            goal=stamp.goal,
+            budget=Budget(),
+            known_engines=again(lambda: ledger.study.user_attrs).get(ENGINES, {}),
+            cluster=cluster,
+        )
 
-            def start() -> tuple[Seat, int | None]:
-                """A worker, and the largest batch size that its machine is known to hold."""
-                listener(Starting(1))
-                seat = seated(setup, smallest=stamp.space.smallest, interruption=interruption, listener=listener)
-                ready = seat.ready
-                try:
-                    assert ready is not None
-                    check_program(study.name, database.url, stamp, ready.program)
-                    if not ready.has_test:
-                        raise DataError("--confirm: the data has no test set. Load it with Dataset(..., test=...).")
-                    ledger.add_machine(ready.machine, ready.engine)
-                    key = measured_on(ready.machine, ready.program, ready.engine)
-                    rows = again(lambda: Measurements(database.engine).memory(key, study.options.memory_limit))
-                except BaseException:
-                    seat.worker.kill()
-                    raise
-                sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
-                return seat, Capacity(sizes, ready.memory, rows).max_batch_size
+        def start() -> tuple[Seat, int | None]:
+            """A worker, and the largest batch size that its machine is known to hold."""
+            listener(Starting(1))
+            seat = seated(setup, smallest=stamp.space.smallest, interruption=interruption, listener=listener)
+            held.enter_context(seat)
+            ready = seat.ready
+            assert ready is not None
+            check_program(study.name, database.url, stamp, ready.program)
+            if not ready.has_test:
+                raise DataError("--confirm: the data has no test set. Load it with Dataset(..., test=...).")
+            ledger.add_machine(ready.machine, ready.engine)
+            key = measured_on(ready.machine, ready.program, ready.engine)
+            rows = again(lambda: Measurements(database.engine).memory(key, study.options.memory_limit))
+            sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
+            return seat, Capacity(sizes, ready.memory, rows).max_batch_size
 
-            turns = Turns(database.engine, -ledger.study._study_id, ledger.owner, lease_seconds=math.inf)
-            _Confirmation(ledger, turns, stamp, report, seeds, interruption, listener).run(start)
-    finally:
-        database.engine.dispose()
+        turns = Turns(database.engine, -ledger.study._study_id, ledger.owner, lease_seconds=math.inf)
+        _Confirmation(ledger, turns, stamp, report, seeds, interruption, listener).run(start)
 
 
 def planned(report: Report, begun: Sequence[ConfirmationRun], max_batch_size: int | None) -> list[Planned]:
@@ -208,12 +207,11 @@ class _Confirmation:
                 when = f"one was confirmed after {kept[-1].trials} trials"
                 self._listener(Noted(f"the recommendation has changed since {when}; the new one is confirmed too"))
             seat, largest = start()
-            try:
-                self._train_missing(seat, planned(self._report, begun, largest))
-            finally:
-                seat.worker.kill()
+            self._train_missing(seat, planned(self._report, begun, largest))
         finally:
-            self._ledger.transactions.again(self._turns.end)
+            with suppress(StorageError):
+                # Where nothing can be written any more, the turn expires by itself.
+                self._ledger.transactions.again(self._turns.end)
 
     def _train_missing(self, seat: Seat, plans: Sequence[Planned]) -> None:
         of = len(plans) * self._seeds
@@ -240,7 +238,7 @@ class _Confirmation:
                     raise self._too_large(plan, str(death)) from None
                 if death_number == DEATHS_ALLOWED:
                     raise WorkerDied(str(death)) from None
-                self._listener(Noted(f"a run that confirms: {str(death).splitlines()[0]}; it begins again"))
+                self._listener(Noted(f"a run that confirms: {first_line(death)}; it begins again"))
                 seat.replace()
         raise AssertionError
 
@@ -328,6 +326,6 @@ class _Confirmation:
 
     def _too_large(self, plan: Planned, why: str) -> DeviceError:
         return DeviceError(
-            f"--confirm: batch size {plan.configuration.batch_size} ran out of memory: {why.splitlines()[0]}. "
+            f"--confirm: batch size {plan.configuration.batch_size} ran out of memory: {first_line(why)}. "
             "The runs that were finished are kept; the same command goes on where there is more."
         )

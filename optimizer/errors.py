@@ -23,8 +23,16 @@ class StorageFailed(StorageError):
     """A study database that was in use and cannot be written any more: its disk is full, its server stays away."""
 
 
+class StorageBusy(StorageError):
+    """A study database that another program has locked for now."""
+
+
 class StorageNotFound(StorageError):
     """There is no such database, or no study in it yet."""
+
+
+class DamagedDatabase(StorageError):
+    """A database in which a row is not what any program writes."""
 
 
 class SchemaMismatch(StorageError):

@@ -16,7 +16,7 @@ from optimizer.search.space import SearchSpace
 from optimizer.seating import first_setup, measured, new_capacity, seated
 from optimizer.signals import Interruption
 from optimizer.store.access import opened
-from optimizer.store.database import shown, storage_url
+from optimizer.store.address import shown_storage
 from optimizer.store.history import open_study
 from optimizer.store.records import Records
 from optimizer.store.stamp import check_program
@@ -103,17 +103,14 @@ def inspect_machine(
     listener(Starting(1))
     with Interruption() as interruption:
         setup = first_setup(question.task, options, space, goal=question.goal, budget=Budget(), known_engines={})
-        seat = seated(setup, smallest=space.smallest, interruption=interruption, listener=listener)
-        assert seat.ready is not None
-        try:
+        with seated(setup, smallest=space.smallest, interruption=interruption, listener=listener) as seat:
+            assert seat.ready is not None
             check(seat.ready)
             engine_seconds, started = seat.ready.engine_seconds, time.monotonic()
             sizes = [size for size in space.grid_batch_sizes().tolist() if size <= seat.ready.program.train_examples]
             capacity = new_capacity(seat.ready, SearchSpace(sizes, space.learning_rate, space.extra))
-            seat, capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
+            capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
             seconds = engine_seconds + time.monotonic() - started
-        finally:
-            seat.worker.kill()
     assert seat.ready is not None
     return Inspection(seat.ready, capacity, seconds)
 
@@ -141,16 +138,16 @@ def join_study(
         Interrupted: by a signal.
     """
     name, stamp = read_stamp(storage, name)
-    shown_storage = shown(storage_url(storage))
+    where = shown_storage(storage)
     found = inspect_machine(
         question,
         stamp.space,
         options,
         listener,
-        check=lambda ready: check_program(name, shown_storage, stamp, ready.program),
+        check=lambda ready: check_program(name, where, stamp, ready.program),
     )
     with opened(storage, create=True) as database:
-        transactions = Transactions(database.url, say=lambda line: listener(Noted(line)))
+        transactions = Transactions(database.engine.url, say=lambda line: listener(Noted(line)))
         study = transactions.again(lambda: open_study(database, name))
         ledger = StudyLedger(database.engine, study, Records(database.engine), transactions)
         ledger.add_machine(found.ready.machine, found.ready.engine)

@@ -13,15 +13,16 @@ from collections.abc import Callable, Sequence
 from optimizer import errors
 from optimizer.capacity import Capacity
 from optimizer.ending import Ending
+from optimizer.probing import Room
 from optimizer.report.events import Ended, Listener, Noted, Stepped, Trained
 from optimizer.search.steps import Infeasibility, Search, Step
 from optimizer.seat import DEATHS_ALLOWED, Seat, as_error, with_news
 from optimizer.shared_study import TURN_PATIENCE_S, SharedStudy
 from optimizer.signals import Interruption
 from optimizer.store.ledger import Ledger
-from optimizer.store.sharing import LeaseLost, TurnLost
+from optimizer.store.sharing import Deleted, LeaseLost, TurnLost
 from optimizer.training.client import Died
-from optimizer.training.messages import Answer, EpochDone, Failed, Ready, Remark, Save, Saved, Train
+from optimizer.training.messages import Answer, EpochDone, Failed, Ready, Remark, Saved
 
 TICK_SECONDS = 0.2
 """How often the loop looks up from waiting, for signals and leases."""
@@ -65,6 +66,7 @@ class Loop:
         self._interruption = interruption
         self._listener = listener
         self._progress = shared.progress
+        self._room = Room(listener)
         self._save_seconds = 0.0
         self._news, self._waiting = True, False
         self._renewed = time.monotonic()
@@ -83,17 +85,16 @@ class Loop:
                 self._interruption.check()
                 for seat in with_news(self._seats, TICK_SECONDS):
                     self._hear(seat)
+                self._room.waited_for([seat.worker for seat in self._seats])
                 self._keep_leases()
             late = self._late()
             self._give_up(self._shared.left() if late else self._search.given_up())
             self._listener(Ended("the time budget is used up" if late else self._search.stop_reason))
         finally:
-            for seat in self._seats:
-                seat.worker.kill()
-            with contextlib.suppress(errors.StorageError):
-                # Where nothing can be written any more, leases expire by themselves.
-                self._keep_time()
-                self._ledger.release()
+            # Where nothing can be written any more, leases expire by themselves.
+            for last in (self._keep_time, self._ledger.release):
+                with contextlib.suppress(errors.StorageError):
+                    last()
 
     def _late(self) -> bool:
         return self._until is not None and time.monotonic() >= self._until
@@ -151,22 +152,14 @@ class Loop:
         from_epoch, checkpoint = step.from_epoch, None
         if seat.held != (step.trial, from_epoch):
             from_epoch, checkpoint = self._shared.restored(step, lambda text: self._listener(Noted(text)))
-        seat.step = step
-        seat.held = None
-        seat.worker.send(
-            Train(
-                trial=step.trial,
-                study_seed=self._seed,
-                batch_size=step.batch_size,
-                learning_rate=step.learning_rate,
-                extra=dict(step.extra),
-                from_epoch=from_epoch,
-                until_epoch=step.until_epoch,
-                checkpoint=checkpoint,
-                last_epoch=self._ending.last_epoch,
-                save_seconds=self._save_seconds,
-                until_accuracy=self._ending.target,
-            )
+        seat.train(
+            step,
+            from_epoch,
+            checkpoint,
+            study_seed=self._seed,
+            last_epoch=self._ending.last_epoch,
+            save_seconds=self._save_seconds,
+            until_accuracy=self._ending.target,
         )
 
     def _put_aside(self, seat: Seat) -> None:
@@ -174,15 +167,16 @@ class Loop:
         held, seat.held = seat.held, None
         if held is not None and held[0] in self._ledger.owned():
             try:
-                if seat.saved != held:
-                    seat.worker.send(Save(held[0]))
-                    answer = seat.worker.receive()
-                    if isinstance(answer, Saved):
-                        self._ledger.add_checkpoint(answer.trial, answer.epoch, answer.checkpoint)
-            except Died:
-                seat.replace()
+                state = None if seat.saved == held else seat.state(held[0])
+                if isinstance(state, Saved):
+                    self._ledger.add_checkpoint(state.trial, state.epoch, state.checkpoint)
+                elif state is not None:
+                    self._listener(
+                        Noted(f"trial {held[0]}: its state could not be kept ({state}); it is trained again")
+                    )
+                    seat.replace()
             except LeaseLost as lost:
-                self._lose(lost.trial)
+                self._lose(lost)
             self._let_go(held[0])
         if seat.grown:
             seat.replace()
@@ -207,6 +201,8 @@ class Loop:
             self._write_down(seat, answer)
         elif isinstance(answer, Failed):
             self._meet_failure(seat, answer)
+        else:
+            raise AssertionError(f"a worker said {type(answer).__name__}, which nobody asked for")
 
     def _write_down(self, seat: Seat, done: EpochDone) -> None:
         step, figures = seat.step, done.figures
@@ -217,8 +213,8 @@ class Loop:
         started = time.perf_counter()
         try:
             self._ledger.add_epoch(step.trial, seat.ready.machine, figures, done.compile_seconds, done.checkpoint)
-        except LeaseLost:
-            self._lose(step.trial)
+        except LeaseLost as lost:
+            self._lose(lost)
             return
         if done.checkpoint is not None:
             self._save_seconds = time.perf_counter() - started
@@ -304,8 +300,8 @@ class Loop:
         seat.replace()
         try:
             deaths = self._ledger.count_death(step.trial)
-        except LeaseLost:
-            self._lose(step.trial)
+        except LeaseLost as lost:
+            self._lose(lost)
             return
         if deaths < DEATHS_ALLOWED:
             self._listener(Noted(f"trial {step.trial}: {why}; it is taken up again"))
@@ -319,10 +315,14 @@ class Loop:
             if trial in self._ledger.owned() or self._ledger.begin(trial):
                 self._end(trial, "pruned", self._ledger.prune)
 
-    def _lose(self, trial: int) -> None:
+    def _lose(self, lost: LeaseLost) -> None:
         """A trial is another process's now, which goes on from what was kept; what a worker here does is in vain."""
-        self._listener(Noted(f"trial {trial} was taken over by another process; its late results are refused"))
+        trial = lost.trial
+        self._listener(Noted(f"{lost}; its late results are refused"))
         self._shared.forget(trial)
+        if isinstance(lost, Deleted):
+            self._search.infeasible(trial, "failed")
+            self._shared.ended(trial)
         for seat in self._seats:
             if seat.step is not None and seat.step.trial == trial:
                 seat.replace()
@@ -333,8 +333,8 @@ class Loop:
         """Write the end of a trial, and say so."""
         try:
             write(trial)
-        except LeaseLost:
-            self._lose(trial)
+        except LeaseLost as lost:
+            self._lose(lost)
             return
         self._listener(self._shared.ended(trial).ended(trial, state, note))
         self._keep_time()
@@ -345,6 +345,6 @@ class Loop:
     def _keep_leases(self) -> None:
         if time.monotonic() - self._renewed > self._ledger.records.lease_seconds / 3:
             for trial in self._ledger.renew():
-                self._lose(trial)
+                self._lose(LeaseLost(trial))
             self._keep_time()
             self._renewed = time.monotonic()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+from optimizer.checked import check_types
 from optimizer.errors import InvalidInput
 from optimizer.search.optuna_search import SEARCHES
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE
@@ -28,7 +30,14 @@ LEAST_CONFIRM_SEEDS = 2
 LEASE_SECONDS = 30.0
 """How long a trial belongs to its process without a word from it. Renewed at a third of this."""
 
-MIN_LEASE_SECONDS = 1.0
+MIN_LEASE_SECONDS = 5.0
+"""A decision, or a slow write, may take some seconds, in which no lease is renewed."""
+
+MOST = 1_000_000_000
+"""No study has so many trials, nor waits for so many seconds."""
+
+MOST_BYTES = 1 << 60
+"""No device has so many, and every database can keep the number."""
 
 CHECKPOINT_LIMIT = 64_000_000
 """Bytes of a trial's state that a database takes without complaint."""
@@ -85,6 +94,11 @@ class Options:
     checkpoints: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("data", "checkpoints"):
+            if isinstance(getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        check_types(self, option=True)
+        at_least_one("--checkpoint-limit", self.checkpoint_limit)
         if self.search not in (None, AUTO_SEARCH, *SEARCHES):
             raise InvalidInput(f"--search {self.search}: unknown. Use {_one_of((AUTO_SEARCH, *SEARCHES))}.")
         if self.search == "gp" and find_spec("torch") is None:
@@ -94,13 +108,13 @@ class Options:
         if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
             raise InvalidInput(f"--seed {self.seed}: give a whole number from 0 to {MAX_SEED}.")
         if self.workers is not None:
-            at_least_one("--workers", self.workers)
+            at_least_one("--workers", self.workers, MOST)
         if self.memory_limit is not None:
             at_least_one("--memory-limit", self.memory_limit)
         if self.train_examples is not None:
             at_least_one("--train-examples", self.train_examples)
-        if not MIN_LEASE_SECONDS <= self.lease < math.inf:
-            raise InvalidInput(f"--lease {self.lease:g}: give at least {MIN_LEASE_SECONDS:g} seconds.")
+        if not MIN_LEASE_SECONDS <= self.lease <= MOST:
+            raise InvalidInput(f"--lease {self.lease:g}: give {MIN_LEASE_SECONDS:g} to {MOST:g} seconds.")
         for name, amount in (("--ray-cpus", self.ray_cpus), ("--ray-gpus", self.ray_gpus)):
             if amount is not None and not 0 <= amount < math.inf:
                 raise InvalidInput(f"{name} {amount:g}: give a number from 0.")
@@ -141,9 +155,10 @@ class Budget:
     until_known: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.trials is not None:
-            at_least_one("--trials", self.trials)
-        if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0):
+            at_least_one("--trials", self.trials, MOST)
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise InvalidInput(f"--time-budget {self.seconds}: give seconds above 0.")
 
 
@@ -154,6 +169,9 @@ class Configuration:
     batch_size: int
     learning_rate: float
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -207,7 +225,8 @@ def parse_bytes(text: str, option: str = "--memory-limit") -> int:
     count = 0
     if parts:
         base = 1024 if parts[3] else 1000
-        count = int(float(parts[1]) * base ** (" KMGT".index(parts[2].upper()) if parts[2] else 0))
+        number = float(parts[1]) * base ** (" KMGT".index(parts[2].upper()) if parts[2] else 0)
+        count = int(number) if number <= MOST_BYTES else 0
     if count < 1:
         raise InvalidInput(f"{option} {text}: write 2GiB, 512MiB, or a number of bytes.")
     return count
@@ -239,14 +258,16 @@ def parse_configuration(text: str) -> Configuration:
         raise InvalidInput(f"--try {text}: write batch size and learning rate as 32:0.001.") from None
 
 
-def at_least_one(name: str, value: int) -> None:
-    """Refuse a count below 1.
+def at_least_one(name: str, value: int, most: int = MOST_BYTES) -> None:
+    """Refuse a count below 1, or one that nothing has so many of.
 
     Raises:
         InvalidInput: naming the option.
     """
     if value < 1:
         raise InvalidInput(f"{name} {value}: give a whole number of at least 1.")
+    if value > most:
+        raise InvalidInput(f"{name} {value}: give a whole number of at most {most}.")
 
 
 def _one_of(names: tuple[str, ...]) -> str:

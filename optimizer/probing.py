@@ -7,7 +7,9 @@ compiler where it tells, else from a climb from small batch sizes upwards, each 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -39,6 +41,9 @@ FIRST_SIZES = 3
 """The least ones, one after the other: enough for a law of memory that may bend."""
 
 TIMING_SECONDS = 6.0
+
+ROOM_SECONDS = 5.0
+"""A cluster that has room starts a worker in less."""
 
 
 class OutOfMemory(Exception):
@@ -91,19 +96,17 @@ def started(setup: Setup, interruption: Interruption, listener: Listener) -> tup
     """
     deaths = 0
     while True:
-        worker = Worker(setup)
-        try:
-            answer = _receive(worker, interruption, listener)
-        except Struck as death:
-            worker.kill()
-            deaths += 1
-            _mourn(death, deaths, listener)
-            continue
-        except BaseException:
-            worker.kill()
-            raise
-        assert isinstance(answer, Ready)
-        return worker, answer
+        with ExitStack() as unless_ready:
+            worker = unless_ready.enter_context(Worker(setup))
+            try:
+                answer = _receive(worker, interruption, listener)
+            except Struck as death:
+                deaths += 1
+                _mourn(death, deaths, listener)
+                continue
+            assert isinstance(answer, Ready)
+            unless_ready.pop_all()
+            return worker, answer
 
 
 def spread(sizes: Sequence[int], count: int) -> list[int]:
@@ -121,11 +124,8 @@ def least_limit(setup: Setup, batch_size: int, interruption: Interruption) -> in
     capacity = Capacity([batch_size], None)
     setup = dataclasses.replace(setup, memory_limit=None, hold_data=False, engine="fit")
     try:
-        seat = Seat(*started(setup, interruption, _silent))
-        try:
+        with Seat(*started(setup, interruption, _silent)) as seat:
             _Probe(seat, capacity, _silent, interruption).measure((batch_size,), 0.0)
-        finally:
-            seat.worker.kill()
     except OutOfMemory:
         raise DeviceError(f"batch size {batch_size}, the least of the space, does not fit in memory.") from None
     need = capacity.needed(batch_size)
@@ -263,9 +263,11 @@ def _mourn(struck: Struck, deaths: int, listener: Listener) -> None:
 
 
 def _receive(worker: Worker, interruption: Interruption, listener: Listener) -> Answer:
+    room = Room(listener)
     while True:
         while not worker.connection.poll(0.1):
             interruption.check()
+            room.waited_for([worker])
         try:
             answer = worker.receive()
         except Died as death:
@@ -281,6 +283,24 @@ def _receive(worker: Worker, interruption: Interruption, listener: Listener) -> 
             raise as_error(answer)
         else:
             return answer
+
+
+class Room:
+    """Says it, once, where a cluster has had no room for workers for some seconds."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._since: float | None = time.monotonic()
+
+    def waited_for(self, workers: Sequence[Worker]) -> None:
+        """These workers are waited for, or are at work."""
+        share = workers[0].setup.cluster
+        if share is None or any(worker.node for worker in workers):
+            self._since = time.monotonic()
+        elif self._since is not None and time.monotonic() - self._since > ROOM_SECONDS:
+            self._since = None
+            each = f"{share.cpus:g} CPUs" + (f" and {share.gpus:g} GPUs" if share.gpus else "")
+            self._listener(Noted(f"waiting for the cluster: it has no room yet for a worker, which needs {each}"))
 
 
 def _silent(event: object) -> None:

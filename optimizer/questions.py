@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from optimizer.errors import InvalidInput
+from optimizer.errors import BatchoptError, InvalidInput
 from optimizer.options import parse_target
 from optimizer.search.space import SearchSpace
+from optimizer.text import first_line
 from optimizer.training.task import Goal, GoalKind, Task
 
 
@@ -45,23 +47,46 @@ def read_question(script: Path) -> Question:
     if not script.is_file():
         raise InvalidInput(f"script {script} does not exist. Give the path of a study script.")
     asked: list[Question] = []
-    token = _asked.set(asked)
-    main, path, arguments = sys.modules["__main__"], list(sys.path), sys.argv
+    token, ended = _asked.set(asked), ""
+    main, arguments = sys.modules["__main__"], sys.argv
     # Functions of `__main__` travel to the worker by value, as they do from a script that is run.
     sys.modules["__main__"] = module = ModuleType("__main__", None)
     module.__file__ = str(script)
-    sys.path.insert(0, str(script.parent))
+    # It stays: modules beside the script are to be found in the worker, too.
+    sys.path.insert(0, str(script.resolve().parent))
     sys.argv = [str(script)]
     try:
-        exec(compile(script.read_text(), str(script), "exec"), module.__dict__)
-    except SystemExit:
-        pass
+        # Of bytes, so that the script says in which encoding they are.
+        exec(compile(script.read_bytes(), str(script), "exec"), module.__dict__)
+    except SystemExit as end:
+        ended = f" and ended with {end.code!r}" if end.code else ""
+    except SyntaxError as error:
+        if error.filename != str(script):
+            raise _raised(script, error) from None
+        raise InvalidInput(f"script {script}, line {error.lineno}: {error.msg}.") from None
+    except ImportError as error:
+        raise InvalidInput(f"script {script}: {first_line(error)}. Install it, or correct the script.") from None
+    except BatchoptError:
+        raise
+    except Exception as error:  # noqa: BLE001  a script raises what it likes
+        raise _raised(script, error) from None
     finally:
-        sys.modules["__main__"], sys.path[:], sys.argv = main, path, arguments
+        sys.modules["__main__"], sys.argv = main, arguments
         _asked.reset(token)
     if not asked:
-        raise InvalidInput(f"script {script} does not call run_script. Give the path of a study script.")
+        raise InvalidInput(f"script {script} does not call run_script{ended}. Give the path of a study script.")
     return asked[0]
+
+
+def _raised(script: Path, error: Exception) -> InvalidInput:
+    """What a script raised, with its own frames alone."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_code.co_filename != str(script):
+        frame = frame.tb_next
+    if frame is None:
+        return InvalidInput(f"script {script} cannot be read: {first_line(error)}. Give the path of a study script.")
+    shown = "".join(traceback.format_exception(type(error), error, frame))
+    return InvalidInput(f"script {script} raised:\n{shown.rstrip()}")
 
 
 def asked_goal(goal: Goal, kind: GoalKind | None, target: str | None, *, epochs: int) -> Goal:

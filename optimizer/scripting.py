@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from optimizer.commands import console, print_json, ray_options, storage_option, view
+from optimizer.commands import console, print_json, ray_options, say, storage_option, view
 from optimizer.options import (
     AUTO_SEARCH,
     CHECKPOINT_LIMIT,
@@ -211,7 +211,7 @@ def probe_command(
         return
     console().print(inspection_view(found.describe()))
     if study is not None:
-        click.echo(f"Kept with study {study}: `batchopt report` there answers for this machine too.")
+        say(f"Kept with study {study}: `batchopt report` there answers for this machine too.")
 
 
 def _space_function(
@@ -248,12 +248,12 @@ def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
         )
         return
     for line in opened_lines(opened):
-        click.echo(line)
-    click.echo(f"space    {shown_space(stamp.space)}")
-    click.echo(f"goal     {shown_goal(stamp.goal)}; search {stamp.search}, seed {stamp.seed}")
+        say(line)
+    say(f"space    {shown_space(stamp.space)}")
+    say(f"goal     {shown_goal(stamp.goal)}; search {stamp.search}, seed {stamp.seed}")
     limits = [f"{left} more trials"] if left is not None else []
     limits += [f"until {seconds(budget.seconds)} have been spent"] if budget.seconds is not None else []
-    click.echo(f"would    train {', '.join(limits)}; nothing has been written")
+    say(f"would    train {', '.join(limits)}; nothing has been written")
 
 
 COMMANDS = (probe_command,)

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from typing import Any
 
 from optimizer import errors
 from optimizer.report.events import TrialEnded
 from optimizer.search.steps import Step
-from optimizer.training.client import Worker
-from optimizer.training.messages import Epoch, Failed, Ready
+from optimizer.text import first_line
+from optimizer.training.client import Died, Worker
+from optimizer.training.messages import Epoch, Failed, Ready, Save, Saved, Train
 
 DEATHS_ALLOWED = 3
 """A trial whose worker dies this often without an epoch in between fails: it, and not chance, kills them. A study whose
@@ -82,6 +84,13 @@ class Seat:
     def __post_init__(self) -> None:
         self.awake = self.ready is not None
 
+    def __enter__(self) -> Seat:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End whichever worker sits there now."""
+        self.worker.kill()
+
     @property
     def free(self) -> bool:
         return self.awake and self.step is None
@@ -115,6 +124,32 @@ class Seat:
             )
         return f"the machine has changed: {was.cores} cores before, {ready.machine.cores} now"
 
+    def train(self, step: Step, from_epoch: int, checkpoint: Any, **how: Any) -> None:
+        """Have the worker do a step; `how` is what of `Train` belongs to the study."""
+        self.step, self.held = step, None
+        self.worker.send(
+            Train(
+                trial=step.trial,
+                batch_size=step.batch_size,
+                learning_rate=step.learning_rate,
+                extra=dict(step.extra),
+                from_epoch=from_epoch,
+                until_epoch=step.until_epoch,
+                checkpoint=checkpoint,
+                **how,
+            )
+        )
+
+    def state(self, trial: int) -> Saved | str:
+        """The state of the trial that the worker holds; or why it cannot be had: the worker is of no use then."""
+        self.worker.send(Save(trial))
+        try:
+            while not isinstance(answer := self.worker.receive(), Saved | Failed):
+                pass
+        except Died as death:
+            return death.how
+        return answer if isinstance(answer, Saved) else answer.message.strip().rpartition("\n")[2] or answer.kind
+
     def replace(self) -> None:
         """Put a new worker in the place of this one; it does not choose its engine again."""
         self.worker.kill()
@@ -146,7 +181,7 @@ def as_error(failed: Failed) -> errors.BatchoptError:
         kind = getattr(errors, failed.error, errors.BatchoptError)
         return kind(failed.message)
     if failed.kind == "memory":
-        return errors.DeviceError(f"not enough memory to set up the study: {failed.message.splitlines()[0]}")
+        return errors.DeviceError(f"not enough memory to set up the study: {first_line(failed.message)}")
     if failed.kind == "training":
         return errors.TrainingFailed(
             f"{failed.error} was raised outside of the study's own code: by Keras or TensorFlow with this model and "

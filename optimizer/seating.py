@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 from optimizer.capacity import Capacity
 from optimizer.cluster import LOCAL
@@ -16,8 +17,10 @@ from optimizer.search.space import SearchSpace
 from optimizer.seat import Seat
 from optimizer.signals import Interruption
 from optimizer.store.access import opened
+from optimizer.store.filesystem import special_file
 from optimizer.store.measurements import Measurements, measured_on
 from optimizer.store.records import Records
+from optimizer.text import first_line
 from optimizer.training.client import Worker
 from optimizer.training.machine import core_shares, gpu_indices
 from optimizer.training.messages import ClusterShare, EngineName, Ready, Setup
@@ -37,7 +40,13 @@ def first_setup(
     known_engines: Mapping[str, EngineName],
     cluster: ClusterShare | None = None,
 ) -> Setup:
-    """What the first worker is told; `cluster` where it is to sit in one."""
+    """What the first worker is told; `cluster` where it is to sit in one.
+
+    Raises:
+        InvalidInput: data that would be waited for for ever.
+    """
+    if options.data is not None and (kind := special_file(Path(options.data))):
+        raise InvalidInput(f"--data {options.data}: that is {kind}. Give the path of a file or a folder.")
     _, rate = space.from_unit([0.5, 0.5])
     indices = gpu_indices(options.device)
     trials = budget.trials or UNBOUNDED_TRIALS
@@ -60,8 +69,13 @@ def first_setup(
     )
 
 
-def further_seats(first: Seat, options: Options) -> list[Seat]:
+def further_seats(first: Seat, options: Options, workers: ExitStack) -> list[Seat]:
     """The other workers, started; they take the engine that the first one chose.
+
+    Args:
+        first: the first worker's seat.
+        options: how many there are to be, and where.
+        workers: ends them.
 
     On GPUs one worker sits on each. On a processor each gets its share of the cores. In a cluster Ray seats them.
 
@@ -70,22 +84,24 @@ def further_seats(first: Seat, options: Options) -> list[Seat]:
     """
     assert first.ready is not None
     machine, setup = first.ready.machine, dataclasses.replace(first.worker.setup, engine=first.ready.engine)
+
+    def seat(setup: Setup) -> Seat:
+        return workers.enter_context(Seat(Worker(setup)))
+
     if setup.cluster is not None and (machine.kind == "gpu" or options.ray != LOCAL):
-        return [Seat(Worker(setup)) for _ in range(1, setup.cluster.workers)]
+        return [seat(setup) for _ in range(1, setup.cluster.workers)]
     if machine.kind == "cpu":
-        return [Seat(Worker(dataclasses.replace(setup, cores=share))) for share in _core_shares(options)[1:]]
+        return [seat(dataclasses.replace(setup, cores=share)) for share in _core_shares(options)[1:]]
     indices = gpu_indices(options.device) or tuple(range(machine.gpus))
     count = 1 if options.deterministic else options.workers or len(indices)
     if count > len(indices) and not options.share:
-        first.worker.kill()
         raise InvalidInput(
             f"--workers {count}: one worker trains on each GPU, and there is {len(indices)} to use. "
             "Use --share to put several on one; their timings then mean little."
         )
     setup = dataclasses.replace(setup, share=options.share)
     return [
-        Seat(Worker(dataclasses.replace(setup, device=f"gpu:{indices[number % len(indices)]}")))
-        for number in range(1, count)
+        seat(dataclasses.replace(setup, device=f"gpu:{indices[number % len(indices)]}")) for number in range(1, count)
     ]
 
 
@@ -116,7 +132,7 @@ def seated(setup: Setup, *, smallest: int, interruption: Interruption, listener:
         try:
             return Seat(*started(place, interruption, listener))
         except OutOfMemory as shortage:
-            why = str(shortage).splitlines()[0]
+            why = first_line(shortage)
         if not setup.hold_data or setup.engine == "fit":
             # It was on the host already.
             break
@@ -127,50 +143,40 @@ def seated(setup: Setup, *, smallest: int, interruption: Interruption, listener:
 
 def measured(
     seat: Seat, capacity: Capacity, *, timed: bool, interruption: Interruption, listener: Listener
-) -> tuple[Seat, Capacity]:
+) -> Capacity:
     """The probe; with the data on the host where it leaves no room for training on the device.
 
     Args:
-        seat: with a worker that is ready.
+        seat: with a worker that is ready; another one may sit there afterwards.
         capacity: what is known already.
         timed: whether steps are to be timed.
         interruption, listener: as for `seated`.
 
     Returns:
-        The seat, maybe another one, and what is known of it.
+        What is known of the machine.
 
     Raises:
         DeviceError: not even the least batch size fits; it says what would.
         BatchoptError: something the user can mend.
     """
-    try:
-        while True:
-            assert seat.ready is not None
-            try:
-                examples = seat.ready.program.train_examples
-                probe(
-                    seat,
-                    capacity,
-                    timed=timed,
-                    train_examples=examples,
-                    listener=listener,
-                    interruption=interruption,
-                )
-                return seat, capacity
-            except TooSmall:
-                setup, need = seat.worker.setup, capacity.needed(capacity.sizes[0])
-                seat.worker.kill()
-                if not seat.ready.data_held or setup.engine not in (None, "fit"):
-                    if setup.memory_limit is not None or need is None:
-                        need = least_limit(setup, capacity.sizes[0], interruption)
-                    raise too_small(setup.memory_limit, capacity.sizes[0], need) from None
-                setup = dataclasses.replace(setup, hold_data=False)
-                seat = seated(setup, smallest=capacity.sizes[0], interruption=interruption, listener=listener)
-                assert seat.ready is not None
-                capacity = Capacity(capacity.sizes, seat.ready.memory, machine=seat.ready.machine.fingerprint)
-    except BaseException:
-        seat.worker.kill()
-        raise
+    while True:
+        assert seat.ready is not None
+        try:
+            examples = seat.ready.program.train_examples
+            probe(seat, capacity, timed=timed, train_examples=examples, listener=listener, interruption=interruption)
+            return capacity
+        except TooSmall:
+            setup, need = seat.worker.setup, capacity.needed(capacity.sizes[0])
+            seat.worker.kill()
+            if not seat.ready.data_held or setup.engine not in (None, "fit"):
+                if setup.memory_limit is not None or need is None:
+                    need = least_limit(setup, capacity.sizes[0], interruption)
+                raise too_small(setup.memory_limit, capacity.sizes[0], need) from None
+            setup = dataclasses.replace(setup, hold_data=False)
+            other = seated(setup, smallest=capacity.sizes[0], interruption=interruption, listener=listener)
+            assert other.ready is not None
+            seat.worker, seat.ready = other.worker, other.ready
+            capacity = Capacity(capacity.sizes, seat.ready.memory, machine=seat.ready.machine.fingerprint)
 
 
 def new_capacity(ready: Ready, space: SearchSpace) -> Capacity:
@@ -187,7 +193,10 @@ def recorded_capacity(ready: Ready, space: SearchSpace, options: Options, storag
     capacity = new_capacity(ready, space)
     if options.probe:
         return capacity
-    with suppress(StorageNotFound), opened(storage) as database:
+    # Optuna's own, or one whose tables another process is making in this moment, knows nothing either.
+    with suppress(StorageNotFound), opened(storage, plain=True) as database:
+        if not Measurements(database.engine).kept():
+            return capacity
         versions = Records(database.engine).machines().get(capacity.machine, {}).get("versions", {})
         if options.probe is None and versions.get("tensorflow") != ready.machine.versions.get("tensorflow"):
             return capacity

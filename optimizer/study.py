@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,13 +27,15 @@ from optimizer.seat import Seat
 from optimizer.seating import first_setup, further_seats, measured, recorded_capacity, seated
 from optimizer.shared_study import SharedStudy
 from optimizer.signals import Interruption
-from optimizer.store.access import opened
-from optimizer.store.checkpoints import file_system
-from optimizer.store.database import check_storage, open_database, shown, storage_url
+from optimizer.store.access import explained, opened
+from optimizer.store.address import shown_storage, storage_url
+from optimizer.store.database import check_storage, open_database
+from optimizer.store.deletion import check_numbers
+from optimizer.store.folders import file_system
 from optimizer.store.ledger import Ledger
-from optimizer.store.making import found_or_made, stamp_if_unmade, unmade
+from optimizer.store.making import checked_name, found_or_made, quiet_optuna, stamp_if_unmade, unmade
 from optimizer.store.stamp import Stamp, check_program, check_question, check_seed
-from optimizer.store.transactions import Transactions
+from optimizer.store.transactions import PATIENCE_S, Transactions
 from optimizer.store.whole import ENGINES
 from optimizer.training.messages import ClusterShare, EngineName
 from optimizer.training.task import Goal, Task
@@ -42,6 +46,10 @@ Space = SearchSpace | Callable[[int], SearchSpace]
 
 PROVISIONAL_EXAMPLES = 1 << 30
 """Stands for the number of training examples until the data is loaded."""
+
+
+LOCKED_S = 120.0
+"""How long a database that another program has locked is waited for before anything has begun."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +99,14 @@ class Study:
         goal: Goal | None = None,
         *,
         name: str = "study",
-        storage: str = "sqlite:///studies.db",
+        storage: str | os.PathLike[str] = "sqlite:///studies.db",
         options: Options | None = None,
     ) -> None:
         self.task = task
         self.goal = goal or Goal()
-        self.name = name
-        self.storage = storage
+        self.name = checked_name(name)
+        self.storage = os.fspath(storage) if isinstance(storage, os.PathLike) else storage
+        storage_url(self.storage)
         self.options = options or Options()
         self._space = space
 
@@ -124,16 +133,15 @@ class Study:
 
         budget = budget or Budget()
         # Ray sets a handler of SIGTERM; ours comes after it.
-        with joined(self.options) as cluster, Interruption() as interruption:
-            seat, plan, capacity = self._prepare(budget, tries, listener, interruption, cluster, probing=True)
-            try:
-                assert seat.ready is not None
-                ledger, stamp = self._open(plan.stamp, listener, interruption)
-                ledger.check_state(seat.ready.memory.beginning_bytes)
-                seats = [seat, *further_seats(seat, self.options)]
-            except BaseException:
-                seat.worker.kill()
-                raise
+        with joined(self.options) as cluster, Interruption() as interruption, ExitStack() as held:
+            held.enter_context(explained(self.storage))
+            held.enter_context(quiet_optuna())
+            workers = held.enter_context(ExitStack())
+            seat, plan, capacity = self._prepare(budget, tries, listener, interruption, cluster, workers, probing=True)
+            assert seat.ready is not None
+            ledger, stamp = self._open(plan.stamp, listener, interruption, held)
+            ledger.check_state(seat.ready.memory.beginning_bytes)
+            seats = [seat, *further_seats(seat, self.options, workers)]
             ledger.add_machine(seat.ready.machine, seat.ready.engine, deterministic=self.options.deterministic)
             ledger.measured(
                 seat.ready,
@@ -145,13 +153,8 @@ class Study:
             listener(plan.opened)
             ending = ledger.in_turn(lambda: Ending(ledger, stamp, capacity))
             search = make_search(ledger, stamp, self.options, budget, capacity, value_seconds=ending.elsewhere)
-            shared = SharedStudy(
-                ledger,
-                search,
-                capacity,
-                goal=self.goal,
-                dimensions=stamp.space.distributions(),
-            )
+            dimensions = stamp.space.distributions()
+            shared = SharedStudy(ledger, search, capacity, goal=self.goal, dimensions=dimensions)
 
             def enqueue() -> None:
                 for configuration in tries:
@@ -171,6 +174,7 @@ class Study:
                 interruption=interruption,
                 listener=ShownWhileItGoesOn(listener, show),
             ).run()
+            workers.close()
             evidence = show()
         return self.report() if evidence is None else evidence.report
 
@@ -182,10 +186,9 @@ class Study:
         Raises:
             BatchoptError: as `run`.
         """
-        with joined(self.options) as cluster, Interruption() as interruption:
-            seat, plan, _ = self._prepare(budget or Budget(), tries, listener, interruption, cluster, probing=False)
-            seat.worker.kill()
-        return plan
+        budget = budget or Budget()
+        with joined(self.options) as cluster, Interruption() as interruption, ExitStack() as workers:
+            return self._prepare(budget, tries, listener, interruption, cluster, workers, probing=False)[1]
 
     def confirm(self, seeds: int = CONFIRM_SEEDS, *, listener: Listener = ignore) -> Report:
         """Train what is recommended again beside the common default, so often each, and open the test set; as `run`."""
@@ -209,10 +212,11 @@ class Study:
         listener: Listener,
         interruption: Interruption,
         cluster: ClusterShare | None,
+        workers: ExitStack,
         *,
         probing: bool,
     ) -> tuple[Seat, Plan, Capacity]:
-        """Check everything that can be checked without writing, a worker that can train included."""
+        """Check everything that can be checked without writing, a worker that can train included; `workers` ends it."""
         check_repeatable(self.options, budget)
         early = self._space_for(PROVISIONAL_EXAMPLES)
         if early == self._space_for(PROVISIONAL_EXAMPLES + 1):
@@ -220,7 +224,8 @@ class Study:
             check_tries(tries, early)
         if self.options.checkpoints is not None:
             file_system(self.options.checkpoints)
-        found = self._find()
+        waiting = self._transactions(listener, interruption, LOCKED_S)
+        found = waiting.again(self._find)
         listener(Starting(self.options.workers or 1))
         setup = first_setup(
             self.task,
@@ -232,39 +237,31 @@ class Study:
             cluster=cluster,
         )
         seat = seated(setup, smallest=early.smallest, interruption=interruption, listener=listener)
+        workers.enter_context(seat)
         ready = seat.ready
         assert ready is not None
-        try:
-            space = self._space_for(ready.program.train_examples)
-            if space.largest > ready.program.train_examples:
-                raise InvalidInput(
-                    f"batch size {space.largest} is above the training set of {ready.program.train_examples} examples. "
-                    "Write 'full' for all of them at once."
-                )
-            check_tries(tries, space)
-            if found:
-                check_program(self.name, self._shown_storage, found.stamp, ready.program)
-            stamp = (found and found.stamp) or Stamp(
-                space=space,
-                goal=self.goal,
-                program=ready.program,
-                seed=DEFAULT_SEED if self.options.seed is None else self.options.seed,
-                search=self.options.search or AUTO_SEARCH,
+        space = self._space_for(ready.program.train_examples)
+        if space.largest > ready.program.train_examples:
+            raise InvalidInput(
+                f"batch size {space.largest} is above the training set of {ready.program.train_examples} examples. "
+                "Write 'full' for all of them at once."
             )
-            capacity = recorded_capacity(ready, space, self.options, self.storage)
-        except BaseException:
-            seat.worker.kill()
-            raise
+        check_tries(tries, space)
+        if found:
+            check_program(self.name, self._shown_storage, found.stamp, ready.program)
+        stamp = (found and found.stamp) or Stamp(
+            space=space,
+            goal=self.goal,
+            program=ready.program,
+            seed=DEFAULT_SEED if self.options.seed is None else self.options.seed,
+            search=self.options.search or AUTO_SEARCH,
+        )
+        capacity = waiting.again(partial(recorded_capacity, ready, space, self.options, self.storage))
         if probing and self.options.probe is not False:
-            seat, capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
+            capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
             ready = seat.ready or ready
-            try:
-                check_held(tries, capacity.max_batch_size)
-            except InvalidInput:
-                seat.worker.kill()
-                raise
+            check_held(tries, capacity.max_batch_size)
         if probing and self.options.deterministic and capacity.steps is None:
-            seat.worker.kill()
             raise InvalidInput("--deterministic: no step times of this machine are kept yet. Leave --no-probe out.")
         opened = Opened(
             study=self.name,
@@ -296,6 +293,7 @@ class Study:
                 if unmade(study, self.goal.directions):
                     return None
                 trials = study.get_trials(deepcopy=False)
+                check_numbers(self.name, self._shown_storage, trials)
                 return _Found(
                     self._checked_stamp(study),
                     engines=study.user_attrs.get(ENGINES, {}),
@@ -312,24 +310,30 @@ class Study:
             raise StorageError(
                 f"study {self.name!r} in {self._shown_storage} was not made by batchopt. Use --study another-name."
             )
-        space = self._space_for(stamp.program.train_examples)
-        check_question(self.name, self._shown_storage, stamp, space, self.goal)
+        check_question(self.name, self._shown_storage, stamp, self._space_for(stamp.program.train_examples), self.goal)
         check_seed(self.name, self._shown_storage, stamp, self.options.seed)
         return stamp
 
     @property
     def _shown_storage(self) -> str:
-        return shown(storage_url(self.storage))
+        return shown_storage(self.storage)
+
+    def _transactions(self, listener: Listener, interruption: Interruption, patience: float) -> Transactions:
+        url, check = storage_url(self.storage), interruption.check
+        return Transactions(url, say=lambda line: listener(Noted(line)), check=check, patience=patience)
 
     def _space_for(self, train_examples: int) -> SearchSpace:
         return self._space if isinstance(self._space, SearchSpace) else self._space(train_examples)
 
-    def _open(self, stamp: Stamp, listener: Listener, interruption: Interruption) -> tuple[Ledger, Stamp]:
-        """The study, open for writing, and its question; made where it is new, which exactly one process does."""
-        database = open_database(self.storage, create=True)
+    def _open(
+        self, stamp: Stamp, listener: Listener, interruption: Interruption, held: ExitStack
+    ) -> tuple[Ledger, Stamp]:
+        """The study, open for writing until `held` ends, and its question; made where it is new, by one process."""
+        transactions = self._transactions(listener, interruption, PATIENCE_S)
+        database = transactions.again(lambda: open_database(self.storage, create=True))
+        held.callback(database.engine.dispose)
         if database.warning:
             listener(Noted(database.warning, warning=True))
-        transactions = Transactions(database.url, say=lambda line: listener(Noted(line)), check=interruption.check)
         study = transactions.again(lambda: found_or_made(database, self.name, self.goal.directions))
         ledger = Ledger(
             database,

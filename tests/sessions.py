@@ -75,7 +75,7 @@ class Session:
         self.engine = database.engine
         if strike:
             self._strike_before(strike)
-        transactions = Transactions(database.url, say=say)
+        transactions = Transactions(database.engine.url, say=say)
         self.ledger = Ledger(
             database, found_or_made(database, "mnist"), lease_seconds=lease_seconds, transactions=transactions
         )

@@ -15,6 +15,8 @@ MODULES = sorted((ROOT / "optimizer").rglob("*.py"))
 FLOORS = {
     "errors": 0,
     "signals": 0,
+    "text": 0,
+    "checked": 0,
     "search": 1,
     "training": 1,
     "options": 2,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from optimizer import Budget, Configuration, Options
+from optimizer import Budget, Configuration, Goal, Options, SearchSpace, Study, Task
 from optimizer.errors import InvalidInput
 from optimizer.options import (
     AUTO_SEARCH,
@@ -161,3 +164,43 @@ def test_a_deterministic_study_ends_by_trials_and_chooses_no_engine_by_the_clock
     check_repeatable(options, Budget(trials=3))
     with pytest.raises(InvalidInput, match=r"--deterministic excludes --time-budget: .* Use --trials\."):
         check_repeatable(options, Budget(trials=3, seconds=60.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Options(workers=1.5), "--workers 1.5: give a whole number"),
+        (lambda: Options(seed="3"), "--seed '3': give a whole number"),
+        (lambda: Options(prune=1), "--prune 1: give True or False"),
+        (lambda: Options(checkpoint_limit=-1), "--checkpoint-limit -1: give a whole number of at least 1"),
+        (lambda: Options(memory_limit=10**30), "--memory-limit 1000000000000000000000000000000: .* at most"),
+        (lambda: Options(lease=1e300), r"--lease 1e\+300: give 5 to 1e\+09 seconds"),
+        (lambda: parse_bytes("999999999999999999TB"), "--memory-limit 999999999999999999TB: write 2GiB"),
+        (lambda: Budget(1.5), "trials 1.5: give a whole number"),
+        (lambda: Budget(10**20), "--trials 100000000000000000000: .* at most"),
+        (lambda: Budget(seconds="10m"), "seconds '10m': give a number"),
+        (lambda: Configuration("32", 0.1), "batch_size '32': give a whole number"),
+        (lambda: Task(None, None), "build_model None: give a function"),
+        (lambda: Task(print, print, metric=None), "metric None: give text"),
+        (lambda: Goal("time", target="97%"), "target '97%': give a number"),
+        (lambda: SearchSpace(32), "batch sizes 32: give"),
+        (lambda: SearchSpace([10**30]), "is above"),
+        (lambda: SearchSpace((16, 99999999999999999999999)), "is above"),
+        (lambda: SearchSpace([32], "ab"), "learning rates 'ab': give"),
+        (lambda: SearchSpace([32], extra={"units": 3}), "give Optuna distributions"),
+        (lambda: Study(Task(print, print), SearchSpace([32]), name="\udcff"), r"--study '\\udcff'"),
+        (lambda: Study(Task(print, print), SearchSpace([32]), name=""), "--study ''"),
+        (lambda: Study(Task(print, print), SearchSpace([32]), name="x" * 600), "--study of 600 letters"),
+    ],
+)
+def test_what_is_of_another_kind_or_size_is_refused_where_it_is_made(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said) as refusal:
+        make()
+    assert "\n" not in str(refusal.value)
+
+
+def test_paths_and_numbers_of_numpy_are_taken_as_they_are(tmp_path: Path) -> None:
+    options = Options(seed=np.int64(3), lease=5, data=tmp_path, checkpoints=tmp_path)
+    assert (options.seed, options.data, options.checkpoints) == (3, str(tmp_path), str(tmp_path))
+    study = Study(Task(print, print), SearchSpace(np.array([1, 2]), (np.float32(0.5), 1)), storage=tmp_path / "s.db")
+    assert study.storage == str(tmp_path / "s.db")

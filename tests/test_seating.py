@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from optimizer import Dataset, Options, SearchSpace, Task
+from optimizer import Budget, Dataset, Goal, Options, SearchSpace, Task
 from optimizer.errors import InvalidInput
+from optimizer.probing import Room
+from optimizer.report.events import Event, Noted
 from optimizer.seat import Seat
-from optimizer.seating import further_seats, recorded_capacity
+from optimizer.seating import first_setup, further_seats, recorded_capacity
 from optimizer.store.database import open_database
 from optimizer.store.measurements import Measurements, MemoryRow, measured_on
 from optimizer.store.records import Records
 from optimizer.training.machine import Machine
-from optimizer.training.messages import DeviceMemory, Ready, Setup, StepTime
+from optimizer.training.messages import ClusterShare, DeviceMemory, Failed, Ready, Remark, Setup, StepTime
 from optimizer.training.task import ProgramStamp
 
 SPACE = SearchSpace([16, 64, 256], (1e-3, 1e-2))
@@ -63,18 +69,18 @@ def test_one_worker_sits_on_each_gpu(
     """Of those that `--device` names; they take the engine that the first one chose."""
     monkeypatch.setattr("optimizer.seating.Worker", MadeUpWorker)
     options = Options(device=device, workers=workers, share=share)
-    seats = further_seats(first_seat(options, gpus=3), options)
+    with ExitStack() as workers:
+        seats = further_seats(first_seat(options, gpus=3), options, workers)
     assert [seat.worker.setup.device for seat in seats] == others
     assert all(seat.worker.setup.engine == "fused" and seat.worker.setup.share == share for seat in seats)
+    assert all(seat.worker.killed for seat in seats)  # type: ignore[attr-defined]
 
 
 def test_more_workers_than_gpus_are_refused_unless_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("optimizer.seating.Worker", MadeUpWorker)
     options = Options(device="gpu", workers=4)
-    seat = first_seat(options, gpus=3)
     with pytest.raises(InvalidInput, match=r"--workers 4: one worker trains on each GPU, and there is 3.*--share"):
-        further_seats(seat, options)
-    assert seat.worker.killed  # type: ignore[attr-defined]
+        further_seats(first_seat(options, gpus=3), options, ExitStack())
 
 
 def keep(storage: str, ready: Ready) -> None:
@@ -117,3 +123,34 @@ def test_what_is_measured_anew_takes_the_place_of_all_that_was_known(tmp_path: P
     assert (measurements.memory(key, None), measurements.step_times(key)) == ([], [])
     assert measurements.memory(key, 100) == [MemoryRow(16, None, True)]
     database.engine.dispose()
+
+
+def test_a_worker_that_cannot_give_the_state_it_holds_says_why_and_is_not_believed_again() -> None:
+    """So that the trial which is given to it next does not count its death."""
+    seat = first_seat(Options(), gpus=0)
+    said: list[object] = [Remark("by the way"), Failed("memory", "ResourceExhaustedError", "OOM when\nallocating")]
+    seat.worker.send = lambda request: None  # type: ignore[method-assign]
+    seat.worker.receive = lambda: said.pop(0)  # type: ignore[method-assign,assignment,return-value]
+    assert seat.state(3) == "allocating"
+
+
+def test_a_cluster_without_room_is_waited_for_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimizer.probing.ROOM_SECONDS", 0.0)
+    seat, said = first_seat(Options(), gpus=0), list[Event]()
+    room = Room(said.append)
+    room.waited_for([seat.worker])
+    assert said == []
+    seat.worker.setup = dataclasses.replace(seat.worker.setup, cluster=ClusterShare(4, 1.0, 2))
+    for _ in range(3):
+        time.sleep(0.001)
+        Room.waited_for(room, [seat.worker])
+    texts = [event.text for event in said if isinstance(event, Noted)]
+    assert texts == ["waiting for the cluster: it has no room yet for a worker, which needs 4 CPUs and 1 GPUs"]
+
+
+def test_data_that_would_be_waited_for_for_ever_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data.npz")
+    options = Options(data=str(tmp_path / "data.npz"))
+    task = Task(lambda rate: None, lambda path: Dataset(()))
+    with pytest.raises(InvalidInput, match=r"--data .*data\.npz: that is a pipe\. Give the path of a file or a folder"):
+        first_setup(task, options, SPACE, goal=Goal(), budget=Budget(), known_engines={})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study
@@ -32,9 +35,18 @@ from optimizer.store.ledger import Ledger
 from optimizer.store.making import name_metrics
 from optimizer.store.stamp import Stamp
 from optimizer.store.whole import remove_attributes
+from optimizer.text import printable
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 SIGNED = "*Written by batchopt, which brings it up to date. A note without this line is yours, and stays as it is.*"
 """The last line of our notes."""
+
+MARKDOWN = re.compile(r"([\\`*_~<>\[\]|$&])")
+"""Letters with which Markdown begins something."""
+
+LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 
 PAUSE_S = 60.0
 """At least so long between two times that a study is shown while it goes on."""
@@ -126,23 +138,46 @@ class ShownWhileItGoesOn:
             self._next = self._clock() + max(PAUSE_S, took / SHARE)
 
 
+def local_only(app: WSGIApplication) -> WSGIApplication:
+    """A web application for this machine alone.
+
+    It listens on this machine only, and asks nobody for a password. A page of another site may still send a browser's
+    requests here, under a name of its own that it has point to this machine: what was asked for by such a name, or by
+    a page from elsewhere, is refused.
+    """
+
+    def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
+        if urlsplit(f"//{host}").hostname in LOCAL_NAMES and origin in (None, f"http://{host}"):
+            return app(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain")])
+        return [b"batchopt's dashboard is for this machine alone: open it as http://127.0.0.1\n"]
+
+    return checked
+
+
 def note(report: Report) -> str:
     """The advice in Markdown, with the tables."""
     sentences = [*alternatives(report), *doubts(report), *report.notes]
     sentences += confirmation_paragraphs(report.confirmation)
-    lines = [f"**{headline(report)}**", "", *(f"{sentence}\n" for sentence in sentences)]
+    lines = [f"**{_text(headline(report))}**", "", *(f"{_text(sentence)}\n" for sentence in sentences)]
     if report.by_batch_size:
-        lines += [*_table(*table_cells(report)), "", *table_notes(report), "", *_table(*training_cells(report)), ""]
-    lines += [f"{sentence}\n" for sentence in (*target_sentences(report), *machine_sentences(report))]
+        lines += [*_table(*table_cells(report)), "", *map(_text, table_notes(report)), ""]
+        lines += [*_table(*training_cells(report)), ""]
+    lines += [f"{_text(sentence)}\n" for sentence in (*target_sentences(report), *machine_sentences(report))]
     return "\n".join([*lines, SIGNED])
 
 
+def _text(text: str) -> str:
+    """Text as Markdown that shows it: no link, picture, formula or HTML, whoever named what it tells of."""
+    return MARKDOWN.sub(r"\\\1", printable(text))
+
+
 def _table(names: Sequence[str], rows: list[Row]) -> list[str]:
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines = ["| " + " | ".join(map(_text, names)) + " |", "|" + "---|" * len(names)]
     return lines + ["| " + " | ".join(_marked(cells, marked=marked)) + " |" for cells, marked in rows]
 
 
 def _marked(cells: list[str], *, marked: bool) -> list[str]:
-    # A tilde or two would strike text through.
-    cells = [cell.replace("~", "\\~") for cell in cells]
+    cells = [_text(cell) for cell in cells]
     return [f"**{cell}**" if cell else "" for cell in cells] if marked else cells

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from optimizer.report.screen import counted
+from optimizer.report.screen import counted, extra_words
 from optimizer.search.space import COMMON_BATCH_SIZE
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def time_headline(answer: TimeAnswer, epochs: int) -> str:
     target, nearest = shown_target(answer.target), answer.nearest
     if answer.advice is not None:
         best = answer.advice.best
-        extra = "".join(f", {name} {value}" for name, value in best.extra.items())
+        extra = extra_words(best.extra)
         return (
             f"Use batch size {best.batch_size} with learning rate {best.learning_rate:.2g}{extra}: {target} validation "
             f"accuracy expected after {amount(best.mean)} s of training ({span(best)} s)."

@@ -21,6 +21,7 @@ from optimizer.report.step_time import StepTimeFit
 from optimizer.store.history import TrialRecord
 from optimizer.store.measurements import MeasuredOn, Measurements, program_fingerprint
 from optimizer.store.stamp import Stamp
+from optimizer.text import printable
 from optimizer.training.gpu import has_card
 from optimizer.training.machine import available_cores, processor
 from optimizer.training.messages import StepTime
@@ -166,7 +167,7 @@ def _name(described: Mapping[str, Any]) -> str:
     if not described:
         return "a machine that was not described"
     cores = described["cores"]
-    return f"{described['device']}, {cores} core{'' if cores == 1 else 's'}"
+    return f"{printable(described['device'])}, {cores} core{'' if cores == 1 else 's'}"
 
 
 def is_this(described: Mapping[str, Any]) -> bool:

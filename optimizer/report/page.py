@@ -20,6 +20,7 @@ from optimizer.report.report_view import (
     target_sentences,
     training_cells,
 )
+from optimizer.text import printable
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -65,7 +66,7 @@ def page(evidence: Evidence) -> str:
     from plotly.io import to_html
 
     report = evidence.report
-    parts = [f"<h1>Study {html.escape(report.study)}</h1>", _paragraph(headline(report), "advice")]
+    parts = [f"<h1>Study {_text(report.study)}</h1>", _paragraph(headline(report), "advice")]
     parts += [_paragraph(sentence) for sentence in (*alternatives(report), *doubts(report), *report.notes)]
     if report.by_batch_size:
         parts += [_table(*table_cells(report)), *(_paragraph(sentence, "dim") for sentence in table_notes(report))]
@@ -77,18 +78,22 @@ def page(evidence: Evidence) -> str:
         parts.append(f'<div class="figure">{drawn}</div>')
     machine = report.machine.get("device", "")
     parts.append(_paragraph(f"{report.storage}; trained on {machine}" if machine else report.storage, "dim"))
-    title = html.escape(f"batchopt: {report.study}")
+    title = _text(f"batchopt: {report.study}")
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     body = "\n".join(parts)
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
 
+def _text(text: str) -> str:
+    return html.escape(printable(text))
+
+
 def _paragraph(text: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"
+    return f'<p class="{kind}">{_text(text)}</p>' if kind else f"<p>{_text(text)}</p>"
 
 
 def _table(names: Sequence[str], rows: Sequence[Row]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
     body = "".join(_row(cells, marked=marked) for cells, marked in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -101,4 +106,4 @@ def _row(cells: Sequence[str], *, marked: bool) -> str:
 def _cell(text: str) -> str:
     """A cell; words and bars begin at the left, numbers end at the right."""
     kind = ' class="words"' if text[:1].isalpha() or text.startswith("\N{FULL BLOCK}") else ""
-    return f"<td{kind}>{html.escape(text)}</td>"
+    return f"<td{kind}>{_text(text)}</td>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ from optimizer.store.history import TrialRecord, open_study, read_trials
 from optimizer.store.records import Records
 from optimizer.store.stamp import ATTRIBUTE, Stamp
 from optimizer.store.whole import ELAPSED, ENGINES, MEMORY_LIMITS
+from optimizer.text import printable
 from optimizer.training.task import Goal, GoalKind
 
 if TYPE_CHECKING:
@@ -232,8 +234,8 @@ def list_studies(storage: str) -> list[dict[str, Any]]:
         found = []
         for name in _study_names(database):
             study, stamp = _stamped(database, name)
-            trials = count_states(read_trials(study, Records(database.engine)))
-            found.append({"study": name, "goal": stamp.goal.describe(), "trials": trials})
+            trials = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))
+            found.append({"study": name, "goal": stamp.goal.describe(), "trials": dict(trials)})
         return found
 
 
@@ -266,4 +268,5 @@ def _only_study(database: Database) -> str:
         return names[0]
     if not names:
         raise StudyNotFound(f"database {database.url} holds no study.")
-    raise StudyNotFound(f"{database.url} holds several studies; choose one of {', '.join(names)} with --study.")
+    listed = ", ".join(map(printable, names))
+    raise StudyNotFound(f"{database.url} holds several studies; choose one of {listed} with --study.")

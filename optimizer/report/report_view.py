@@ -15,8 +15,9 @@ from optimizer.report.goal_view import FRONT_COLUMNS, front_cells, time_alternat
 from optimizer.report.law_view import fastest_sentences, memory_sentences, step_time_sentences, steps_sentences
 from optimizer.report.noise import noise_sentences
 from optimizer.report.recommendation import BatchSizeRow, Report
-from optimizer.report.screen import counted, seconds
+from optimizer.report.screen import counted, extra_words, seconds
 from optimizer.search.space import COMMON_BATCH_SIZE
+from optimizer.text import printable
 from optimizer.training.memory import shown_bytes
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def report_view(report: Report) -> RenderableType:
     if report.machines or report.elsewhere:
         lines += ["", Text("\n".join(machine_lines(report)))]
     counts = ", ".join(f"{count} {state}" for state, count in sorted(report.trials.items())) or "none"
-    lines += ["", Text(f"study {report.study} in {report.storage}; trials: {counts}", style="dim")]
+    lines += ["", Text(f"study {printable(report.study)} in {report.storage}; trials: {counts}", style="dim")]
     return Group(*lines)
 
 
@@ -58,7 +59,7 @@ def machine_lines(report: Report) -> list[str]:
     lines = []
     if report.elsewhere:
         lines.append(
-            f"Seconds and memory are those of {report.machine['device']}: this machine is not in the study. "
+            f"Seconds and memory are those of {printable(report.machine['device'])}: this machine is not in the study. "
             "`batchopt probe` with the study's script, --storage and --study adds it."
         )
     for machine in report.machines:
@@ -71,7 +72,7 @@ def machine_lines(report: Report) -> list[str]:
         cost = "" if machine.train_seconds is None else f", {seconds(machine.train_seconds)} of training"
         fits = "" if machine.max_batch_size is None else f"; holds batch sizes up to {machine.max_batch_size}"
         faster = "" if machine.fastest in (None, machine.batch_size) else f"; as good and fastest: {machine.fastest}"
-        lines.append(f"{here} best on {machine.name} ({machine.fingerprint}): {best}{cost}{faster}{fits}")
+        lines.append(f"{here} best on {machine.name} ({printable(machine.fingerprint)}): {best}{cost}{faster}{fits}")
     return lines
 
 
@@ -81,8 +82,8 @@ def headline(report: Report) -> str:
         return time_headline(report.time, report.goal["epochs"])
     best = report.recommendation
     if best is None:
-        return f"Study {report.study} has no complete trial yet, so there is nothing to recommend."
-    extra = "".join(f", {name} {value}" for name, value in best.extra.items())
+        return f"Study {printable(report.study)} has no complete trial yet, so there is nothing to recommend."
+    extra = extra_words(best.extra)
     return (
         f"Use batch size {best.batch_size} with learning rate {best.learning_rate:.2g}{extra}: "
         f"{best.expected_accuracy:.2%} validation accuracy expected after {counted(report.goal['epochs'], 'epoch')} "
@@ -178,7 +179,7 @@ def table(names: Sequence[str], rows: Sequence[Row]) -> Table:
     for name in names:
         found.add_column(name, justify="right" if name else "left", no_wrap=True)
     for cells, marked in rows:
-        found.add_row(*cells, style="bold green" if marked else "")
+        found.add_row(*(Text(cell) for cell in cells), style="bold green" if marked else "")
     return found
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -28,6 +29,7 @@ from optimizer.report.events import (
 )
 from optimizer.search.steps import Step
 from optimizer.store.history import DIVERGED, TrialRecord
+from optimizer.text import first_line, printable
 
 CONFIRMING = -1
 """Stands for a trial's number where a run confirms."""
@@ -54,7 +56,8 @@ def trials_table(trials: list[TrialRecord]) -> Table:
             "" if loss is None else f"{loss:.4f}",
             str(len(trial.epochs)),
             f"{trial.train_seconds:.2f}",
-            trial.note.splitlines()[0] if trial.note else "",
+            # Anybody may have written it.
+            Text(first_line(trial.note)),
         )
     return table
 
@@ -85,6 +88,11 @@ def probing_line(probing: Probing) -> str:
     if probing.batch_size is None:
         return "measuring the machine: timing steps"
     return f"measuring the machine: batch size {probing.batch_size}, {probing.done + 1} of about {probing.of}"
+
+
+def extra_words(extra: Mapping[str, Any]) -> str:
+    """The values of further dimensions, to follow what was said before."""
+    return "".join(f", {printable(name)} {printable(value)}" for name, value in extra.items())
 
 
 def counted(count: int, noun: str) -> str:
@@ -175,7 +183,7 @@ class LiveView:
         self._since = time.monotonic()
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=32),
             MofNCompleteColumn(),
             TextColumn("{task.fields[left]}"),

@@ -8,7 +8,8 @@ cannot hold is infeasible there, not cut away.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,8 @@ BATCH_SIZE = "batch_size"
 LEARNING_RATE = "learning_rate"
 COMMON_BATCH_SIZE = 32
 """The default of most libraries, which other batch sizes are compared with."""
+
+LARGEST_BATCH_SIZE = 1 << 40
 
 GRID_RANGE_SIZES = 64
 """How many batch sizes stand for a whole integer range where every one cannot be listed."""
@@ -64,12 +67,24 @@ class SearchSpace:
     extra: Mapping[str, BaseDistribution] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if isinstance(self.batch_size, str) or not isinstance(self.batch_size, Iterable):
+            raise InvalidInput(f"batch sizes {self.batch_size!r}: give (low, high) or a list.")
+        if not isinstance(self.learning_rate, tuple | list) or not all(
+            isinstance(rate, numbers.Real) for rate in self.learning_rate
+        ):
+            raise InvalidInput(f"learning rates {self.learning_rate!r}: give (low, high), two numbers.")
+        if not isinstance(self.extra, Mapping) or not all(
+            isinstance(name, str) and isinstance(dimension, BaseDistribution) for name, dimension in self.extra.items()
+        ):
+            raise InvalidInput(f"extra {self.extra!r}: give Optuna distributions by the names of arguments.")
         sizes = list(self.batch_size)
         if not sizes:
             raise InvalidInput("batch sizes: the list is empty. Give at least one, for example 32.")
         for size in sizes:
             if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
                 raise InvalidInput(f"batch size {size!r} is not a whole number of at least 1.")
+            if size > LARGEST_BATCH_SIZE:
+                raise InvalidInput(f"batch size {size} is above {LARGEST_BATCH_SIZE}: no data set is so large.")
         if isinstance(self.batch_size, tuple):
             if len(sizes) != 2 or sizes[0] > sizes[1]:
                 raise InvalidInput(f"batch sizes {self.batch_size}: give (low, high) with low <= high, or a list.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,11 @@ import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import URL, Engine
 
-from optimizer.errors import StorageError
-from optimizer.store.database import (
-    BUSY_TIMEOUT_S,
-    Database,
-    check_storage,
-    open_database,
-    shown,
-    storage_url,
-    untouched,
-)
-from optimizer.store.transactions import reason
+from optimizer.errors import BatchoptError, DamagedDatabase, StorageNotFound
+from optimizer.store.address import shown, storage_url, untouched
+from optimizer.store.connecting import engine_to
+from optimizer.store.damage import STUMBLES, damaged_rows
+from optimizer.store.database import Database, check_storage, open_database, refusal
 
 
 @contextmanager
@@ -39,12 +33,32 @@ def reading(storage: str) -> Iterator[sa.Connection]:
     if url.get_backend_name() == "sqlite":
         engine = _sqlite(untouched(url), begin="BEGIN")
     else:
-        engine = sa.create_engine(url, isolation_level="REPEATABLE READ")
+        engine = engine_to(url, isolation_level="REPEATABLE READ")
     try:
         with _said_in_a_line(url), engine.connect() as connection:
-            yield connection
+            try:
+                yield connection
+            except STUMBLES as error:
+                _blame(error, url, connection)
+                raise
     finally:
         engine.dispose()
+
+
+@contextmanager
+def explained(storage: str) -> Iterator[None]:
+    """Where reading a database stumbles over a row, that row is named; what stumbles for another reason is not hidden.
+
+    Raises:
+        DamagedDatabase: a row is not what any program writes.
+    """
+    try:
+        yield
+    except STUMBLES as error:
+        if not isinstance(error, BatchoptError):
+            with suppress(StorageNotFound), reading(storage) as connection:
+                _blame(error, storage_url(storage), connection)
+        raise
 
 
 @contextmanager
@@ -59,7 +73,7 @@ def writing(storage: str) -> Iterator[sa.Connection]:
         engine = _sqlite(url, begin="BEGIN IMMEDIATE")
     else:
         # What is read under a lock must not be older than the lock.
-        engine = sa.create_engine(url, isolation_level="READ COMMITTED")
+        engine = engine_to(url, isolation_level="READ COMMITTED")
     try:
         with _said_in_a_line(url), engine.begin() as connection:
             yield connection
@@ -81,7 +95,7 @@ def opened(storage: str, *, create: bool = False, plain: bool = False) -> Iterat
     """
     database = open_database(storage, create=create, plain=plain)
     try:
-        with _said_in_a_line(storage_url(storage)):
+        with explained(storage), _said_in_a_line(storage_url(storage)):
             yield database
     finally:
         database.engine.dispose()
@@ -106,7 +120,7 @@ def same_place(one: str, other: str) -> bool:
 
 def _sqlite(url: URL, *, begin: str) -> Engine:
     # SQLAlchemy says when a transaction begins, not Python's module, which would let reads run outside of one.
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "isolation_level": None})
+    engine = engine_to(url, connect_args={"isolation_level": None})
 
     def start(connection: sa.Connection) -> None:
         connection.exec_driver_sql(begin)
@@ -120,9 +134,19 @@ def _sqlite(url: URL, *, begin: str) -> Engine:
     return engine
 
 
+def _blame(error: Exception, url: URL, connection: sa.Connection) -> None:
+    """Name the row that an error comes from, if there is one."""
+    row = None if isinstance(error, BatchoptError) else next(damaged_rows(connection), None)
+    if row is not None:
+        raise DamagedDatabase(
+            f"database {shown(url)}: {row}. `batchopt doctor` names all such rows; restore a copy of the database, or "
+            "choose another --storage."
+        ) from error
+
+
 @contextmanager
 def _said_in_a_line(url: URL) -> Iterator[None]:
     try:
         yield
     except (sa.exc.SQLAlchemyError, StorageInternalError) as error:
-        raise StorageError(f"database {shown(url)}: {reason(error)}.") from None
+        raise refusal(url, error) from None

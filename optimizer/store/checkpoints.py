@@ -7,19 +7,18 @@ without its folder, so that the two may be moved, and opened from anywhere.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import uuid
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import Engine
 
-from optimizer.errors import InvalidInput, StorageError
-from optimizer.store.records import DamagedCheckpoint, forget, forget_training, put_checkpoint
+from optimizer.errors import StorageError
+from optimizer.store.folders import Away, Folders, check_digest, passes
+from optimizer.store.records import forget, forget_training, put_checkpoint
 from optimizer.store.tables import checkpoints_table
+from optimizer.store.transactions import StoreAway
+from optimizer.text import first_line, printable
 
 SERVER_SHARE = 0.4
 """Of what a server takes in one value: binary ones are escaped on their way."""
@@ -58,13 +57,7 @@ class Checkpoints:
     def __init__(self, engine: Engine, *, limit: int, folder: str | None) -> None:
         self._engine = engine
         self._limit = limit
-        self._beside = beside(engine.url)
-        self._folder: str | None = None
-        if folder is not None:
-            files, path = file_system(folder)
-            local = "file" in (files.protocol if isinstance(files.protocol, tuple) else (files.protocol,))
-            # A relative path would be another one from another folder.
-            self._folder = path if local else folder.rstrip("/")
+        self._folders = Folders(engine.url, folder)
         self._packet: int | None = None
         self._unnamed: list[str] = []
 
@@ -74,7 +67,7 @@ class Checkpoints:
         Raises:
             StorageError: neither a file nor the database can take it.
         """
-        if self._folder is None and self._beside is None and not self._taken(size):
+        if self._folders.for_writing is None and not self._taken(size):
             raise StorageError(
                 f"a checkpoint of {size >> 20} MiB is more than this server takes in one value. Give --checkpoints a "
                 "folder or URL that all machines of the study reach, or raise the server's limit (max_allowed_packet)."
@@ -87,22 +80,22 @@ class Checkpoints:
             StorageError: neither a file nor the database can take it.
         """
         digest = hashlib.sha256(content).hexdigest()
-        nowhere_else = self._folder is None and self._beside is None
-        if (len(content) <= self._limit or nowhere_else) and self._taken(len(content)):
+        folder = self._folders.for_writing
+        if (len(content) <= self._limit or folder is None) and self._taken(len(content)):
             return Placed(content, digest, None)
         self.check(len(content))
-        name = f"{uuid.uuid4().hex}.npz"
-        location = name if self._folder is None else f"{self._folder}/{name}"
+        assert folder is not None
+        location = self._folders.new_location()
         self._unnamed.append(location)
         try:
-            files, path = file_system(where_is(location, self._beside))
-            files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            files.pipe_file(path, content)
+            folder.write(location.rpartition("/")[2], content)
         except OSError as error:
+            if passes(error):
+                raise StoreAway(f"checkpoint {printable(location)}: {error.strerror or first_line(error)}") from error
             self.sweep()
             raise StorageError(
-                f"checkpoint {location} cannot be written: {error.strerror or error}. Everything finished is kept; "
-                "choose another --checkpoints."
+                f"checkpoint {printable(location)} cannot be written: {error.strerror or first_line(error)}. "
+                "Everything finished is kept; choose another --checkpoints."
             ) from None
         return Placed(b"", digest, location)
 
@@ -130,7 +123,7 @@ class Checkpoints:
             named = set(connection.execute(query).scalars())
         for location in self._unnamed:
             if location not in named:
-                remove(where_is(location, self._beside))
+                self._folders.remove(location)
         self._unnamed.clear()
 
     def get(self, trial_id: int) -> tuple[int, bytes] | None:
@@ -144,7 +137,10 @@ class Checkpoints:
             row = connection.execute(query).first()
         if row is None:
             return None
-        return row.epoch, content_of(row.content, row.sha256, row.location, self._beside)
+        try:
+            return row.epoch, content_of(row.content, row.sha256, row.location, self._folders)
+        except Away as away:
+            raise StoreAway(f"checkpoint {printable(row.location)}: {away}") from away
 
     def _forget_file(self, connection: sa.Connection, trial_id: int) -> None:
         table = checkpoints_table
@@ -166,68 +162,13 @@ class Checkpoints:
         return POSTGRESQL_VALUE
 
 
-def beside(url: URL) -> str | None:
-    """The folder for files beside an SQLite database, wherever it is looked at from; None for a server."""
-    return f"{Path(str(url.database)).resolve()}-checkpoints" if url.get_backend_name() == "sqlite" else None
-
-
-def where_is(location: str, beside: str | None) -> str:
-    """The path or URL of a checkpoint's file.
-
-    Args:
-        location: as its row names it.
-        beside: the folder beside the database.
-    """
-    if beside is None or "://" in location:
-        return location
-    name = f"{beside}/{location.rpartition('/')[2]}"
-    # Rows of earlier versions name the folder too, as it was seen from where they were written.
-    return location if "/" in location and (Path(location).exists() or not Path(name).exists()) else name
-
-
-def remove(place: str) -> None:
-    """Remove a file; one that is gone, or out of reach now, harms nobody."""
-    with contextlib.suppress(OSError, InvalidInput):
-        files, path = file_system(place)
-        files.rm_file(path)
-
-
-def content_of(content: bytes, sha256: str, location: str | None, beside: str | None) -> bytes:
-    """The bytes of a checkpoint, given the columns of its row, and the folder beside its database.
+def content_of(content: bytes, sha256: str, location: str | None, folders: Folders) -> bytes:
+    """The bytes of a checkpoint, given the columns of its row, and the folders of its database.
 
     Raises:
         DamagedCheckpoint: they are not those that were written, or their file is not there.
     """
     if location:
-        place = where_is(location, beside)
-        try:
-            files, path = file_system(place)
-            content = files.cat_file(path)
-        except (OSError, InvalidInput) as error:
-            raise DamagedCheckpoint(f"{place} cannot be read: {error}") from None
+        return folders.read(location, sha256)
     check_digest(hashlib.sha256(content).hexdigest(), sha256)
     return content
-
-
-def check_digest(found: str, written: str) -> None:
-    """Refuse bytes of another SHA-256 than the one that was written with them.
-
-    Raises:
-        DamagedCheckpoint: they are not those that were written.
-    """
-    if found != written:
-        raise DamagedCheckpoint("its SHA-256 is not the one that was written with it")
-
-
-def file_system(location: str) -> tuple[Any, str]:
-    """The file system of a path or a URL, and the path in it.
-
-    Raises:
-        InvalidInput: there is none for it, or its package is missing.
-    """
-    import fsspec
-
-    try:
-        return fsspec.core.url_to_fs(location)  # type: ignore[no-any-return]
-    except (ValueError, ImportError) as error:
-        raise InvalidInput(f"--checkpoints {location}: {error}. Give a folder, or a URL that fsspec knows.") from None

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from optimizer.store.checkpoints import check_digest, content_of
+from optimizer.store.checkpoints import content_of
+from optimizer.store.folders import Folders, check_digest
 from optimizer.store.history import GUID
 from optimizer.store.tables import (
     checkpoints_table,
@@ -137,18 +138,18 @@ def canonical(value: Any) -> Any:
     return value.replace(microsecond=0) if isinstance(value, datetime.datetime) else value
 
 
-def whole(row: Row, folder: str | None) -> Content:
+def whole(row: Row, folders: Folders) -> Content:
     """A checkpoint's bytes, from its row or from its file, as they were written.
 
     Args:
         row: of the table of checkpoints.
-        folder: beside its database.
+        folders: of its database.
 
     Raises:
         DamagedCheckpoint: they are not those that were written, or their file is not there.
     """
     if row["location"]:
-        read = partial(content_of, b"", row["sha256"], row["location"], folder)
+        read = partial(content_of, b"", row["sha256"], row["location"], folders)
         read()
         return Content(row["sha256"], read)
     content: Content = row["content"]

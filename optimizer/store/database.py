@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -14,28 +12,34 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from alembic.util import CommandError
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, Engine
 
-from optimizer.errors import SchemaMismatch, StorageError, StorageNotFound
+from optimizer.errors import SchemaMismatch, StorageBusy, StorageError, StorageNotFound
+from optimizer.store.address import check_file, no_database, shown, storage_url, untouched
+from optimizer.store.connecting import BUSY_TIMEOUT_S, LOOK_UP_S, engine_options, engine_to
+from optimizer.store.file_watch import FileWatch
 from optimizer.store.filesystem import network_filesystem
-from optimizer.store.tables import SCHEMA_VERSION, checkpoints_table, epochs_table, metadata, schema_table
+from optimizer.store.tables import (
+    SCHEMA_VERSION,
+    checkpoints_table,
+    epochs_table,
+    metadata,
+    optunas_studies,
+    schema_table,
+)
+from optimizer.store.transactions import passing, reason, sqlite_code
+from optimizer.text import first_line, printable
 
-BUSY_TIMEOUT_S = 60
-"""How long a writer waits for another on SQLite: Optuna's default of 5 s fails under eight processes."""
-
-POOL_RECYCLE_S = 1800
-"""Connections older than this are made anew: servers and firewalls drop those that were idle for hours."""
-
-CONNECT_TIMEOUT_S = 10
-SILENCE_S = 30
-"""A server that does not answer for so long is taken for gone, so that a pulled cable is not waited for for ever."""
+CHECK_SECONDS = 10
+"""How long a server may be silent when it is asked which tables it has."""
 
 MAKING_ATTEMPTS = 20
 """Processes that make the tables of one database in the same instant get in each other's way, for a moment."""
 
-SQLITE_HEAD = b"SQLite format 3\x00"
-"""How every SQLite file begins."""
+UNUSABLE = (TypeError, ValueError, OSError, ImportError)
+"""What drivers raise beside their own errors, where a URL says what they cannot take."""
 
 OPTUNA_TABLES = {"version_info", "studies", "trials"}
 """Their presence tells an Optuna database from any other."""
@@ -61,24 +65,6 @@ class Database:
     warning: str = ""
 
 
-def storage_url(storage: str) -> URL:
-    """A path or an SQLAlchemy URL as a URL; a path is an SQLite file.
-
-    Raises:
-        StorageError: a URL that SQLAlchemy cannot read.
-    """
-    if "://" not in storage:
-        return URL.create("sqlite", database=storage)
-    try:
-        return make_url(storage)
-    except (sa.exc.ArgumentError, ValueError):
-        # What cannot be read may still hold a password.
-        hidden = re.sub(r"(?<=:)[^:/@]*(?=@)", "***", storage)
-        raise StorageError(
-            f"--storage {hidden}: not a path and not a database URL such as sqlite:///studies.db."
-        ) from None
-
-
 def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
     """Look at a database without changing it.
 
@@ -93,23 +79,26 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
     Raises:
         StorageNotFound: it is missing or empty, unless `create`.
         StorageError: it is unreachable, not writable, or not a study database.
+        StorageBusy: another program has locked it.
         SchemaMismatch: its tables are of another version.
     """
     url = storage_url(storage)
     try:
         url.get_dialect()
-        if url.get_backend_name() == "sqlite" and not _check_file(url, create=create):
+        if url.get_backend_name() == "sqlite" and not check_file(url, create=create):
             return url
-        engine = sa.create_engine(url if create else untouched(url))
+        engine = engine_to(url if create else untouched(url), busy=LOOK_UP_S, silence=CHECK_SECONDS)
     except sa.exc.NoSuchModuleError:
         raise StorageError(f"--storage {shown(url)}: no kind of database is called {url.drivername!r}.") from None
     except ModuleNotFoundError as error:
         raise StorageError(f"--storage {shown(url)} needs the Python package {error.name}; install it first.") from None
+    except TypeError as error:
+        raise StorageError(f"--storage {shown(url)}: {reason(error, url)}.") from None
     try:
         with engine.connect() as connection:
             _check_tables(connection, url, create=create, plain=plain)
-    except sa.exc.DatabaseError as error:
-        raise StorageError(f"database {shown(url)}: {_first_line(error)}.") from None
+    except (sa.exc.SQLAlchemyError, *UNUSABLE) as error:
+        raise refusal(url, error) from None
     finally:
         engine.dispose()
     return url
@@ -122,32 +111,48 @@ def open_database(storage: str, *, create: bool, plain: bool = False) -> Databas
         StorageError, SchemaMismatch: as `check_storage`.
     """
     url = check_storage(storage, create=create, plain=plain)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warning = ""
-    if url.get_backend_name() == "sqlite" and (kind := network_filesystem(Path(str(url.database)))):
-        warning = (
-            f"database {shown(url)} is on a network file system ({kind}): SQLite is slow there, and safe for one "
-            "machine at a time. For several machines use PostgreSQL or MySQL."
-        )
+    if not create:
+        _check_versioned(url)
+    path = Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
+    shared = network_filesystem(path) if path else ""
     for attempt in range(MAKING_ATTEMPTS):
         try:
-            optuna_storage = _made(url, create=create, wal=not warning)
+            optuna_storage = _made(url, create=create, wal=not shared)
             break
-        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, *UNUSABLE) as error:
             if attempt + 1 == MAKING_ATTEMPTS or not _in_the_way(error):
-                raise StorageError(f"database {shown(url)}: {_first_line(error)}.") from None
+                raise refusal(url, error) from None
             time.sleep(random.uniform(0.05, 0.2))
+        except CommandError as error:
+            raise StorageError(f"database {shown(url)}: {first_line(error)}. `batchopt doctor` says more.") from None
         except RuntimeError as error:
             # Optuna's own check of its tables' version.
             raise SchemaMismatch(f"database {shown(url)}: {error}") from None
-    return Database(shown(url), optuna_storage.engine, optuna_storage, warning)
+    if path and create:
+        FileWatch(path, shown(url)).watch(optuna_storage.engine)
+    return Database(shown(url), optuna_storage.engine, optuna_storage, _warning(url, path, shared))
+
+
+def _warning(url: URL, path: Path | None, shared: str) -> str:
+    if shared:
+        return (
+            f"database {shown(url)} is on a network file system ({shared}): SQLite is slow there, and safe for one "
+            "machine at a time. For several machines use PostgreSQL or MySQL."
+        )
+    if path and path.stat().st_nlink > 1:
+        return (
+            f"database {shown(url)} has more than one name (a hard link). Use one of them only: opened by two at the "
+            "same time, SQLite damages it."
+        )
+    return ""
 
 
 def _made(url: URL, *, create: bool, wal: bool) -> RDBStorage:
     """Optuna's storage, with the tables that are missing where `create` says so."""
     # Optuna formats its URL; a password must stay in it, and braces must be doubled.
     text = url.render_as_string(hide_password=False)
-    storage = RDBStorage(text, engine_kwargs=_engine_options(url))
+    options = engine_options(url, busy=LOOK_UP_S if create else BUSY_TIMEOUT_S)
+    storage = RDBStorage(text, engine_kwargs=options, skip_table_creation=not create)
     engine = storage.engine
     if create:
         if url.get_backend_name() == "sqlite":
@@ -160,26 +165,6 @@ def _made(url: URL, *, create: bool, wal: bool) -> RDBStorage:
             if connection.execute(sa.select(schema_table.c.version)).first() is None:
                 connection.execute(schema_table.insert().values(version=SCHEMA_VERSION))
     return storage
-
-
-def _engine_options(url: URL) -> dict[str, Any]:
-    """Waits long for other writers, notices dead connections, and does not wait for dead servers for ever."""
-    driver = url.get_dialect().driver
-    if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
-    patience: dict[str, dict[str, int]] = {
-        "psycopg": {
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "keepalives_idle": SILENCE_S // 3,
-            "keepalives_interval": SILENCE_S // 6,
-            "keepalives_count": 4,
-            "tcp_user_timeout": 1000 * SILENCE_S,
-        },
-        "pymysql": {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": 2 * SILENCE_S, "write_timeout": SILENCE_S},
-    }
-    # What the user's URL says stands.
-    arguments = {name: value for name, value in patience.get(driver, {}).items() if name not in url.query}
-    return {"pool_pre_ping": True, "pool_recycle": POOL_RECYCLE_S, "connect_args": arguments}
 
 
 def _migrate(engine: Engine) -> None:
@@ -203,62 +188,49 @@ def _migrate(engine: Engine) -> None:
         connection.execute(schema_table.update().values(version=SCHEMA_VERSION))
 
 
+def optuna_versions(connection: sa.Connection) -> list[str]:
+    """The versions that Optuna's tables say they are of: one, or none where Optuna would write it."""
+    tables = set(sa.inspect(connection).get_table_names())
+    if not {"alembic_version", "version_info"} <= tables:
+        return []
+    if connection.execute(sa.select(sa.literal(1)).select_from(sa.table("version_info"))).first() is None:
+        return []
+    table = sa.table("alembic_version", sa.column("version_num"))
+    return [str(version) for version in connection.execute(sa.select(table)).scalars() if version is not None]
+
+
+def _check_versioned(url: URL) -> None:
+    """Refuse to read what Optuna would write to: it writes the version of its tables where it finds none.
+
+    Raises:
+        StorageNotFound: the tables are being made in this moment, and hold no study.
+        StorageError: they hold some, and do not say of which version they are.
+    """
+    engine = engine_to(untouched(url))
+    try:
+        with engine.connect() as connection:
+            # In this order: Optuna writes the version before any study.
+            empty = connection.execute(sa.select(optunas_studies.c.study_id)).first() is None
+            versions = optuna_versions(connection)
+    except sa.exc.SQLAlchemyError as error:
+        raise refusal(url, error) from None
+    finally:
+        engine.dispose()
+    if len(versions) == 1:
+        return
+    if empty and not versions:
+        raise StorageNotFound(f"database {shown(url)} holds no study. Check --storage.")
+    raise StorageError(
+        f"database {shown(url)} does not say of which one version Optuna's tables are. `batchopt doctor` says more."
+    )
+
+
 def _in_the_way(error: Exception) -> bool:
     """Whether another process was making the same tables, so that they are there the next time."""
     text = str(error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error).lower()
     return any(
         word in text for word in ("already exists", "duplicate", "unique", "locked", "deadlock", "no such table")
     )
-
-
-def untouched(url: URL) -> URL:
-    """The URL to read a database by that leaves an SQLite file, and the folder around it, as they are."""
-    if url.get_backend_name() != "sqlite":
-        return url
-    path = Path(str(url.database))
-    if Path(f"{path}-wal").exists():
-        # Somebody writes, or was killed while writing: who opened it for writing would tidy up after them.
-        mode = {"mode": "ro"}
-    elif os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-        # Read-only, SQLite could not remove the files again that it makes to read a WAL database.
-        mode = {"mode": "rw"}
-    else:
-        mode = {"immutable": "1"}
-    return URL.create("sqlite", database=path.resolve().as_uri(), query={"uri": "true", **mode})
-
-
-def shown(url: URL) -> str:
-    """A URL for the screen: no password."""
-    return url.render_as_string(hide_password=True)
-
-
-def _check_file(url: URL, *, create: bool) -> bool:
-    """Check an SQLite file; False where it is still to be made."""
-    if not url.database or url.database == ":memory:":
-        raise StorageError(f"--storage {shown(url)}: a study is kept in a file; give its path.")
-    path = Path(url.database)
-    if path.is_dir():
-        raise StorageError(f"database {path} is a folder. Give the path of a file, for example {path / 'studies.db'}.")
-    if not path.exists():
-        if not create:
-            raise StorageNotFound(f"database {path} does not exist. Check --storage; a study script makes one.")
-        if not path.parent.is_dir():
-            raise StorageError(f"database {path}: the folder {path.parent} does not exist. Make it first.")
-        if not os.access(path.parent, os.W_OK):
-            raise StorageError(f"database {path}: no permission to write in {path.parent}. Choose another --storage.")
-        return False
-    if create and not os.access(path, os.W_OK):
-        raise StorageError(f"database {path}: no permission to write to it. Change that, or choose another --storage.")
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise StorageError(f"database {path}: {error.strerror}.") from None
-    if head and head != SQLITE_HEAD:
-        raise StorageError(f"{path} is not an SQLite database. Choose another --storage.")
-    if not head and not create:
-        raise StorageNotFound(f"database {path} is empty. Check --storage; a study script fills one.")
-    return bool(head)
 
 
 def _check_tables(connection: sa.Connection, url: URL, *, create: bool, plain: bool) -> None:
@@ -276,10 +248,10 @@ def _check_tables(connection: sa.Connection, url: URL, *, create: bool, plain: b
             )
     if schema_table.name in tables:
         version = connection.execute(sa.select(schema_table.c.version)).scalar()
-        if version is not None and not 1 <= version <= SCHEMA_VERSION:
+        if version is not None and not (isinstance(version, int) and 1 <= version <= SCHEMA_VERSION):
             raise SchemaMismatch(
-                f"database {shown(url)} has batchopt tables of version {version}; this batchopt reads version "
-                f"{SCHEMA_VERSION}. Use the batchopt that wrote it, or another --storage."
+                f"database {shown(url)} has batchopt tables of version {printable(version)}; this batchopt reads "
+                f"version {SCHEMA_VERSION}. Use the batchopt that wrote it, or another --storage."
             )
     elif not create and not plain:
         raise StorageError(f"database {shown(url)} is an Optuna database without a batchopt study.")
@@ -297,6 +269,10 @@ def _pragmas(journal_mode: str) -> Callable[[sqlite3.Connection, Any], None]:
     return set_pragmas
 
 
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "orig", None) or error
-    return str(cause).strip().splitlines()[0].rstrip(".")
+def refusal(url: URL, error: Exception) -> StorageError:
+    """What a database says when it is opened or read, in one line; one that is locked may be asked again."""
+    if sqlite_code(error) == sqlite3.SQLITE_NOTADB:
+        return no_database(url.database)
+    if passing(error) == "contention":
+        return StorageBusy(f"database {shown(url)} is locked by another program. Try again when that has ended.")
+    return StorageError(f"database {shown(url)}: {reason(error, url)}.")

@@ -17,29 +17,33 @@ from typing import Any
 from urllib.parse import urlencode
 
 import sqlalchemy as sa
-from optuna.storages import RDBStorage
 
 from optimizer.store.access import is_file, path_of, reading
+from optimizer.store.address import check_file, shown_storage, storage_url, untouched
 from optimizer.store.backup import back_up
-from optimizer.store.checkpoints import beside, where_is
 from optimizer.store.copies import CHECKPOINTS, CURVE, EPOCHS, StudyRows, TrialRows, whole
-from optimizer.store.database import SQLITE_HEAD, open_database, shown, storage_url, untouched
-from optimizer.store.findings import Finding, counted, deletion, ending, removal
+from optimizer.store.damage import STUMBLES, damaged_rows
+from optimizer.store.findings import Finding, counted, damaged, deletion, ending, numbering, removal
+from optimizer.store.folders import Elsewhere, Folders, name_of
 from optimizer.store.owner import is_dead
 from optimizer.store.records import DamagedCheckpoint
 from optimizer.store.rows import Rows
 from optimizer.store.tables import (
-    SCHEMA_VERSION,
     checkpoints_table,
     confirmations_table,
     database_clock,
     epochs_table,
     leases_table,
-    schema_table,
+    optunas_children,
+    optunas_trials,
 )
+from optimizer.store.versions import wrong_versions
 
 LONG_SECONDS = 3600.0
 """A lease that expired so long ago, or a trial of another program that has been silent for so long, is abandoned."""
+
+NO_DAMAGE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY)
+"""What SQLite says of other files, and of those that it cannot look at now."""
 
 
 @dataclass(frozen=True)
@@ -67,38 +71,47 @@ class Examined:
         return {"storage": self.storage, "studies": self.studies, "trials": self.trials, "backup": self.backup} | told
 
 
-def examine(storage: str) -> Examined:
+def examine(storage: str, checkpoints: str | None = None) -> Examined:
     """Look at everything, and change nothing.
 
     Args:
         storage: a path or an SQLAlchemy URL.
+        checkpoints: a folder of checkpoints' files beside the one that lies beside the database, as `--checkpoints`.
 
     Raises:
         StorageError: there is no such database, it is something else, or a newer batchopt has written it.
     """
+    folders = Folders(storage_url(storage), checkpoints)
     damage = list(_damage(path_of(storage))) if is_file(storage) else []
     if damage:
         # Whatever else is read from it would be hearsay.
-        return Examined(_shown(storage), 0, 0, damage)
+        return Examined(shown_storage(storage), 0, 0, damage)
     with reading(storage) as connection:
-        rows = Rows(connection)
-        studies = [rows.read(name) for name in rows.names()]
-        findings = [*_versions(connection, rows, storage), *_strays(connection, rows, studies, storage)]
-        for study in studies:
-            findings += _of_study(study)
-            findings += [finding for trial in study.trials for finding in _of_trial(study, trial, storage)]
-        findings += _zombies(connection, rows, studies, storage)
-        findings += _unnamed_files(rows, storage)
-    return Examined(_shown(storage), len(studies), sum(len(study.trials) for study in studies), findings)
+        findings = [damaged(storage, row, folders) for row in damaged_rows(connection)]
+        rows, studies = Rows(connection), list[StudyRows]()
+        try:
+            studies += [rows.read(name) for name in rows.names()]
+            findings += wrong_versions(connection, rows, storage)
+            findings += _strays(connection, rows, studies, storage, folders)
+            for study in studies:
+                findings += _of_study(study, storage)
+                findings += [finding for trial in study.trials for finding in _of_trial(study, trial, storage, folders)]
+            findings += _zombies(connection, rows, studies, storage)
+            findings += _unnamed_files(rows, folders)
+        except STUMBLES:
+            # What is damaged keeps the rest from being looked at.
+            if not findings:
+                raise
+    return Examined(shown_storage(storage), len(studies), sum(len(study.trials) for study in studies), findings)
 
 
-def repair(storage: str) -> Examined:
-    """Mend what can be mended, after a backup; look again.
+def repair(storage: str, checkpoints: str | None = None) -> Examined:
+    """Mend what can be mended, after a backup; look again. Arguments as `examine`.
 
     Raises:
         StorageError: as `examine`; or the backup, or a repair, could not be written.
     """
-    before = examine(storage)
+    before = examine(storage, checkpoints)
     todo = [finding for finding in before.findings if finding.repair is not None]
     if not todo:
         return before
@@ -110,26 +123,22 @@ def repair(storage: str) -> Examined:
     for finding in todo:
         assert finding.repair is not None
         finding.repair()
-    after = examine(storage)
+    after = examine(storage, checkpoints)
     left = {finding.what for finding in after.findings}
     repaired = [finding for finding in todo if finding.what not in left]
     return Examined(after.storage, after.studies, after.trials, after.findings, repaired, str(at))
 
 
 def _damage(file: Path) -> Iterator[Finding]:
-    """What is wrong with the pages of an SQLite file."""
+    """What is wrong with the pages of an SQLite file; whether it is one at all is said when it is opened."""
+    check_file(storage_url(str(file)), create=False)
+    url = untouched(storage_url(str(file)))
     try:
-        with file.open("rb") as opened:
-            if opened.read(len(SQLITE_HEAD)) != SQLITE_HEAD:
-                return
-    except OSError:
-        # Said when it is opened as a database.
-        return
-    try:
-        url = untouched(storage_url(str(file)))
         with closing(sqlite3.connect(f"{url.database}?{urlencode(dict(url.query))}", uri=True)) as connection:
             lines = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in NO_DAMAGE:
+            return
         lines = [str(error)]
     if lines != ["ok"]:
         yield Finding(
@@ -139,44 +148,23 @@ def _damage(file: Path) -> Iterator[Finding]:
         )
 
 
-def _versions(connection: sa.Connection, rows: Rows, storage: str) -> Iterator[Finding]:
-    # Optuna's first: nothing of ours can be opened while it refuses its own.
-    if rows.has("alembic_version"):
-        optunas = connection.execute(
-            sa.select(sa.text("version_num")).select_from(sa.table("alembic_version"))
-        ).scalar()
-        memory = RDBStorage("sqlite://")
-        known, newest = memory.get_all_versions(), memory.get_head_version()
-        memory.engine.dispose()
-        if optunas != newest:
-            older = optunas in known
-            yield Finding(
-                "older Optuna" if older else "newer Optuna",
-                f"Optuna's tables are of version {optunas}; the Optuna installed here uses {newest}.",
-                "They are upgraded by Optuna." if older else "Install the Optuna that wrote them, or a newer one.",
-                (lambda: _upgrade_optuna(storage)) if older else None,
-            )
-    ours = connection.execute(sa.select(schema_table.c.version)).scalar() if rows.has(schema_table.name) else None
-    if ours is not None and ours < SCHEMA_VERSION:
-        yield Finding(
-            "older tables",
-            f"batchopt's tables are of version {ours}; this batchopt writes version {SCHEMA_VERSION}.",
-            "They are brought to it, as by any study that goes on; an older batchopt cannot use them any more.",
-            lambda: open_database(storage, create=True).engine.dispose(),
-        )
-
-
-def _upgrade_optuna(storage: str) -> None:
-    url = storage_url(storage).render_as_string(hide_password=False)
-    optunas = RDBStorage(url, skip_compatibility_check=True)
-    optunas.upgrade()
-    optunas.engine.dispose()
-
-
-def _strays(connection: sa.Connection, rows: Rows, studies: list[StudyRows], storage: str) -> Iterator[Finding]:
+def _strays(
+    connection: sa.Connection, rows: Rows, studies: list[StudyRows], storage: str, folders: Folders
+) -> Iterator[Finding]:
     """Rows of ours whose trial is over, or is no more; leases of processes that are."""
     states = {trial.trial_id: (trial, study) for study in studies for trial in study.trials}
     now = float(connection.execute(sa.select(database_clock())).scalar_one())
+    everyone = sa.select(optunas_trials.c.trial_id)
+    for child in (*optunas_children, sa.table("trial_values", sa.column("trial_id"))):
+        left = set(connection.execute(sa.select(child.c.trial_id).where(child.c.trial_id.not_in(everyone))).scalars())
+        if left:
+            yield Finding(
+                "rows of deleted trials",
+                f"{child.name} has rows of {counted(len(left), 'trial')} that another program has deleted, and no "
+                "trial. The next trial may be given the number that ties them to it, and then cannot begin.",
+                "They are removed.",
+                deletion(storage, child, sorted(left)),
+            )
     for table, word in ((epochs_table, "epochs"), (checkpoints_table, "checkpoints"), (leases_table, "leases")):
         if not rows.has(table.name):
             continue
@@ -188,7 +176,7 @@ def _strays(connection: sa.Connection, rows: Rows, studies: list[StudyRows], sto
                 f"there are {word} of {counted(len(gone), 'trial')} that no study has any more: deleted by another "
                 "program, which does not know of them. A new trial may be given the number that ties them to it.",
                 "They are removed.",
-                deletion(storage, table, gone),
+                deletion(storage, table, gone, folders=folders),
             )
         over = sorted(id_ for id_ in ids & states.keys() if table is not epochs_table and states[id_][0].finished)
         if over:
@@ -196,7 +184,7 @@ def _strays(connection: sa.Connection, rows: Rows, studies: list[StudyRows], sto
                 f"useless {word}",
                 f"there are {word} of {counted(len(over), 'trial')} that have ended; nothing will use them.",
                 "They are removed.",
-                deletion(storage, table, over),
+                deletion(storage, table, over, folders=folders),
             )
     yield from _stray_confirmations(connection, rows, studies, storage)
     if rows.has(leases_table.name):
@@ -234,13 +222,15 @@ def _stray_confirmations(
         )
 
 
-def _of_study(study: StudyRows) -> Iterator[Finding]:
+def _of_study(study: StudyRows, storage: str) -> Iterator[Finding]:
     numbers = [trial.number for trial in study.trials]
-    if numbers != list(range(len(numbers))):
+    if sorted(numbers) != list(range(len(numbers))):
         yield Finding(
             "trial numbers",
-            f"the trials of study {study.name!r} are not numbered from 0 on, each number once.",
-            "batchopt merge to a new database gives it whole trials; numbers that are missing stay missing.",
+            f"the trials of study {study.name!r} are not numbered from 0 on, each number once: another program has "
+            "deleted some.",
+            "Trials whose number another one has are given missing ones; failed trials stand for the rest.",
+            numbering(storage, study.study_id),
         )
     twice = [guid for guid, count in Counter(trial.guid for trial in study.trials).items() if count > 1]
     if twice:
@@ -251,7 +241,7 @@ def _of_study(study: StudyRows) -> Iterator[Finding]:
         )
 
 
-def _of_trial(study: StudyRows, trial: TrialRows, storage: str) -> Iterator[Finding]:
+def _of_trial(study: StudyRows, trial: TrialRows, storage: str, folders: Folders) -> Iterator[Finding]:
     where = f"trial {trial.number} of study {study.name!r}"
     summed = trial.attributes.get("epochs")
     if trial.finished and isinstance(summed, int) and summed > len(trial.rows[EPOCHS]):
@@ -262,13 +252,19 @@ def _of_trial(study: StudyRows, trial: TrialRows, storage: str) -> Iterator[Find
         )
     for row in trial.rows[CHECKPOINTS]:
         try:
-            whole(row, beside(storage_url(storage)))
+            whole(row, folders)
+        except Elsewhere as folder:
+            yield Finding(
+                "checkpoint elsewhere",
+                f"the checkpoint of {where} was not looked at: {folder}.",
+                "Without that folder the trial starts over when it is taken up.",
+            )
         except DamagedCheckpoint as damage:
             yield Finding(
                 "damaged checkpoint",
                 f"the checkpoint of {where} is not what was written ({damage}); the trial would start over.",
                 "It is removed, and the trial starts over when it is taken up.",
-                deletion(storage, checkpoints_table, [trial.trial_id]),
+                deletion(storage, checkpoints_table, [trial.trial_id], folders=folders),
             )
 
 
@@ -300,30 +296,23 @@ def _zombies(connection: sa.Connection, rows: Rows, studies: list[StudyRows], st
                 )
 
 
-def _unnamed_files(rows: Rows, storage: str) -> Iterator[Finding]:
+def _unnamed_files(rows: Rows, folders: Folders) -> Iterator[Finding]:
     """Files beside the database that no row names: of a process that was killed between the two."""
-    folder = beside(storage_url(storage))
-    if folder is None or not Path(folder).is_dir():
+    folder = folders.own
+    if folder is None:
         return
     now = time.time()
     # A process that writes has a lease; it may be about to name what it has placed.
     leases = rows.all_of(leases_table)
     busy = any(not is_dead(lease["owner"]) and now - lease["expires_at"] < LONG_SECONDS for lease in leases)
-    named = {str(Path(where_is(location, folder)).resolve()) for location in rows.locations()}
-    files = [
-        file
-        for file in sorted(Path(folder).glob("*.npz"))
-        if str(file) not in named and (not busy or now - file.stat().st_mtime > LONG_SECONDS)
-    ]
+    named = {name_of(location) for location in rows.locations()}
+    found = [(file, file.lstat()) for file in folder.files() if file.name not in named]
+    files = [(file.name, about.st_size) for file, about in found if not busy or now - about.st_mtime > LONG_SECONDS]
     if files:
         yield Finding(
             "unnamed files",
-            f"{counted(len(files), 'file')} in {folder} ({sum(file.stat().st_size for file in files) >> 20} MiB) "
+            f"{counted(len(files), 'file')} in {folder.path} ({sum(size for _, size in files) >> 20} MiB) "
             "hold states of trials that the database does not name: a process was killed when it had written them.",
             "They are removed.",
-            removal([str(file) for file in files]),
+            removal(folder, [name for name, _ in files]),
         )
-
-
-def _shown(storage: str) -> str:
-    return shown(storage_url(storage))

@@ -1,8 +1,9 @@
-"""Where a database file lies: SQLite's write-ahead log needs memory that all its processes share."""
+"""Where a database file lies: SQLite's log needs memory that all its processes share; and what is no file at all."""
 
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -12,6 +13,16 @@ NETWORK_FILESYSTEMS = re.compile(
     r"fuse\.(sshfs|s3fs|gcsfuse|glusterfs|ceph\S*|rclone|davfs2?|juicefs|goofys|blobfuse2?|mount-s3)"
 )
 """As the kernel names them."""
+
+SPECIAL = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+def special_file(path: Path) -> str:
+    """What a path names that is neither a file nor a folder, and may be waited for for ever; empty where it is none."""
+    try:
+        return SPECIAL.get(stat.S_IFMT(path.stat().st_mode), "")
+    except OSError:
+        return ""
 
 
 def network_filesystem(path: Path, mounts: Path = MOUNTS) -> str:

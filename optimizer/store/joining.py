@@ -36,6 +36,7 @@ class Joined:
     Attributes:
         study: its name.
         added, continued, known: how many trials are new, were further trained, or were there already.
+        left: what of it could not be read, a sentence each.
         conflicts: copies of one trial that were trained on apart, a sentence each.
         written: the digest of each trial that was written, by GUID.
         confirmations: the runs that confirm, as text.
@@ -46,6 +47,7 @@ class Joined:
     continued: int = 0
     known: int = 0
     conflicts: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     written: dict[str, str] = field(default_factory=dict)
     confirmations: set[str] = field(default_factory=set)
 

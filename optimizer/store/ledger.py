@@ -8,7 +8,6 @@ what fails for a reason that passes is done again (`transactions.py`).
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from types import MappingProxyType
@@ -19,15 +18,16 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optimizer.errors import StorageFailed
 from optimizer.options import CHECKPOINT_LIMIT, LEASE_SECONDS
 from optimizer.store.checkpoints import Checkpoints
 from optimizer.store.confirmations import Confirmations
 from optimizer.store.database import Database
+from optimizer.store.deletion import guid_of, keep_place, named, study_gone
 from optimizer.store.history import (
     DEATHS,
     DIVERGED,
     FAILURE,
-    GUID,
     LEARNED_NOTHING,
     MEMORY,
     MISSED,
@@ -37,8 +37,8 @@ from optimizer.store.history import (
 )
 from optimizer.store.owner import new_owner
 from optimizer.store.records import Records, put_attributes, put_epoch, take_lease
-from optimizer.store.sharing import Fence, LeaseLost, TurnLost, Turns, hold_lease
-from optimizer.store.tables import optunas_trials, optunas_user_attributes, optunas_values
+from optimizer.store.sharing import Deleted, Fence, LeaseLost, TurnLost, Turns, hold_lease
+from optimizer.store.tables import optunas_trials
 from optimizer.store.transactions import Transactions
 from optimizer.store.whole import StudyLedger
 from optimizer.training.machine import Machine
@@ -74,11 +74,14 @@ class Ledger(StudyLedger):
         checkpoints: str | None = None,
     ) -> None:
         records = Records(database.engine, lease_seconds=lease_seconds)
-        super().__init__(database.engine, study, records, transactions or Transactions(database.url))
+        super().__init__(database.engine, study, records, transactions or Transactions(database.engine.url))
         self.owner = new_owner()
+        self._study_name = self._again(lambda: study.study_name)
         self.confirmations = Confirmations(database.engine, study._study_id)
         self._turns = Turns(database.engine, study._study_id, self.owner, lease_seconds=lease_seconds)
         self._trials: dict[int, int] = {}
+        self._guids: dict[int, str] = {}
+        self.transactions.explain = self._deleted
         self.database = database
         self._checkpoints = Checkpoints(database.engine, limit=checkpoint_limit, folder=checkpoints)
         self._fence = Fence(database.storage)
@@ -228,23 +231,16 @@ class Ledger(StudyLedger):
                 if self._state(connection, trial_id) != TrialState.RUNNING:
                     connection.rollback()
                     return False
-                self._name(connection, trial_id)
+                guid = named(connection, trial_id, self.study._study_id, self._checkpoints)
         except sa.exc.IntegrityError:
             return False
-        self._trials[number] = trial_id
+        self._trials[number], self._guids[trial_id] = trial_id, guid
         return True
 
-    def _name(self, connection: sa.Connection, trial_id: int) -> None:
-        """Give a trial its GUID, unless it has one."""
-        attributes = optunas_user_attributes
-        named = sa.select(attributes.c.key).where(attributes.c.trial_id == trial_id, attributes.c.key == GUID)
-        if connection.execute(named).first() is not None:
-            return
-        values = optunas_values
-        if connection.execute(sa.select(values).where(values.c.trial_id == trial_id)).first() is None:
-            # SQLite gives a trial the id of one that was deleted with its study by a program that left our rows behind.
-            self._checkpoints.forget_training(connection, trial_id)
-        put_attributes(connection, trial_id, {GUID: uuid.uuid4().hex})
+    def _deleted(self, error: KeyError) -> StorageFailed | None:
+        """What Optuna's `Record does not exist` means, where it is the study's."""
+        with self.engine.connect() as connection:
+            return study_gone(connection, self.study._study_id, self._study_name, self.database.url)
 
     def _end(
         self,
@@ -304,6 +300,9 @@ class Ledger(StudyLedger):
         def first(connection: sa.Connection) -> None:
             if not hold_lease(connection, trial_id, self.owner, self.records.lease_seconds):
                 raise LeaseLost(number)
+            if guid_of(connection, trial_id, self.study._study_id) != self._guids[trial_id]:
+                # Deleted; another trial may have its id by now.
+                raise Deleted(number)
             if ours is not None:
                 ours(connection, trial_id)
 
@@ -317,12 +316,20 @@ class Ledger(StudyLedger):
 
         try:
             self._again(write)
-        except (LeaseLost, UpdateFinishedTrialError):
+        except (LeaseLost, UpdateFinishedTrialError) as lost:
             # Another program, the dashboard for one, may have ended it.
             self._trials.pop(number)
+            if isinstance(lost, Deleted):
+                self._bury(trial_id, number)
             self._again(self._checkpoints.sweep)
-            raise LeaseLost(number) from None
+            raise lost if isinstance(lost, Deleted) else LeaseLost(number) from None
         self._again(self._checkpoints.sweep)
+
+    def _bury(self, trial_id: int, number: int) -> None:
+        """A trial was deleted: say so where its study was too, else keep its place."""
+        if (gone := self._again(lambda: self._deleted(KeyError()))) is not None:
+            raise gone
+        self._again(lambda: keep_place(self.engine, trial_id, self.study._study_id, number))
 
     def _id(self, number: int) -> int:
         if number not in self._trials:

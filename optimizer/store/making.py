@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import optuna
 from optuna.study import Study
 
+from optimizer.errors import InvalidInput
 from optimizer.store.caching import Caching
 from optimizer.store.database import Database
 from optimizer.store.ledger import Ledger
 from optimizer.store.stamp import Stamp
 from optimizer.training.task import MAXIMIZE, Direction, Goal
 
+LONGEST_NAME = 512
+"""Letters of a study's name that Optuna's tables have room for."""
+
+
+def checked_name(name: str) -> str:
+    """A study's name that every database can hold.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    if not isinstance(name, str) or not 0 < len(name.strip()) <= len(name) <= LONGEST_NAME:
+        shown = repr(name) if len(str(name)) <= LONGEST_NAME else f"of {len(name)} letters"
+        raise InvalidInput(f"--study {shown}: give a name of 1 to {LONGEST_NAME} letters.")
+    if not name.isprintable():
+        raise InvalidInput(f"--study {name!r}: a name has letters that can be printed, and no others.")
+    return name
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Optuna says what it does only where something is wrong; other studies of this process are heard again after."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
 
 def found_or_made(database: Database, name: str, directions: Sequence[Direction] = MAXIMIZE) -> Study:
     """The study of that name; where there is none, an empty one of these directions without a stamp."""
     storage = Caching(database.storage)
-    return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+    with quiet_optuna():
+        return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
 
 
 def unmade(study: Study, directions: Sequence[Direction] = MAXIMIZE) -> bool:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from optimizer.store.records import replace_row
-from optimizer.store.tables import memory_table, step_times_table
+from optimizer.store.tables import machines_table, memory_table, step_times_table
 from optimizer.training.machine import Machine
 from optimizer.training.messages import EngineName, StepTime
 from optimizer.training.task import ProgramStamp
@@ -62,6 +62,11 @@ class Measurements:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    def kept(self) -> bool:
+        """Whether the database has what measurements are kept in: Optuna's own has not, nor one that is being made."""
+        there = set(sa.inspect(self._engine).get_table_names())
+        return there >= {table.name for table in (machines_table, memory_table, step_times_table)}
 
     def forget(self, key: MeasuredOn, memory_limit: int | None) -> None:
         """Forget what was measured: it is measured anew."""

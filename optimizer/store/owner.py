@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import uuid
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,8 @@ def place() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
         namespace = os.readlink("/proc/self/ns/pid").strip("pid:[]")
     except OSError:
-        return socket.gethostname()
+        # Two machines may have one name, and not one address.
+        return f"{socket.gethostname()}-{uuid.getnode():x}"
     return f"{socket.gethostname()}-{boot}-{namespace}"
 
 
@@ -33,6 +35,13 @@ def is_dead(owner: str) -> bool:
 
 
 def _runs(pid: int) -> bool:
+    try:
+        # It may be there, and hidden from us, where another user's processes are (`hidepid`).
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
     try:
         # Where nobody reaps the dead, as in a container without an init, they keep their numbers.
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -22,8 +22,11 @@ from optimizer.store.tables import database_clock, leases_table, turns_table
 from optimizer.store.transactions import Transactions
 
 TURN_SECONDS = 10.0
-"""How long a turn at asking lasts at most: longer than any decision. A third of a lease where that is shorter, so that
-a process that died in its turn is not waited for longer than for its trials."""
+"""How long a turn at asking lasts: longer than most decisions. A third of a lease where that is shorter, so that a
+process that died in its turn is not waited for longer than for its trials."""
+
+LONGEST_TURN_S = 300.0
+"""To which turns grow where decisions take longer: lost each time, they would never be made."""
 
 TURN_PAUSE_S = 0.03
 """Between two looks at whose turn it is, in the mean; a turn takes some hundredths of a second."""
@@ -38,6 +41,14 @@ class LeaseLost(Exception):
 
     def __init__(self, trial: int) -> None:
         super().__init__(f"trial {trial} was taken over by another process")
+        self.trial = trial
+
+
+class Deleted(LeaseLost):
+    """A trial is no longer anybody's: another program has deleted it."""
+
+    def __init__(self, trial: int) -> None:
+        Exception.__init__(self, f"trial {trial} was deleted by another program, and counts as failed")
         self.trial = trial
 
 
@@ -137,6 +148,8 @@ class Turns:
     def taken(self, fence: Fence, transactions: Transactions, patience: float) -> Iterator[bool]:
         """This process's turn, waited for so many seconds; false where it did not come.
 
+        Its next turns last twice as long as this one took, where that is longer.
+
         What Optuna's storage does in it is kept only while the turn is this process's, and raises TurnLost after.
         """
         until, mine = time.monotonic() + patience, transactions.again(self.take)
@@ -147,10 +160,12 @@ class Turns:
         if not mine:
             yield False
             return
+        began = time.monotonic()
         try:
             with fence.joined(self.hold):
                 yield True
         finally:
+            self._seconds = min(max(self._seconds, 2 * (time.monotonic() - began)), LONGEST_TURN_S)
             transactions.again(self.end)
 
     def hold(self, connection: sa.Connection) -> None:

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
+from typing import Any
 
 from optuna.study import Study
 
@@ -55,8 +56,11 @@ class Stamp:
     def read(cls, study: Study) -> Stamp | None:
         """A study's stamp; None where it is another program's study."""
         stored = study.user_attrs.get(ATTRIBUTE)
-        if stored is None:
-            return None
+        return None if stored is None else cls.of(stored)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Stamp:
+        """A stamp from its JSON values."""
         return cls(
             space=SearchSpace.from_description(stored["space"]),
             goal=Goal(**stored["goal"]),

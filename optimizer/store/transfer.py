@@ -7,6 +7,7 @@ new file appears under its name only when it is whole.
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,9 +20,10 @@ import sqlalchemy as sa
 
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound, StudyNotFound
 from optimizer.store.access import is_file, path_of, reading, same_place, writing
-from optimizer.store.checkpoints import beside
+from optimizer.store.address import shown_storage, storage_url
 from optimizer.store.copies import CHECKPOINTS, CONFIRMATIONS, EPOCHS, StudyRows, as_text, digest, whole
-from optimizer.store.database import check_storage, open_database, shown, storage_url
+from optimizer.store.database import check_storage, open_database
+from optimizer.store.folders import Folders
 from optimizer.store.joining import Joined, Progress, join
 from optimizer.store.measurements import program_fingerprint
 from optimizer.store.records import DamagedCheckpoint
@@ -41,7 +43,8 @@ class Transferred:
     Attributes:
         to: where the studies are now.
         studies: each one's `name`; how many `trials`, `epochs` and `checkpoints` it has now; how many trials were
-            `added`, further trained (`continued`) or `known`; `conflicts`, a sentence each; `sha256` of all its trials.
+            `added`, further trained (`continued`) or `known`; `conflicts`, a sentence each; what was `left` behind,
+            the same; `sha256` of all its trials.
     """
 
     to: str
@@ -56,13 +59,16 @@ def silent(text: str) -> None:
     """Say nothing of how far it is."""
 
 
-def export(storage: str, to: str, study: str | None = None, *, progress: Progress = silent) -> Transferred:
+def export(
+    storage: str, to: str, study: str | None = None, *, checkpoints: str | None = None, progress: Progress = silent
+) -> Transferred:
     """Copy one study, or all, to a new SQLite file or another database.
 
     Args:
         storage: where they are: a path or an SQLAlchemy URL.
         to: where to, the same.
         study: the one to copy; all where None.
+        checkpoints: a folder of checkpoints' files beside the one that lies beside the database, as `--checkpoints`.
         progress: told how far it is.
 
     Raises:
@@ -73,28 +79,37 @@ def export(storage: str, to: str, study: str | None = None, *, progress: Progres
         names = _chosen(Rows(connection), study)
         if not names:
             missing = "no study" if study is None else f"no study {study!r}"
-            raise StudyNotFound(f"database {_shown(storage)} holds {missing}. Check --storage and --study.")
+            raise StudyNotFound(f"database {shown_storage(storage)} holds {missing}. Check --storage and --study.")
         if is_file(to) and path_of(to).exists():
             raise StorageError(
                 f"{path_of(to)} exists already. Choose another --to, or use batchopt merge to join them."
             )
         if taken := sorted(set(names) & set(_names_at(to))):
             raise StorageError(
-                f"database {_shown(to)} holds a study {taken[0]!r} already. Choose another --to, or use batchopt merge "
-                "to join them."
+                f"database {shown_storage(to)} holds a study {taken[0]!r} already. Choose another --to, or use "
+                "batchopt merge to join them."
             )
         if is_file(to) and is_file(storage) and study is None:
-            return _made_new(to, lambda file: _copy_file(connection, storage, file, progress))
-    return merge([storage], to, study, progress=progress)
+            folders = Folders(storage_url(storage), checkpoints)
+            return _made_new(to, lambda file: _copy_file(connection, folders, file, progress))
+    return merge([storage], to, study, checkpoints=checkpoints, progress=progress)
 
 
-def merge(storages: Sequence[str], to: str, study: str | None = None, *, progress: Progress = silent) -> Transferred:
+def merge(
+    storages: Sequence[str],
+    to: str,
+    study: str | None = None,
+    *,
+    checkpoints: str | None = None,
+    progress: Progress = silent,
+) -> Transferred:
     """Join the studies of several databases by name, and their trials by GUID.
 
     Args:
         storages: the databases. A trial keeps its number in the first of them that has it.
         to: where to: a new file or database, or one that holds some of the studies, and then comes first.
         study: the one to join; all where None.
+        checkpoints: as for `export`.
         progress: told how far it is.
 
     Raises:
@@ -108,15 +123,15 @@ def merge(storages: Sequence[str], to: str, study: str | None = None, *, progres
         missing = "a study" if study is None else f"a study {study!r}"
         raise StudyNotFound(f"none of the databases holds {missing}. Check --study.")
     if is_file(to) and not path_of(to).exists():
-        return _made_new(to, lambda file: _join_all(storages, file, study, progress))
-    return _join_all(storages, to, study, progress)
+        return _made_new(to, lambda file: _join_all(storages, file, study, checkpoints, progress))
+    return _join_all(storages, to, study, checkpoints, progress)
 
 
 def _check_apart(storages: Sequence[str], to: str) -> None:
     for storage in storages:
         if same_place(storage, to):
             raise InvalidInput(
-                f"--to {_shown(to)} is one of the databases to read; name another, or leave it out of them."
+                f"--to {shown_storage(to)} is one of the databases to read; name another, or leave it out of them."
             )
 
 
@@ -144,19 +159,26 @@ def _made_new(to: str, make: Callable[[str], Transferred]) -> Transferred:
         done = make(str(file))
         with closing(sqlite3.connect(file)) as connection:
             _check_whole(connection, to)
-        if target.exists():
-            raise StorageError(f"{target} has appeared in the meantime; it is left as it is. Choose another --to.")
-        file.rename(target)
-    return Transferred(_shown(to), done.studies)
+        try:
+            # Unlike renaming it never takes the place of another file.
+            os.link(file, target)
+        except FileExistsError:
+            raise StorageError(
+                f"{target} has appeared in the meantime; it is left as it is. Choose another --to."
+            ) from None
+        except OSError:
+            # Not every file system has hard links.
+            file.rename(target)
+    return Transferred(shown_storage(to), done.studies)
 
 
 def _check_whole(connection: sqlite3.Connection, to: str) -> None:
     found = connection.execute("PRAGMA integrity_check").fetchone()[0]
     if found != "ok":
-        raise StorageError(f"{_shown(to)} would not be whole: {found}. Nothing was written.")
+        raise StorageError(f"{shown_storage(to)} would not be whole: {found}. Nothing was written.")
 
 
-def _copy_file(source: sa.Connection, storage: str, file: str, progress: Progress) -> Transferred:
+def _copy_file(source: sa.Connection, folders: Folders, file: str, progress: Progress) -> Transferred:
     """A whole SQLite file through SQLite's own backup, other programs' tables included."""
     copy_pages(source, file, progress)
     # Brings tables of an earlier version to this one.
@@ -168,9 +190,10 @@ def _copy_file(source: sa.Connection, storage: str, file: str, progress: Progres
             copied.clear(table)
         joined = {}
         for name in expected.names():
-            study = portable(expected.read(name), storage)
+            study = expected.read(name)
+            left = make_portable(study, folders)
             copied.set_checkpoints(study)
-            joined[name] = _all_written(study)
+            joined[name] = _all_written(study, left)
         return _verified(copied, joined, file)
 
 
@@ -186,26 +209,33 @@ def copy_pages(source: sa.Connection, file: str, progress: Progress = silent) ->
         raw.backup(copy, pages=PAGES, progress=say)
 
 
-def portable(study: StudyRows, storage: str) -> StudyRows:
-    """A study of a database as if no checkpoint lay in a file; one whose file cannot be read stays behind."""
-    folder = beside(storage_url(storage))
+def make_portable(study: StudyRows, folders: Folders) -> list[str]:
+    """Make a study of a database as if no checkpoint lay in a file.
+
+    Returns:
+        Which checkpoints stay behind, because their files cannot be read: a sentence each.
+    """
+    left = []
     for trial in study.trials:
         rows = trial.rows[CHECKPOINTS]
         for row in [row for row in rows if row["location"]]:
             try:
-                row["content"], row["location"] = whole(row, folder), None
-            except DamagedCheckpoint:
+                row["content"], row["location"] = whole(row, folders), None
+            except DamagedCheckpoint as damage:
                 rows.remove(row)
-    return study
+                left.append(f"the checkpoint of trial {trial.number}, which starts over when it is taken up: {damage}")
+    return left
 
 
-def _all_written(study: StudyRows) -> Joined:
+def _all_written(study: StudyRows, left: list[str]) -> Joined:
     written = {trial.guid: digest(trial) for trial in study.trials}
     confirmations = {as_text(row) for row in study.rows[CONFIRMATIONS]}
-    return Joined(study.name, added=len(written), written=written, confirmations=confirmations)
+    return Joined(study.name, added=len(written), left=left, written=written, confirmations=confirmations)
 
 
-def _join_all(storages: Sequence[str], to: str, study: str | None, progress: Progress) -> Transferred:
+def _join_all(
+    storages: Sequence[str], to: str, study: str | None, checkpoints: str | None, progress: Progress
+) -> Transferred:
     open_database(to, create=True).engine.dispose()
     joined: dict[str, Joined] = {}
     with writing(to) as connection:
@@ -214,8 +244,9 @@ def _join_all(storages: Sequence[str], to: str, study: str | None, progress: Pro
             with reading(storage) as source_connection:
                 source = Rows(source_connection)
                 for name in _chosen(source, study):
-                    rows = portable(source.read(name), storage)
-                    join(rows, target, _shown(storage), joined.setdefault(name, Joined(name)), progress)
+                    rows, done = source.read(name), joined.setdefault(name, Joined(name))
+                    done.left += make_portable(rows, Folders(storage_url(storage), checkpoints))
+                    join(rows, target, shown_storage(storage), done, progress)
                     _join_measurements(rows, source, target)
         return _verified(target, joined, to)
 
@@ -261,7 +292,7 @@ def _verified(target: Rows, joined: dict[str, Joined], to: str) -> Transferred:
                 if not confirmed
                 else "its trials are not numbered as they should be"
             )
-            raise StorageError(f"study {name!r} did not arrive whole in {_shown(to)}: {what}. Nothing was kept.")
+            raise StorageError(f"study {name!r} did not arrive whole in {shown_storage(to)}: {what}. Nothing was kept.")
         content = "\n".join(sorted(f"{guid} {found}" for guid, found in digests.items()))
         studies.append(
             {
@@ -273,11 +304,8 @@ def _verified(target: Rows, joined: dict[str, Joined], to: str) -> Transferred:
                 "continued": done.continued,
                 "known": done.known,
                 "conflicts": done.conflicts,
+                "left": done.left,
                 "sha256": hashlib.sha256(content.encode()).hexdigest(),
             }
         )
-    return Transferred(_shown(to), studies)
-
-
-def _shown(storage: str) -> str:
-    return shown(storage_url(storage))
+    return Transferred(shown_storage(to), studies)

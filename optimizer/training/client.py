@@ -13,16 +13,20 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
+from contextlib import ExitStack
+from importlib.machinery import PathFinder
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Protocol
 
 from optimizer.training.by_value import opening
 from optimizer.training.cgroup import out_of_memory_kills
+from optimizer.training.folders import WorkerFolder
 from optimizer.training.messages import Answer, Request, Setup
 
 LOG_LINES_SHOWN = 15
+
+NEEDED = (__name__.partition(".")[0], "numpy", "tensorflow", "keras", "optuna", "sqlalchemy", "cloudpickle", "psutil")
+"""What a worker is made of: no module of the user's stands for one of these."""
 
 OUT_OF_MEMORY_WORDS = (
     "std::bad_alloc",
@@ -91,6 +95,7 @@ class Worker:
     """One worker process and the connection to it."""
 
     def __init__(self, setup: Setup) -> None:
+        self._killed = False
         self._host: Host
         if setup.cluster is None:
             self._host = ChildProcess(setup.device)
@@ -101,7 +106,12 @@ class Worker:
         self.connection = self._host.connection
         self.setup = setup
         if setup.cluster is None:
-            self._send(opening(setup))
+            try:
+                self._send(opening(setup))
+            except BaseException:
+                # What cannot be pickled, or a signal.
+                self.kill()
+                raise
 
     @property
     def pid(self) -> int:
@@ -130,12 +140,47 @@ class Worker:
         return answer
 
     def kill(self) -> None:
-        """End the process at once, whatever it is doing."""
-        self._host.kill()
+        """End the process at once, whatever it is doing; a second time does nothing."""
+        if not self._killed:
+            self._killed = True
+            self._host.kill()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
 
     def _send(self, content: bytes) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send_bytes(content)
+
+
+def worker_path() -> list[str]:
+    """Where a worker looks for modules: where this process does, so that modules beside a script are found there too.
+
+    The current folder is that of this process. A folder of the user's in which something is called as one of `NEEDED`
+    comes last.
+    """
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    users = {os.getcwd(), *([os.path.dirname(os.path.abspath(main))] if main else [])}
+    folders = [folder or os.getcwd() for folder in sys.path]
+    others = [folder for folder in folders if os.path.abspath(folder) not in users]
+    last = [folder for folder in folders if folder not in others and _hides(folder, others)]
+    return [folder for folder in folders if folder not in last] + last
+
+
+def _hides(folder: str, others: list[str]) -> bool:
+    """Whether a folder has a module that is called as one of those that a worker is made of, and is another one."""
+    for name in NEEDED:
+        found, known = PathFinder.find_spec(name, [folder]), sys.modules.get(name)
+        if found is None or found.origin is None:
+            continue
+        if known is None and PathFinder.find_spec(name, others) is not None:
+            return True
+        if known is not None and found.origin != known.__file__:
+            return True
+    return False
 
 
 class ChildProcess:
@@ -150,25 +195,28 @@ class ChildProcess:
         ours, theirs = socket.socketpair()
         self._kills_before = out_of_memory_kills()
         # TensorFlow leaves files of its own behind when it is killed; they go with this folder.
-        self._folder = tempfile.TemporaryDirectory(prefix="batchopt-worker-", ignore_cleanup_errors=True)
-        self._log = Path(self._folder.name, "log")
+        self._folder = WorkerFolder()
+        self._log = self._folder.path / "log"
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "TMPDIR": self._folder.name,
+            "PYTHONPATH": os.pathsep.join(worker_path()),
+            "TMPDIR": str(self._folder.path),
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         }
         if device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = "-1"
-        with self._log.open("wb") as log:
+        with ExitStack() as unless_started, self._log.open("wb") as log:
+            unless_started.callback(self._folder.remove)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "optimizer.training.worker", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
+                # Without -P a `keras.py` in the current folder would be Keras.
+                [sys.executable, "-P", "-m", "optimizer.training.worker", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno(), self._folder.lock],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=environment,
                 start_new_session=True,
             )
+            unless_started.pop_all()
         theirs.close()
         self.connection: Connection[Any, Any] = Connection(ours.detach())
 
@@ -186,7 +234,7 @@ class ChildProcess:
         self._process.kill()
         self._process.wait()
         self.connection.close()
-        self._folder.cleanup()
+        self._folder.remove()
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []

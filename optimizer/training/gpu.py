@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -133,14 +134,22 @@ def hold(name: str, folder: Path = LOCKS) -> Iterator[None]:
         DeviceError: another process has it.
     """
     file = folder / f"batchopt-{name}.lock"
+    # Anybody may write in there: a link that somebody has put in its place is not followed, nor a pipe waited for.
+    careful = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        ours = True
-    except PermissionError:
-        # Another user's; it can be locked all the same.
-        handle = os.open(file, os.O_RDONLY)
-        ours = False
+        try:
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | careful, 0o666)
+            ours = True
+        except PermissionError:
+            # Another user's; it can be locked all the same.
+            handle = os.open(file, os.O_RDONLY | careful)
+            ours = False
+    except OSError as error:
+        raise DeviceError(f"{file}, the lock of {name}, cannot be used: {error.strerror}. Remove it.") from None
     try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise DeviceError(f"{file}, the lock of {name}, is no file of its own. Remove it.")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -18,7 +18,7 @@ from optimizer.training.machine import DeviceKind, Machine, host_memory
 from optimizer.training.messages import DeviceMemory, Foreseen, Measured, StepTime, StepTimes
 from optimizer.training.probe import REFUSALS
 from optimizer.training.program import Program
-from optimizer.training.raised import first_line
+from optimizer.training.raised import reason
 
 ROUND_SECONDS = 0.2
 """One timing of one batch size: long against the clock and one slow step, short enough for several rounds of all."""
@@ -98,7 +98,7 @@ def foresee(program: Program, batch_sizes: Sequence[int]) -> Foreseen:
             step_bytes = program.engine.foresee(batch_size)
         except (*REFUSALS, RuntimeError, ImportError) as error:
             # An experimental interface, asked on devices and in versions that nobody has tried.
-            return Foreseen(found, refusal=first_line(error))
+            return Foreseen(found, refusal=reason(error))
         if step_bytes is not None:
             found[batch_size] = step_bytes
     return Foreseen(found)

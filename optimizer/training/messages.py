@@ -67,11 +67,16 @@ class Epoch:
 
 @dataclass(frozen=True)
 class ClusterShare:
-    """What each worker gets of a Ray cluster, as Ray counts; there is room for so many workers."""
+    """What each worker gets of a Ray cluster.
+
+    Attributes:
+        cpus, gpus, workers, local: as Ray counts them; workers there is room for; whether it is this machine alone.
+    """
 
     cpus: float
     gpus: float
     workers: int
+    local: bool = False
 
 
 @dataclass(frozen=True)

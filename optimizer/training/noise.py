@@ -20,7 +20,7 @@ import tensorflow as tf
 from optimizer.training.form import form_of
 from optimizer.training.messages import Epoch, Train
 from optimizer.training.program import Program
-from optimizer.training.raised import first_line
+from optimizer.training.raised import reason
 from optimizer.training.seeds import noise_rng
 from optimizer.training.task import Dataset, example_count, take
 
@@ -121,7 +121,7 @@ class NoiseWatch:
             try:
                 norms = meter.measure(noise_rng(request.study_seed, request.trial, figures.epoch))
             except (tf.errors.OpError, NotImplementedError, TypeError, ValueError) as error:
-                meter.refusal = first_line(error)
+                meter.refusal = reason(error)
         if meter.refusal:
             if not self._said:
                 self._say(f"the gradient noise scale is not measured: {meter.refusal}")

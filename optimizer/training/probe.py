@@ -16,7 +16,7 @@ from optimizer.training.footprint import examples_held
 from optimizer.training.form import unchanged
 from optimizer.training.messages import EngineName, EngineTiming
 from optimizer.training.program import Program, build, state_of
-from optimizer.training.raised import first_line
+from optimizer.training.raised import reason
 from optimizer.training.resident import Resident
 from optimizer.training.shortage import is_out_of_memory
 from optimizer.training.task import Task
@@ -102,7 +102,7 @@ def _timed(
         except REFUSALS as error:
             if is_out_of_memory(error):
                 raise
-            refused.append(EngineTiming(engine, float("inf"), 0.0, refusal=first_line(error)))
+            refused.append(EngineTiming(engine, float("inf"), 0.0, refusal=reason(error)))
         finally:
             program.load(start)
     return timed, refused

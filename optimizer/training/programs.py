@@ -13,7 +13,7 @@ from optimizer.training.form import form_of
 from optimizer.training.messages import Train
 from optimizer.training.probe import REFUSALS
 from optimizer.training.program import Program, State, build, state_of, trial_seed
-from optimizer.training.raised import Untrainable, first_line, is_pruned
+from optimizer.training.raised import Untrainable, is_pruned, reason
 from optimizer.training.resident import Resident
 from optimizer.training.seeds import confirmation_seed
 from optimizer.training.shortage import ModelTooLarge, is_out_of_memory
@@ -66,7 +66,7 @@ class Programs:
             if is_out_of_memory(error):
                 raise ModelTooLarge(str(error)) from error
             if is_pruned(error):
-                raise Untrainable(first_line(error)) from error
+                raise Untrainable(reason(error)) from error
             raise
         key, state = form_of(fresh).key, state_of(fresh)
         self._shared.meet(fresh, state)
@@ -86,7 +86,7 @@ class Programs:
             # Another value of an extra dimension may make a model that XLA cannot compile.
             if self.current.engine.name != "fused-xla" or is_out_of_memory(refusal):
                 raise
-            say(f"XLA refuses this model: {first_line(refusal)}; it is trained by engine fused")
+            say(f"XLA refuses this model: {reason(refusal)}; it is trained by engine fused")
             self.current = self._by_form[key] = Program(self._task, self._resident, "fused", self.current.model)
             compile_seconds = self.current.prepare(request.batch_size)
         from_epoch = 0

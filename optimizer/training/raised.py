@@ -38,7 +38,7 @@ def failure(error: Exception) -> Failed:
         return Failed(
             "input",
             "ModelError",
-            f"build_model refuses the middle of the space ({first_line(error)}), with which every worker is set up. "
+            f"build_model refuses the middle of the space ({reason(error)}), with which every worker is set up. "
             "Choose ranges whose middle can be trained.",
         )
     return Failed("task" if is_users(error) else "training", kind, "".join(traceback.format_exception(error)))
@@ -54,7 +54,7 @@ def is_users(error: BaseException) -> bool:
     return any(surroundings.is_users(file) for file in _files(error))
 
 
-def first_line(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """Why, in one line: the message's first that says something."""
     text = str(error).strip()
     if text.startswith("in user code:"):

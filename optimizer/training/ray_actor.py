@@ -8,16 +8,18 @@ died on this machine is; a node that vanishes is a worker that was lost.
 from __future__ import annotations
 
 import contextlib
-import hmac
 import os
 import secrets
 import socket
+import struct
 import threading
-from multiprocessing.connection import Connection
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from typing import Any
 
 import ray
 
+from optimizer.text import first_line
 from optimizer.training.client import ChildProcess, Died, Lost
 from optimizer.training.messages import ClusterShare
 
@@ -30,6 +32,11 @@ GOODBYE_SECONDS = 5
 
 SILENCE_SECONDS = 20
 """A node that has not answered for so long is taken for gone: a pulled cable says nothing."""
+
+PROOF_SECONDS = 5
+"""How long who calls may take to prove that it is the actor; the next one waits so long."""
+
+LOOPBACK = "127.0.0.1"
 
 CHUNK = 1 << 18
 
@@ -49,7 +56,8 @@ class RayActor:
         self.node = ""
         self._setup = setup
         self._token = secrets.token_bytes(TOKEN_BYTES)
-        self._listener = socket.create_server((ray.util.get_node_ip_address(), 0))
+        # On a cluster of this machine alone nobody else is to knock.
+        self._listener = socket.create_server((LOOPBACK if share.local else ray.util.get_node_ip_address(), 0))
         actor = ray.remote(Bridge).options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, max_concurrency=2, scheduling_strategy="SPREAD"
         )
@@ -66,9 +74,9 @@ class RayActor:
         try:
             code, log, kernel_killed = ray.get(self._end, timeout=SILENCE_SECONDS)
         except ray.exceptions.OutOfMemoryError as error:
-            return Lost(_first_line(error), out_of_memory=True)
+            return Lost(first_line(error), out_of_memory=True)
         except ray.exceptions.RayError as error:
-            return Lost(_first_line(error))
+            return Lost(first_line(error))
         return Died(code, log, kernel_killed=kernel_killed)
 
     def kill(self) -> None:
@@ -100,12 +108,9 @@ class RayActor:
                 # Killed before it called.
                 return None
             else:
-                remote.settimeout(SILENCE_SECONDS)
-                with contextlib.suppress(OSError):
-                    if hmac.compare_digest(_read(remote, TOKEN_BYTES), self._token):
-                        remote.settimeout(None)
-                        self.node = address[0]
-                        return remote
+                if _proved(remote, self._token, asks=True):
+                    self.node = address[0]
+                    return remote
                 remote.close()
 
 
@@ -127,7 +132,8 @@ class Bridge:
         """
         local = socket.socket(fileno=os.dup(self._process.connection.fileno()))
         with socket.create_connection(address) as remote:
-            remote.sendall(token)
+            if not _proved(remote, token, asks=False):
+                raise ConnectionError("who listens there is not the study")
             study_ended = carry_both_ways(remote, local)
         if study_ended:
             self._process.kill()
@@ -176,18 +182,27 @@ def _keep_alive(end: socket.socket) -> None:
             end.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-def _read(end: socket.socket, count: int) -> bytes:
-    content = b""
-    while len(content) < count and (data := end.recv(count - len(content))):
-        content += data
-    return content
+def _proved(end: socket.socket, token: bytes, *, asks: bool) -> bool:
+    """Whether both ends know the token, which does not travel: each answers a challenge of the other (HMAC).
+
+    What follows is neither encrypted nor signed, and it is unpickled: the cluster's network is trusted, as Ray does.
+    """
+    end.setblocking(True)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", PROOF_SECONDS, 0))
+    steps = (deliver_challenge, answer_challenge) if asks else (answer_challenge, deliver_challenge)
+    connection: Connection[Any, Any] = Connection(os.dup(end.fileno()))
+    with connection:
+        try:
+            for step in steps:
+                step(connection, token)
+        except (OSError, EOFError, AuthenticationError, AssertionError):
+            return False
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 0, 0))
+    return True
 
 
 def _shut(end: socket.socket) -> None:
     with contextlib.suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

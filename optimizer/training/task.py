@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from optimizer.checked import check_types
 from optimizer.errors import DataError, InvalidInput
 
 SPLIT_SEED = 20_260_101
@@ -21,6 +22,8 @@ GOALS: tuple[GoalKind, ...] = get_args(GoalKind)
 Direction = Literal["maximize", "minimize"]
 MAXIMIZE: tuple[Direction, ...] = ("maximize",)
 MINIMIZE: tuple[Direction, ...] = ("minimize",)
+
+MOST_EPOCHS = 1_000_000_000
 
 Arrays = tuple[Any, ...]
 """`(x, y)` or `(x, y, sample_weight)`; x and y are arrays, or dicts, lists and tuples of arrays, of one length."""
@@ -44,6 +47,12 @@ class Task:
     load_data: Callable[[str | None], Dataset]
     metric: str = "accuracy"
 
+    def __post_init__(self) -> None:
+        for name in ("build_model", "load_data"):
+            if not callable(getattr(self, name)):
+                raise InvalidInput(f"{name} {getattr(self, name)!r}: give a function.")
+        check_types(self)
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -66,8 +75,10 @@ class Goal:
     def __post_init__(self) -> None:
         if self.kind not in GOALS:
             raise InvalidInput(f"goal {self.kind!r} is unknown. Use {', '.join(GOALS[:-1])} or {GOALS[-1]}.")
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
+        whole = isinstance(self.epochs, int) and not isinstance(self.epochs, bool)
+        if not whole or not 1 <= self.epochs <= MOST_EPOCHS:
             raise InvalidInput(f"epochs {self.epochs!r}: give a whole number of at least 1.")
+        check_types(self)
         if self.kind == "time" and self.target is None:
             raise InvalidInput("goal time needs a target: the validation accuracy to be reached, for example 0.97.")
         if self.kind != "time" and self.target is not None:

@@ -94,7 +94,7 @@ def probed(model: str, sizes: list[int], limit: int | None, interruption: Interr
     seat = seated(setup, smallest=sizes[0], interruption=interruption, listener=ignore)
     assert seat.ready is not None
     engine_seconds, started = seat.ready.engine_seconds, time.perf_counter()
-    seat, capacity = measured(
+    capacity = measured(
         seat, new_capacity(seat.ready, space), timed=limit is None, interruption=interruption, listener=say
     )
     return seat, capacity, engine_seconds + time.perf_counter() - started

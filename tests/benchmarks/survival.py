@@ -1,7 +1,7 @@
 """What survival costs: kills and what they cost, takeover, checkpoints, many processes at once, long studies.
 
-`PYTHONPATH=tests python tests/benchmarks/survival.py [kills|formula|takeover|checkpoints|crowd|growth ...]` prints the
-figures asked for, or all. `KILLS` and `CROWD_SECONDS` in the environment change their 100 and 60.
+`PYTHONPATH=tests python tests/benchmarks/survival.py [kills|company|formula|takeover|checkpoints|crowd|growth ...]`
+prints the figures asked for, or all. `KILLS` and `CROWD_SECONDS` in the environment change their 100 and 60.
 Servers are those of the tests; one that does not answer is left out.
 """
 
@@ -124,6 +124,69 @@ def kills(count: int = KILLS) -> None:
             f"done twice, {running} left running; {epochs_again} epochs trained again, {epochs_again / total:.2f} a "
             f"kill; findings of the doctor: {len(findings)}"
         )
+
+
+COMPANY = ("list", "report", "doctor", "export")
+"""What others do beside a study while it is killed."""
+
+COMPANY_SECONDS = (8.0, 20.0)
+"""Until a kill."""
+
+
+def company(count: int = KILLS) -> None:
+    """A study killed while others look at it, run beside it, or confirm what it says.
+
+    What it has told as complete is looked for at the end, as what was seen as finished after any kill.
+    """
+    rng, killed = random.Random(1), Counter[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        file, told, changed = Path(folder, "studies.db"), set[int](), 0
+        finished: dict[int, tuple[str, float | None]] = {}
+
+        def script(trials: int, *more: str) -> list[str]:
+            options = ["--trials", str(trials), "--epochs", "2", "--no-stop", "--search", "random", *more]
+            return [sys.executable, str(ROOT / "studies/mnist.py"), "--storage", str(file), *STUDY, *options]
+
+        while killed.total() < count:
+            kind = rng.choice(["alone", "second run", "confirming"]) if len(finished) > 2 else "alone"
+            commands = [script(100_000)] * (1 if kind == "alone" else 2)
+            if kind == "confirming":
+                commands[0] = script(1, "--confirm")
+            logs = [Path(folder, f"log-{killed.total()}-{at}") for at in range(len(commands))]
+            processes = []
+            for each, log in zip(commands, logs, strict=True):
+                with log.open("w") as output:
+                    processes.append(subprocess.Popen(each, cwd=folder, stdout=output, stderr=subprocess.STDOUT))
+            until = time.monotonic() + rng.uniform(*COMPANY_SECONDS)
+            while time.monotonic() < until:
+                beside = rng.choice(COMPANY)
+                copy = ["--to", f"{folder}/copy-{time.monotonic_ns()}.db"] if beside == "export" else []
+                look = [sys.executable, "-c", "from optimizer.cli import main; main()", beside, "--storage", str(file)]
+                subprocess.run([*look, *copy], cwd=folder, capture_output=True)
+            for process in processes:
+                killed[kind] += process.poll() is None
+                process.kill()
+                process.wait()
+            for log in logs:
+                lines = [line.split() for line in log.read_text().splitlines()]
+                told |= {int(words[1]) for words in lines if words[:1] == ["trial"] and words[-1] == "complete"}
+            for number, ended in (_finished(file) if file.exists() else {}).items():
+                changed += finished.setdefault(number, ended) != ended
+        # Whoever comes last finds all that was begun, and ends it.
+        last = script(100_000, "--time-budget", "1s", "--quiet")
+        subprocess.run(last, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+        there = _finished(file)
+        lost = sum(number not in there for number in finished.keys() | told)
+        twice = len(_trials(file)) - len({trial.number for trial in _trials(file)})
+        findings = Counter(finding.kind for finding in examine(str(file)).findings)
+        print(
+            f"company: {killed.total()} kills {dict(killed)}; {len(there)} trials finished, {len(told)} told; {lost} "
+            f"lost, {twice} twice, {changed} changed; findings of the doctor: {dict(findings)}"
+        )
+
+
+def _trials(file: Path) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name="mnist", storage=f"sqlite:///{file}").get_trials(deepcopy=False)
 
 
 def _log_writes(file: Path) -> None:
@@ -389,6 +452,7 @@ def growth() -> None:
 
 PARTS = {
     "kills": kills,
+    "company": company,
     "formula": formula_kills,
     "takeover": takeover,
     "checkpoints": checkpoints,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -187,6 +188,28 @@ def test_what_keeps_a_study_from_being_shown_is_said_and_does_not_end_it(study: 
     assert bring_up_to_date(ledger, heard.append) is None
     assert ["optuna-dashboard does not show the last findings" in event.text for event in heard] == [True]
     database.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:8080"}, 200),
+        ({"Host": "evil.com"}, 403),
+        ({"Host": "127.0.0.1.evil.com:8080"}, 403),
+        ({"Origin": "http://evil.com"}, 403),
+    ],
+)
+def test_a_page_of_another_site_gets_nothing_by_a_name_that_it_has_point_here(
+    address: str, headers: dict[str, str], status: int
+) -> None:
+    connection = HTTPConnection(address.removeprefix("http://"), timeout=30)
+    for method, path in (("GET", "/api/studies"), ("DELETE", "/api/studies/77")):
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        assert (answer.status == 403) == (status == 403), method
+    connection.close()
 
 
 def test_a_port_that_is_taken_is_one_clear_line(address: str, tmp_path: Path) -> None:

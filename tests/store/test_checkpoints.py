@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
+import fsspec
 import optuna
 import pytest
 import sqlalchemy as sa
+from fsspec.implementations.memory import MemoryFileSystem
 from servers import SERVERS, own_database
 from written_study import MACHINE, begin, epoch, new_study
 
 from optimizer.errors import InvalidInput, StorageError
-from optimizer.store.checkpoints import Checkpoints, file_system
+from optimizer.store.checkpoints import Checkpoints
 from optimizer.store.database import Database, open_database
+from optimizer.store.doctor import examine
+from optimizer.store.folders import file_system
 from optimizer.store.ledger import Ledger
 from optimizer.store.records import DamagedCheckpoint
 from optimizer.store.sharing import LeaseLost
 from optimizer.store.tables import checkpoints_table, leases_table
+from optimizer.store.transactions import Transactions
 
 SMALL, LARGE = b"weights", bytes(range(256)) * 100
 
@@ -124,7 +130,7 @@ def test_a_file_that_an_earlier_version_named_with_its_folder_is_found(
     assert files(tmp_path) == []
 
 
-def test_a_folder_that_was_given_by_a_relative_path_is_found_from_elsewhere(
+def test_a_folder_that_was_given_by_a_relative_path_is_found_from_elsewhere_where_it_is_given_again(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -132,7 +138,10 @@ def test_a_folder_that_was_given_by_a_relative_path_is_found_from_elsewhere(
     begin(ledger, 64)
     ledger.add_checkpoint(0, 1, LARGE)
     monkeypatch.chdir("/")
-    assert Ledger(database, ledger.study)._checkpoints.get(1) == (1, LARGE)
+    again = Ledger(database, ledger.study, checkpoints=str(tmp_path / "states"))
+    assert again._checkpoints.get(1) == (1, LARGE)
+    with pytest.raises(DamagedCheckpoint, match=f"it lies in {tmp_path}/states; give that folder with --checkpoints"):
+        Ledger(database, ledger.study)._checkpoints.get(1)
 
 
 def test_late_results_leave_no_file_and_take_none_from_the_heir(
@@ -214,3 +223,53 @@ def test_servers_keep_what_they_take(server_storage: str) -> None:
     few.add_checkpoint(0, 2, LARGE)
     assert few.checkpoint(0) == (2, LARGE)
     database.engine.dispose()
+
+
+class Flaky(MemoryFileSystem):
+    """A store that fails now and then, in its package's own words."""
+
+    protocol = "flaky"
+    failures: ClassVar[list[str]] = []
+
+    def _maybe_fail(self) -> None:
+        if self.failures:
+            raise RuntimeError(self.failures.pop())
+
+    def pipe_file(self, *arguments: Any, **options: Any) -> Any:
+        self._maybe_fail()
+        return super().pipe_file(*arguments, **options)
+
+    def cat_file(self, *arguments: Any, **options: Any) -> Any:
+        self._maybe_fail()
+        return super().cat_file(*arguments, **options)
+
+
+def test_a_store_that_is_away_for_a_moment_is_waited_for_as_a_database_is(database: Database) -> None:
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    said: list[str] = []
+    transactions = Transactions(database.engine.url, say=said.append)
+    ledger = Ledger(
+        database, new_study(database), checkpoint_limit=1, checkpoints="flaky://bucket", transactions=transactions
+    )
+    number = begin(ledger, 64)
+    Flaky.failures += ["503 Slow Down"] * 2
+    ledger.add_checkpoint(number, 1, b"state")
+    assert Flaky.failures == []
+    Flaky.failures += ["503 Slow Down"] * 5
+    assert ledger.checkpoint(number) == (1, b"state")
+    assert "503 Slow Down" in said[0]
+
+
+def test_a_checkpoint_in_a_store_that_is_away_may_be_whole_and_no_doctor_removes_it(
+    database: Database, tmp_path: Path
+) -> None:
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    ledger = Ledger(database, new_study(database), checkpoint_limit=1, checkpoints="flaky://bucket")
+    number, storage = begin(ledger, 64), str(tmp_path / "studies.db")
+    ledger.add_checkpoint(number, 1, b"state")
+    Flaky.failures += ["503 Slow Down"]
+    (finding,) = examine(storage, "flaky://bucket").findings
+    assert (finding.kind, finding.repair) == ("checkpoint elsewhere", None)
+    assert "503 Slow Down" in finding.what
+    assert examine(storage, "flaky://bucket").findings == []
+    assert ledger.checkpoint(number) == (1, b"state")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import socket
 import sqlite3
 from pathlib import Path
 
@@ -11,9 +14,12 @@ import pytest
 import sqlalchemy as sa
 from written_study import write_study
 
-from optimizer.errors import SchemaMismatch, StorageError
+from optimizer.errors import SchemaMismatch, StorageError, StorageNotFound
 from optimizer.report.reading import read_report
-from optimizer.store.database import BUSY_TIMEOUT_S, Database, check_storage, open_database, shown, storage_url
+from optimizer.store.address import shown, storage_url
+from optimizer.store.connecting import BUSY_TIMEOUT_S
+from optimizer.store.database import Database, check_storage, open_database
+from optimizer.store.making import found_or_made
 from optimizer.store.tables import SCHEMA_VERSION, metadata
 from optimizer.store.transfer import merge
 
@@ -92,14 +98,27 @@ def test_a_folder_is_refused_with_the_path_of_a_file(tmp_path: Path, create: boo
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes, create: bool) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
-    assert "is not an SQLite database. Choose another --storage." in refused(path, create=create)
+    assert "is not an SQLite database" in refused(path, create=create)
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_a_corrupt_database_is_refused(tmp_path: Path, create: bool) -> None:
+def test_a_database_whose_beginning_is_damaged_is_refused(tmp_path: Path, create: bool) -> None:
     path = tmp_path / "studies.db"
     path.write_bytes(b"SQLite format 3\x00" + b"junk" * 2000)
-    assert "file is not a database" in refused(path, create=create)
+    assert "or its beginning is damaged. Choose another --storage, or restore a copy." in refused(path, create=create)
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_pipe_a_socket_and_a_device_are_refused_at_once(tmp_path: Path, create: bool) -> None:
+    """To open a pipe for reading would wait for ever for who writes to it."""
+    pipe, listening = tmp_path / "pipe.db", tmp_path / "socket.db"
+    os.mkfifo(pipe)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(listening))
+        assert "is a pipe. Give the path of a file." in refused(pipe, create=create)
+        assert "is a socket. Give the path of a file." in refused(listening, create=create)
+    with pytest.raises(StorageError, match=r"/dev/null is a device\. Give the path of a file\."):
+        check_storage("/dev/null", create=create)
 
 
 @pytest.mark.parametrize("create", [True, False])
@@ -277,3 +296,56 @@ def test_tables_of_the_second_version_can_be_read_copied_and_brought_up_to_date(
     columns = {row[1] for row in connection.execute("pragma table_info(batchopt_epochs)")}
     connection.close()
     assert set(added) <= columns
+
+
+ODD = [
+    ("x" * 300, "File name too long"),
+    ("x/" * 2100 + "s.db", "File name too long"),
+    ("loop", "Too many levels of symbolic links"),
+    ("pipe", "is a pipe"),
+    ("sqlite:///a%00b", "not a path and not a database URL"),
+    ("a\0b", "not a path and not a database URL"),
+    ("sqlite:///good.db?nosuch=1", "nosuch"),
+    ("sqlite+aiosqlite:///new.db", "sqlite+aiosqlite is not used here"),
+    ("sqlite+pysqlcipher://:geheim@/new.db", "is not encrypted"),
+    ("postgresql+psycopg:/u:geheim@h", "psycopg:/u:***@h: not a path"),
+    ("sqlite:/new.db", "not a path and not a database URL"),
+    ("u:geheim@h/new.db", "u:***@h/new.db: not a path"),
+    ("mysql+pymysql://u:p@geheim@h/d", "mysql+pymysql://u:***@h/d: write the @ in a password as %40"),
+    ("mysql+pymysql://root@127.0.0.1:3306/test?nosuch=1", "nosuch"),
+    ("postgresql+psycopg://postgres@127.0.0.1:5432/test?nosuch=1", "nosuch"),
+    ("postgresql+psycopg://postgres@127.0.0.1:99999/test", "database postgresql+psycopg://postgres@127.0.0.1:99999"),
+    (3, "give a path"),
+]
+
+
+@pytest.mark.parametrize(("storage", "wrong"), ODD, ids=[str(storage)[:40] for storage, _ in ODD])
+def test_an_odd_place_is_one_line_without_its_password_and_makes_no_file(
+    storage: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_database, "good.db")
+    Path("loop").symlink_to("loop")
+    os.mkfifo("pipe")
+    before = sorted(os.listdir())
+    for create in (True, False):
+        for ask in (check_storage, open_database):
+            with pytest.raises(StorageError) as refusal:
+                ask(storage, create=create)
+            assert wrong in str(refusal.value)
+            assert "\n" not in str(refusal.value) and "geheim" not in str(refusal.value)
+    assert sorted(os.listdir()) == before
+
+
+def test_tables_that_another_process_is_making_hold_no_study_yet(tmp_path: Path, empty_database: Path) -> None:
+    """Optuna writes their version last of all, and a study after that."""
+    path = Path(shutil.copy(empty_database, tmp_path))
+    execute(path, "delete from alembic_version")
+    with pytest.raises(StorageNotFound, match="holds no study"):
+        open_database(str(path), create=False)
+
+
+def test_opening_a_database_leaves_what_optuna_says_of_other_studies_as_it_is(database: Database) -> None:
+    before = optuna.logging.get_verbosity()
+    found_or_made(database, "quiet")
+    assert optuna.logging.get_verbosity() == before != optuna.logging.ERROR

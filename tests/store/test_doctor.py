@@ -162,7 +162,7 @@ def test_files_that_no_row_names_are_found_and_removed_unless_somebody_is_about_
     ledger.add_checkpoint(0, 1, b"named")
     ledger.add_checkpoint(1, 1, b"flipped")
     named, flipped = sorted(tmp_path.glob("*-checkpoints/*"), key=lambda file: file.read_bytes(), reverse=True)
-    lost = named.with_name("lost.npz")
+    lost = named.with_name("1" * 32 + ".npz")
     lost.write_bytes(b"lost")
     assert kinds(path) == []
     ledger.release()
@@ -203,16 +203,16 @@ def test_junk_and_damage_are_said_without_a_traceback(storage: str, tmp_path: Pa
     for name, content in {
         "truncated": whole[: len(whole) // 3],
         "overwritten": whole[:40960] + b"\xff" * 16384 + whole[57344:],
-        "headless": whole[:16] + b"\x07" * 9000,
     }.items():
         path = tmp_path / f"{name}.db"
         path.write_bytes(content)
         assert kinds(str(path)) == ["damaged file"], name
         assert kinds(str(path)) == [finding.kind for finding in repair(str(path)).findings]
         assert path.read_bytes() == content
-    (tmp_path / "junk.db").write_bytes(b"\x07" * 9000)
-    with pytest.raises(StorageError, match="is not an SQLite database"):
-        examine(str(tmp_path / "junk.db"))
+    for head in (b"\x07" * 16, whole[:16]):
+        (tmp_path / "junk.db").write_bytes(head + b"\x07" * 9000)
+        with pytest.raises(StorageError, match="is not an SQLite database, or its beginning is damaged"):
+            examine(str(tmp_path / "junk.db"))
     with pytest.raises(StorageError, match="is a folder"):
         examine(str(tmp_path))
     with pytest.raises(StorageNotFound):
@@ -284,3 +284,22 @@ def test_a_new_trial_does_not_inherit_what_another_program_left_behind(database:
     assert heir.frozen(begin(heir, 64))._trial_id == 1
     assert [trial.epochs for trial in read_study(path, "second")] == [[]]
     assert heir.checkpoint(0) is None
+
+
+@pytest.mark.parametrize(("deleted", "states"), [(5, ["FAIL"] * 0), (1, ["FAIL"])])
+def test_what_a_statement_of_somebodys_own_left_of_a_trial_is_mended(
+    storage: str, engine: sa.Engine, deleted: int, states: list[str]
+) -> None:
+    """The last trial, whose id the next one is given; and one in the middle, whose number would be given twice."""
+    execute(engine, f"DELETE FROM trials WHERE number = {deleted}")
+    found = kinds(storage)
+    assert {"rows of deleted trials"} <= set(found)
+    assert ("trial numbers" in found) is bool(states)
+    after = repair(storage)
+    assert after.findings == []
+    study = optuna.load_study(study_name="mnist", storage=f"sqlite:///{storage}")
+    numbers = [trial.number for trial in study.trials]
+    assert numbers == list(range(6 if states else 5))
+    assert [trial.state.name for trial in study.trials if trial.number == deleted] == states
+    begun = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    assert begun.number == len(numbers)

@@ -130,7 +130,7 @@ def test_an_exported_study_is_the_study_its_running_trial_and_checkpoint_include
     done = export(str(source), str(tmp_path / "b.db"), study)
     assert [row | {"sha256": ""} for row in done.studies] == [
         {"name": "mnist", "trials": 6, "epochs": 7, "checkpoints": 1, "added": 6, "continued": 0, "known": 0}
-        | {"conflicts": [], "sha256": ""}
+        | {"conflicts": [], "left": [], "sha256": ""}
     ]
     assert trials_of(tmp_path / "b.db") == trials_of(source)
     assert report_of(tmp_path / "b.db") == report_of(source)
@@ -149,15 +149,18 @@ def test_a_checkpoint_that_lies_in_a_file_travels_with_its_study(
     """Unless its file is lost: then the trial starts over where it is copied to."""
     with sqlite3.connect(source) as connection:
         (content,) = connection.execute("SELECT content FROM batchopt_checkpoints").fetchone()
-        (tmp_path / "state.npz").write_bytes(content)
-        connection.execute("UPDATE batchopt_checkpoints SET content = x'', location = ?", [str(tmp_path / "state.npz")])
+        file = tmp_path / "a.db-checkpoints" / ("0" * 32 + ".npz")
+        file.parent.mkdir()
+        file.write_bytes(content)
+        connection.execute("UPDATE batchopt_checkpoints SET content = x'', location = ?", [file.name])
     connection.close()
     export(str(source), str(tmp_path / "b.db"), study)
-    (tmp_path / "state.npz").unlink()
+    file.unlink()
     with ledger_of(tmp_path / "b.db") as ledger:
         assert ledger.begin(5)
         assert ledger.checkpoint(5) == (1, b"state after one epoch")
-    assert export(str(source), str(tmp_path / "c.db"), study).studies[0]["checkpoints"] == 0
+    (done,) = export(str(source), str(tmp_path / "c.db"), study).studies
+    assert (done["checkpoints"], len(done["left"])) == (0, 1)
     assert [finding.kind for finding in examine(str(source)).findings] == ["damaged checkpoint"]
     assert examine(str(tmp_path / "c.db")).findings == []
 

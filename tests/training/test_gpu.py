@@ -93,3 +93,25 @@ def test_the_driver_describes_its_card() -> None:
     assert card.cuda
     first, second = Meter(0).joules(), Meter(0).joules()
     assert first is None or (second is not None and second >= first)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "other name"])
+def test_a_lock_that_is_not_a_file_of_its_own_is_refused_and_nothing_is_written_through_it(
+    kind: str, tmp_path: Path
+) -> None:
+    """Everybody may write in `/tmp`, and the name is known."""
+    victim, lock = tmp_path / "thesis.tex", tmp_path / "batchopt-card.lock"
+    victim.write_text("a thesis")
+    if kind == "link":
+        lock.symlink_to(victim)
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        os.link(victim, lock)
+    with (
+        pytest.raises(DeviceError, match=r"batchopt-card.lock, the lock of card, .* Remove it") as refusal,
+        hold("card", tmp_path),
+    ):
+        pass
+    assert "\n" not in str(refusal.value)
+    assert victim.read_text() == "a thesis"

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from optimizer.errors import DataError
-from optimizer.training.raised import failure, first_line
+from optimizer.training.raised import failure, reason
 
 
 def raised(call: Any, *arguments: Any) -> Exception:
@@ -54,7 +54,7 @@ def test_the_users_code_is_found_where_autograph_raises_its_error_anew(tmp_path:
     error = raised(step, 1.0)
     error.__traceback__ = None
     assert failure(error).kind == "task"
-    assert first_line(error) == "no such layer"
+    assert reason(error) == "no such layer"
 
 
 def test_what_the_user_can_mend_or_the_machine_lacks_is_told_apart() -> None:
@@ -77,4 +77,4 @@ def test_what_the_user_can_mend_or_the_machine_lacks_is_told_apart() -> None:
     ],
 )  # fmt: skip
 def test_the_reason_is_the_first_line_that_says_something(text: str, why: str) -> None:
-    assert first_line(ValueError(text)) == why
+    assert reason(ValueError(text)) == why
