@@ -33,8 +33,8 @@ FloatArray = npt.NDArray[np.float64]
 COST_POWER = 0.4
 """Gain is divided by seconds to this power: at 1 the search creeps along the cheap side of the space."""
 
-FINISHED_SHARE = 0.25
-"""The part of a new trial's epochs beyond its first rung that is counted as its cost: most never get there."""
+WORTHWHILE = 0.005
+"""Gains are counted from this part of the spread of values: which of two neighbours is better is worth no whole run."""
 
 EXPLORE_EVERY = 8
 """Every so many new configurations goes where nothing was tried, whatever the surrogate believes."""
@@ -160,13 +160,14 @@ class Outlook:
         if not rows:
             return []
         mean, sd = self._surrogate.of_trials(rows)
-        gains = self._surrogate.expected_improvement(mean, sd, self.incumbent)
+        worthwhile = WORTHWHILE * self._surrogate.spread
+        gains = self._surrogate.expected_improvement(mean, sd, self.incumbent + worthwhile)
         middle = self._surrogate.quantiles(mean, sd, [0.5])[0]
         favourite = int(middle.argmax())
         if middle[favourite] > self.incumbent:
             self._best_row, self.in_sight = rows[favourite], float(middle[favourite])
             own = gains[favourite]
-            gains = self._surrogate.expected_improvement(mean, sd, self.in_sight)
+            gains = self._surrogate.expected_improvement(mean, sd, self.in_sight + worthwhile)
             gains[favourite] = own
         chances = self._surrogate.chance_above(mean, sd, self.incumbent + self._clearly)
         hopes = self._surrogate.chance_above(mean, sd, self.incumbent + self._matters)
@@ -191,10 +192,11 @@ class Outlook:
             new = np.flatnonzero(apart(points, tried, distance=1e-9))
         if not len(new):
             return []
-        gains, mean, sd = self._surrogate.gain_of_run(points[new], self._best_row)
+        early = self._first_rung / self._max_epochs
+        gains, mean, sd = self._surrogate.gain_of_run(points[new], self._best_row, fidelity=early, beyond=WORTHWHILE)
         chances = self._surrogate.chance_above(mean, sd, self.in_sight + self._clearly)
         hopes = self._surrogate.chance_above(mean, sd, self.in_sight + self._matters)
-        epochs = self._first_rung + FINISHED_SHARE * (self._max_epochs - self._first_rung)
+        epochs = self._first_rung
         options = []
         for index, *figures in zip(new, gains, chances, hopes, strict=True):
             params = configurations[index]

@@ -2,11 +2,12 @@
 
 The value of trial i at fidelity t (epochs trained / epochs of a whole trial), warped and standardised, is
 
-    z = m + g(x_i) + phi(t) * (m' + h(x_i)) + r_i + phi(t) * r'_i + noise,        phi(t) = log t / log (1/4):
+    z = m(x_i) + g(x_i) + m'(x_i, t) + h(x_i, t) + r_i + r'_i(t) + noise,        phi(t) = log t / log (1/4):
 
-g is what a configuration is worth in the end, h how far it is from there a quarter of the way (phi(1) = 0), r and r'
-are the run's own: its luck and its pace. A late bloomer has a large -h, learned from its neighbours' curves; a curve
-that is extrapolated keeps the doubt that r' leaves.
+m + g is what a configuration is worth in the end, m a plane; m' + h is how far it is from there at t, a quarter of
+the way (phi = 1) or nearer to the end (phi(1) = 0); r and r' are the run's own: its luck and its pace. `covariance.py`
+has what is believed of each before anything was seen. A late bloomer has a large -h, learned from its neighbours'
+curves; a curve that is extrapolated keeps the doubt of how curves bend.
 
 | symbol  | meaning                                                     | shape                    |
 |---------|-------------------------------------------------------------|--------------------------|
@@ -39,6 +40,7 @@ import numpy.typing as npt
 from scipy.linalg.lapack import dtrtrs
 from scipy.special import log_ndtr, ndtr, ndtri
 
+from optimizer.search.covariance import TREND_VARIANCE, Covariance, along, level, tilted, variance_at_end
 from optimizer.search.curves import Curves, maturity, ordered, spread, thinned
 from optimizer.search.hyperparameters import ROUNDS, Draws, HyperparameterSets, weighed
 from optimizer.search.warp import log_slope, unwarp, warp
@@ -49,17 +51,12 @@ IntArray = npt.NDArray[np.int64]
 SHAPE, RATE = 2.0, 2.0
 """Inverse gamma prior of the squared amplitude; the values are standardised, so that it is about 1."""
 
-MEAN_VARIANCE, TREND_VARIANCE = 1.0, 1.0
-"""Prior variance of the level m and of the common trend m', in squared amplitudes."""
-
-JITTER = 1e-8
-
 SETS_BY_POINTS = ((15, 256, 64), (30, 384, 64), (60, 192, 32), (220, 32, 16), (340, 16, 16), (math.inf, 8, 8))
 """Up to so many points: how many sets the first round draws, and how many predict, which are the likeliest. Few points
 leave the sets nearly alike, so that many of them have to be heard; with more points each set costs more.
 """
 
-TEMPER = 0.8
+TEMPER = 0.6
 """Exponent of the evidence: below 1, because the model is not the truth and its certainty is not ours."""
 
 
@@ -95,7 +92,7 @@ class Surrogate:
     def __init__(self, curves: Curves, *, rotation: tuple[int, int, float] | None = None) -> None:
         if curves.censored.all() or not np.isfinite(curves.value).all():
             raise ValueError("a surrogate needs at least one exact point, and finite values only.")
-        self._rotation = rotation
+        self._prior = Covariance(rotation)
         curves = ordered(thinned(curves))
         self._exact = int((~curves.censored).sum())
         self._all_x = curves.x
@@ -115,7 +112,8 @@ class Surrogate:
         log_weight = draws.log_weight(TEMPER * _column(fits, "evidence"))
         kept, self._weight = weighed(log_weight, predict)
         self._kept = draws.sets(kept)
-        self._alpha, self._precision = self._folded(_column(fits, "factor")[kept], _column(fits, "white")[kept])
+        self._factor, self._white = _column(fits, "factor")[kept], _column(fits, "white")[kept]
+        self._alpha, self._precision = self._folded((self._row[:, None] == np.arange(len(self._x))).astype(float))
         self._sigma = _column(fits, "sigma")[kept]
         self._scale, self._center, self._spread = (_column(fits, name)[kept] for name in ("scale", "center", "spread"))
 
@@ -129,7 +127,9 @@ class Surrogate:
         z = (z - center) / spread
         jacobian -= self._exact * np.log(spread[:, 0])
 
-        factor = np.asarray(np.linalg.cholesky(self._covariance(sets)), dtype=np.float64)
+        factor = np.asarray(
+            np.linalg.cholesky(self._prior.of_points(sets, self._x, self._row, self._phi)), dtype=np.float64
+        )
         exact, known = self._exact, self._known
         white = np.zeros((len(z), factor.shape[1]))
         for s in range(len(z)):
@@ -139,8 +139,8 @@ class Surrogate:
         shape = SHAPE + 0.5 * exact
         evidence = -log_det - shape * np.log(rate) + jacobian
         if exact < known:
-            evidence += self._impute(z, factor, white, rate / shape)
-        return _Fits(evidence, factor, white, np.sqrt(rate / shape), scale, center, spread)
+            evidence += self._impute(z, factor, white, rate / (shape - 1.0))
+        return _Fits(evidence, factor, white, np.sqrt(rate / (shape - 1.0)), scale, center, spread)
 
     def _impute(self, z: FloatArray, factor: FloatArray, white: FloatArray, variance: FloatArray) -> FloatArray:
         """Put each censored point at its mean below its bound, given the exact ones; fills `white`.
@@ -160,52 +160,18 @@ class Surrogate:
             white[s, exact:known] = dtrtrs(factor[s, exact:known, exact:known], -below[s], lower=1)[0]
         return np.asarray(log_chance.sum(axis=1))
 
-    def _folded(self, factor: FloatArray, white: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _folded(self, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
         """What the points say, folded to their trials: all points of a trial covary alike with a final value.
 
+        Args:
+            columns: P, which trial each point is of, shape (points, trials); or more columns.
+
         Returns:
-            alpha = P' K^-1 z and the precision P' K^-1 P, where P tells each point's trial, shapes (sets, trials) and
-            (sets, trials, trials).
+            alpha = P' K^-1 z and the precision P' K^-1 P, shapes (sets, columns) and (sets, columns, columns).
         """
-        points_of = (self._row[:, None] == np.arange(len(self._x))).astype(float)
-        half = np.stack([dtrtrs(one, points_of, lower=1)[0] for one in factor])
+        half = np.stack([dtrtrs(one, columns, lower=1)[0] for one in self._factor])
         turned = half.transpose(0, 2, 1)
-        return (turned @ white[:, :, None])[..., 0], turned @ half
-
-    def _covariance(self, sets: HyperparameterSets) -> FloatArray:
-        i, phi = self._trial, self._phi
-        same = (i[:, None] == i).astype(float)
-        mature = phi[:, None] * phi
-        kernel = self._matern(sets, self._x, self._x)[:, self._row[:, None], self._row]
-        kernel *= sets.behind[:, None, None] * mature + 1.0
-        # All that does not bend with the lengthscales, as one product: sets times what is common to them.
-        common = np.stack([MEAN_VARIANCE + TREND_VARIANCE * mature, same, same * mature]).reshape(3, -1)
-        kernel += (np.stack([np.ones(len(sets)), sets.run, sets.pace], axis=1) @ common).reshape(kernel.shape)
-        diagonal = np.arange(len(i))
-        kernel[:, diagonal, diagonal] += sets.noise[:, None] * (1.0 + phi) + JITTER
-        return kernel
-
-    def _matern(self, sets: HyperparameterSets, a: FloatArray, b: FloatArray) -> FloatArray:
-        """Matern 5/2 between configurations in each set's coordinates, shape (sets, a, b)."""
-        a_scaled, b_scaled = self._scaled(sets, a), self._scaled(sets, b)
-        square = -2.0 * a_scaled @ b_scaled.transpose(0, 2, 1)
-        square += (a_scaled**2).sum(-1)[:, :, None]
-        square += (b_scaled**2).sum(-1)[:, None, :]
-        square *= 5.0
-        np.maximum(square, 0.0, out=square)
-        r = np.sqrt(square)
-        square /= 3.0
-        square += r
-        square += 1.0
-        square *= np.exp(np.negative(r, out=r), out=r)
-        return np.asarray(square)
-
-    def _scaled(self, sets: HyperparameterSets, x: FloatArray) -> FloatArray:
-        turned = np.repeat(x[None], len(sets), axis=0)
-        if self._rotation is not None:
-            batch, rate, ratio = self._rotation
-            turned[:, :, rate] -= sets.coupling[:, None] * ratio * turned[:, :, batch]
-        return turned / sets.lengthscale[:, None, :]
+        return (turned @ self._white[:, :, None])[..., 0], turned @ half
 
     def at_end(self, x: FloatArray, *, own: float = 0.0) -> tuple[FloatArray, FloatArray]:
         """Posterior of m + g, the noise-free final value of configurations.
@@ -217,7 +183,7 @@ class Surrogate:
         Returns:
             Mean and standard deviation in warped units, shape (sets, configurations) each.
         """
-        mean, sd = self._condition(self._cross(x), 1.0 + MEAN_VARIANCE)
+        mean, sd = self._condition(self._cross(x), variance_at_end(x))
         return mean, np.sqrt(sd**2 + own * self._luck()[:, None] ** 2) if own else sd
 
     def of_trials(self, trials: Sequence[int]) -> tuple[FloatArray, FloatArray]:
@@ -231,32 +197,60 @@ class Surrogate:
         """
         rows = np.asarray(trials, dtype=np.int64)
         run = self._kept.run[:, None, None] * (self._seen[:, None] == rows)
-        return self._condition(self._cross(self._all_x[rows]) + run, 1.0 + MEAN_VARIANCE + self._kept.run[:, None])
+        x = self._all_x[rows]
+        return self._condition(self._cross(x) + run, variance_at_end(x) + self._kept.run[:, None])
 
-    def gain_of_run(self, x: FloatArray, row: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """What one whole run at each configuration may add, by what it teaches of it and of the best one's.
+    def gain_of_run(
+        self, x: FloatArray, row: int, *, fidelity: float = 1.0, beyond: float = 0.0
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """What one run at each configuration may add, by what it teaches of it and of the best one's.
 
         The knowledge gradient of the pair: how far the run would move the difference of the two posterior means, and
         what the better of them gains by that. A neighbour of the best moves both alike, and is worth little, though
-        its expected improvement is not; and a noisy run moves less than its doubt.
+        its expected improvement is not; and a noisy run moves less than its doubt. A run that ends early moves less
+        still, by how much early values tell of final ones in this study.
 
         Args:
             x: in the unit cube, shape (configurations, dims).
             row: the best trial, a row number of `Curves.x`.
+            fidelity: where the run ends, in (0, 1].
+            beyond: what a gain is counted from, in parts of the spread of the values.
 
         Returns:
             Gains in the units of the values, shape (configurations,); mean and standard deviation as `at_end`.
 
         Source: Frazier, Powell and Dayanik 2009, The knowledge-gradient policy for correlated normal beliefs.
         """
-        best = self._all_x[[row]]
+        best, phi = self._all_x[[row]], float(maturity(fidelity))
         cross, cross_best = self._cross(x), self._cross(best)
-        mean, sd = self._condition(cross, 1.0 + MEAN_VARIANCE)
-        mean_best, _ = self._condition(cross_best, 1.0 + MEAN_VARIANCE)
-        moved = np.abs(sd**2 - self._shared(x, cross, best, cross_best)) / np.sqrt(sd**2 + self._luck()[:, None] ** 2)
-        slope = self._slope_at(mean_best)
-        gain = _gain(mean - mean_best, np.maximum(moved, 1e-9)) * self._spread * slope
+        mean, sd = self._condition(cross, variance_at_end(x))
+        mean_best, _ = self._condition(cross_best, variance_at_end(best))
+        moved = self._moved(x, cross, best, cross_best, phi)
+        unit = self._spread * self._slope_at(mean_best)
+        gain = _gain(mean - mean_best - beyond * self.spread / unit, np.maximum(moved, 1e-9)) * unit
         return np.asarray(self._weight @ gain), mean, sd
+
+    def _moved(
+        self, x: FloatArray, cross: FloatArray, best: FloatArray, cross_best: FloatArray, phi: float
+    ) -> FloatArray:
+        """How far a run that ends at phi would move the difference of two final values, its standard deviation.
+
+        Returns:
+            Shape (sets, configurations).
+        """
+        kept, trials = self._kept, len(self._x)
+        # What the run's gain beyond phi has in common with that of others.
+        behind = kept.behind[:, None, None] * (cross - level(self._x, x)) + TREND_VARIANCE * (1.0 + tilted(self._x, x))
+        points_of = (self._row[:, None] == np.arange(trials)).astype(float)
+        _, precision = self._folded(np.hstack([points_of, points_of * along(self._phi, phi)[:, None]]))
+        both = np.concatenate([cross, behind], axis=1)
+        told = precision @ both
+        own = kept.run + kept.noise * (1.0 + phi) + along(phi, phi) * (kept.behind + kept.pace)
+        own = own[:, None] + along(phi, phi) * TREND_VARIANCE * (1.0 + ((x - 0.5) ** 2).sum(axis=1))
+        variance = variance_at_end(x) + own - (told * both).sum(axis=1)
+        prior = variance_at_end(x) - self._prior.matern(kept, x, best)[:, :, 0] - level(x, best)[:, 0]
+        shared = prior - (told[:, :trials] * (cross - cross_best)).sum(axis=1)
+        return np.asarray(self._sigma[:, None] * np.abs(shared) / np.sqrt(np.maximum(variance, 1e-12)))
 
     def chance_ahead(self, x: FloatArray, other: FloatArray) -> FloatArray:
         """Probability that a configuration is worth more than another one.
@@ -269,8 +263,8 @@ class Surrogate:
             Shape (configurations,); 0.5 for the other one itself.
         """
         cross, cross_other = self._cross(x), self._cross(other)
-        mean, sd = self._condition(cross, 1.0 + MEAN_VARIANCE)
-        mean_other, sd_other = self._condition(cross_other, 1.0 + MEAN_VARIANCE)
+        mean, sd = self._condition(cross, variance_at_end(x))
+        mean_other, sd_other = self._condition(cross_other, variance_at_end(other))
         variance = sd**2 + sd_other**2 - 2.0 * self._shared(x, cross, other, cross_other)
         return np.asarray(self._weight @ ndtr((mean - mean_other) / np.sqrt(np.maximum(variance, 1e-12))))
 
@@ -285,12 +279,12 @@ class Surrogate:
 
     def _cross(self, x: FloatArray) -> FloatArray:
         """Prior covariance of the trials' final values with those of configurations, (sets, trials, configurations)."""
-        return self._matern(self._kept, self._x, x) + MEAN_VARIANCE
+        return self._prior.matern(self._kept, self._x, x) + level(self._x, x)
 
     def _shared(self, x: FloatArray, cross: FloatArray, other: FloatArray, cross_other: FloatArray) -> FloatArray:
         """Posterior covariance of configurations' final values with another one's, (sets, configurations)."""
         told = (cross * (self._precision @ cross_other)).sum(axis=1)
-        prior = self._matern(self._kept, x, other)[:, :, 0] + MEAN_VARIANCE
+        prior = self._prior.matern(self._kept, x, other)[:, :, 0] + level(x, other)[:, 0]
         return np.asarray(self._sigma[:, None] ** 2 * (prior - told))
 
     def _slope_at(self, mean: FloatArray) -> FloatArray:

@@ -43,7 +43,7 @@ class Landscape:
         curve: (batch size, rate, seed of the run) -> observed values, shape (max_epochs,); NaN from where it diverges.
         seconds_per_epoch: batch size -> simulated seconds.
         best: the best noise-free final value over the space.
-        tolerance: 1 % of the range of final values over the space.
+        span: the range of final values over the space.
         mean_trial_s: seconds of one whole trial, averaged over the space.
     """
 
@@ -55,12 +55,13 @@ class Landscape:
     curve: Callable[[int, float, int], FloatArray]
     seconds_per_epoch: Callable[[int], float]
     best: float
-    tolerance: float
+    span: float
     mean_trial_s: float
 
-    def good_enough(self, batch_size: int, learning_rate: float) -> bool:
-        """Whether a configuration's noise-free final value is within tolerance of the best."""
-        return bool(abs(self.final(batch_size, learning_rate) - self.best) <= self.tolerance)
+    def gap(self, batch_size: int, learning_rate: float) -> float:
+        """How far a configuration's noise-free final value is from the best, in parts of the range."""
+        gap = abs(self.final(batch_size, learning_rate) - self.best) / self.span
+        return gap if math.isfinite(gap) else math.inf
 
 
 def make(family: str, seed: int) -> Landscape:
@@ -105,7 +106,7 @@ def _synthetic(family: str, seed: int) -> Landscape:
         curve,
         seconds_per_epoch,
         float(best),
-        0.01 * float(np.ptp(finite)),
+        float(np.ptp(finite)),
         float(np.mean(costs)),
     )
 
@@ -201,6 +202,6 @@ def _recorded(seed: int) -> Landscape:
         curve,
         lambda batch_size: float(per_epoch[cell(batch_size, 1e-3)[0]]),
         float(means.max()),
-        0.01 * float(np.ptp(means)),
+        float(np.ptp(means)),
         float(per_epoch.mean() * values.shape[3]),
     )
