@@ -40,7 +40,7 @@ import numpy.typing as npt
 from scipy.linalg.lapack import dtrtrs
 from scipy.special import log_ndtr, ndtr, ndtri
 
-from optimizer.search.covariance import TREND_VARIANCE, Covariance, along, level, tilted, variance_at_end
+from optimizer.search.covariance import Covariance, level, variance_at_end
 from optimizer.search.curves import Curves, maturity, ordered, spread, thinned
 from optimizer.search.hyperparameters import ROUNDS, Draws, HyperparameterSets, weighed
 from optimizer.search.warp import log_slope, unwarp, warp
@@ -112,8 +112,7 @@ class Surrogate:
         log_weight = draws.log_weight(TEMPER * _column(fits, "evidence"))
         kept, self._weight = weighed(log_weight, predict)
         self._kept = draws.sets(kept)
-        self._factor, self._white = _column(fits, "factor")[kept], _column(fits, "white")[kept]
-        self._alpha, self._precision = self._folded((self._row[:, None] == np.arange(len(self._x))).astype(float))
+        self._alpha, self._precision = self._folded(_column(fits, "factor")[kept], _column(fits, "white")[kept])
         self._sigma = _column(fits, "sigma")[kept]
         self._scale, self._center, self._spread = (_column(fits, name)[kept] for name in ("scale", "center", "spread"))
 
@@ -160,18 +159,17 @@ class Surrogate:
             white[s, exact:known] = dtrtrs(factor[s, exact:known, exact:known], -below[s], lower=1)[0]
         return np.asarray(log_chance.sum(axis=1))
 
-    def _folded(self, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _folded(self, factor: FloatArray, white: FloatArray) -> tuple[FloatArray, FloatArray]:
         """What the points say, folded to their trials: all points of a trial covary alike with a final value.
 
-        Args:
-            columns: P, which trial each point is of, shape (points, trials); or more columns.
-
         Returns:
-            alpha = P' K^-1 z and the precision P' K^-1 P, shapes (sets, columns) and (sets, columns, columns).
+            alpha = P' K^-1 z and the precision P' K^-1 P, where P tells each point's trial, shapes (sets, trials) and
+            (sets, trials, trials).
         """
-        half = np.stack([dtrtrs(one, columns, lower=1)[0] for one in self._factor])
+        points_of = (self._row[:, None] == np.arange(len(self._x))).astype(float)
+        half = np.stack([dtrtrs(one, points_of, lower=1)[0] for one in factor])
         turned = half.transpose(0, 2, 1)
-        return (turned @ self._white[:, :, None])[..., 0], turned @ half
+        return (turned @ white[:, :, None])[..., 0], turned @ half
 
     def at_end(self, x: FloatArray, *, own: float = 0.0) -> tuple[FloatArray, FloatArray]:
         """Posterior of m + g, the noise-free final value of configurations.
@@ -200,20 +198,16 @@ class Surrogate:
         x = self._all_x[rows]
         return self._condition(self._cross(x) + run, variance_at_end(x) + self._kept.run[:, None])
 
-    def gain_of_run(
-        self, x: FloatArray, row: int, *, fidelity: float = 1.0, beyond: float = 0.0
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """What one run at each configuration may add, by what it teaches of it and of the best one's.
+    def gain_of_run(self, x: FloatArray, row: int, *, beyond: float = 0.0) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """What one whole run at each configuration may add, by what it teaches of it and of the best one's.
 
         The knowledge gradient of the pair: how far the run would move the difference of the two posterior means, and
         what the better of them gains by that. A neighbour of the best moves both alike, and is worth little, though
-        its expected improvement is not; and a noisy run moves less than its doubt. A run that ends early moves less
-        still, by how much early values tell of final ones in this study.
+        its expected improvement is not; and a noisy run moves less than its doubt.
 
         Args:
             x: in the unit cube, shape (configurations, dims).
             row: the best trial, a row number of `Curves.x`.
-            fidelity: where the run ends, in (0, 1].
             beyond: what a gain is counted from, in parts of the spread of the values.
 
         Returns:
@@ -221,36 +215,14 @@ class Surrogate:
 
         Source: Frazier, Powell and Dayanik 2009, The knowledge-gradient policy for correlated normal beliefs.
         """
-        best, phi = self._all_x[[row]], float(maturity(fidelity))
+        best = self._all_x[[row]]
         cross, cross_best = self._cross(x), self._cross(best)
         mean, sd = self._condition(cross, variance_at_end(x))
         mean_best, _ = self._condition(cross_best, variance_at_end(best))
-        moved = self._moved(x, cross, best, cross_best, phi)
+        moved = np.abs(sd**2 - self._shared(x, cross, best, cross_best)) / np.sqrt(sd**2 + self._luck()[:, None] ** 2)
         unit = self._spread * self._slope_at(mean_best)
         gain = _gain(mean - mean_best - beyond * self.spread / unit, np.maximum(moved, 1e-9)) * unit
         return np.asarray(self._weight @ gain), mean, sd
-
-    def _moved(
-        self, x: FloatArray, cross: FloatArray, best: FloatArray, cross_best: FloatArray, phi: float
-    ) -> FloatArray:
-        """How far a run that ends at phi would move the difference of two final values, its standard deviation.
-
-        Returns:
-            Shape (sets, configurations).
-        """
-        kept, trials = self._kept, len(self._x)
-        # What the run's gain beyond phi has in common with that of others.
-        behind = kept.behind[:, None, None] * (cross - level(self._x, x)) + TREND_VARIANCE * (1.0 + tilted(self._x, x))
-        points_of = (self._row[:, None] == np.arange(trials)).astype(float)
-        _, precision = self._folded(np.hstack([points_of, points_of * along(self._phi, phi)[:, None]]))
-        both = np.concatenate([cross, behind], axis=1)
-        told = precision @ both
-        own = kept.run + kept.noise * (1.0 + phi) + along(phi, phi) * (kept.behind + kept.pace)
-        own = own[:, None] + along(phi, phi) * TREND_VARIANCE * (1.0 + ((x - 0.5) ** 2).sum(axis=1))
-        variance = variance_at_end(x) + own - (told * both).sum(axis=1)
-        prior = variance_at_end(x) - self._prior.matern(kept, x, best)[:, :, 0] - level(x, best)[:, 0]
-        shared = prior - (told[:, :trials] * (cross - cross_best)).sum(axis=1)
-        return np.asarray(self._sigma[:, None] * np.abs(shared) / np.sqrt(np.maximum(variance, 1e-12)))
 
     def chance_ahead(self, x: FloatArray, other: FloatArray) -> FloatArray:
         """Probability that a configuration is worth more than another one.

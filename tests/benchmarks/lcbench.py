@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def make(problem: str, seed: int, noise: float = 0.0) -> Landscape:
         low, high = (1 - v) * table[i, j] + v * table[i, j + 1], (1 - v) * table[i + 1, j] + v * table[i + 1, j + 1]
         return np.asarray((1 - u) * low + u * high)
 
-    def curve(batch_size: int, learning_rate: float, run: int) -> FloatArray:
+    def curve(batch_size: int, learning_rate: float, run: int, extra: Mapping[str, float]) -> FloatArray:
         rng = np.random.default_rng([seed, run, 7])
         wobble = noise * span * SPLIT * (rng.standard_normal() + rng.standard_normal(epochs))
         return interpolated(values, batch_size, learning_rate) + wobble
@@ -70,7 +71,7 @@ def make(problem: str, seed: int, noise: float = 0.0) -> Landscape:
         SearchSpace(batch_size=(int(sizes[0]), int(sizes[-1])), learning_rate=(float(rates[0]), float(rates[-1]))),
         epochs,
         "maximize",
-        lambda batch_size, learning_rate: float(interpolated(finals, batch_size, learning_rate)),
+        lambda batch_size, learning_rate, extra: float(interpolated(finals, batch_size, learning_rate)),
         curve,
         lambda batch_size: float(np.interp(math.log(batch_size), log_sizes, per_epoch)),
         float(finals.max()),

@@ -115,6 +115,7 @@ class Optuna:
         self._distributions = {
             "batch_size": IntDistribution(space.smallest, space.largest, log=True),
             "learning_rate": FloatDistribution(*space.learning_rate, log=True),
+            **space.extra,
         }
         self._epochs = landscape.max_epochs
         self._each_epoch = not isinstance(pruner, NopPruner)
@@ -127,8 +128,9 @@ class Optuna:
         if self._trial is None:
             self._trial, self._trained = self._study.ask(self._distributions), 0
         until = self._trained + 1 if self._each_epoch else self._epochs
-        params = self._trial.params
-        return Step(self._trial.number, params["batch_size"], params["learning_rate"], until, self._trained)
+        params = dict(self._trial.params)
+        size, rate = params.pop("batch_size"), params.pop("learning_rate")
+        return Step(self._trial.number, size, rate, until, self._trained, params)
 
     def tell(self, trial: int, epoch: int, value: float, seconds: float) -> None:
         assert self._trial is not None

@@ -3,6 +3,7 @@
     python tests/benchmarks/search.py                                  # the families: ours and all rivals, 50 studies
     python tests/benchmarks/search.py --quick                          # 10 studies each of the rivals that are fast
     python tests/benchmarks/search.py --families mnist,ridge --rivals tpe --studies 20
+    python tests/benchmarks/search.py --families ridge+1,ridge+2 --rivals tpe,gp     # with extra dimensions
     python tests/benchmarks/search.py --curves --rivals whole,gp-ei    # 48 problems of real curves, 3 studies each
     python tests/benchmarks/search.py --curves --half b --noise 0.01 --rivals none --keep found.jsonl
 
@@ -56,7 +57,7 @@ def study(landscape: Landscape, search: Search, *, workers: int = 1) -> list[flo
             if step is None:
                 break
             if step.trial not in curves:
-                curves[step.trial] = landscape.curve(step.batch_size, step.learning_rate, step.trial)
+                curves[step.trial] = landscape.curve(step.batch_size, step.learning_rate, step.trial, step.extra)
             ends = now + landscape.seconds_per_epoch(step.batch_size) * (step.until_epoch - step.from_epoch)
             asked += 1
             under_way.append((ends, asked, step))
@@ -73,7 +74,7 @@ def study(landscape: Landscape, search: Search, *, workers: int = 1) -> list[flo
             search.tell(step.trial, epoch, value, seconds)
             if epoch == landscape.max_epochs and sign * value > best:
                 best = sign * value
-                gap = landscape.gap(step.batch_size, step.learning_rate)
+                gap = landscape.gap(step.batch_size, step.learning_rate, step.extra)
                 cost = spent / landscape.mean_trial_s
                 found = [min(was, cost) if gap <= most else was for was, most in zip(found, TOLERANCES, strict=True)]
                 if found[0] < math.inf:
@@ -87,12 +88,12 @@ def answer(landscape: Landscape, seed: int) -> list[float]:
     curves: dict[int, np.ndarray] = {}
     while (step := scheduler.next()) is not None:
         if step.trial not in curves:
-            curves[step.trial] = landscape.curve(step.batch_size, step.learning_rate, step.trial)
+            curves[step.trial] = landscape.curve(step.batch_size, step.learning_rate, step.trial, step.extra)
         for epoch in range(step.from_epoch + 1, step.until_epoch + 1):
             value = float(curves[step.trial][epoch - 1])
             scheduler.tell(step.trial, epoch, value, landscape.seconds_per_epoch(step.batch_size))
     advice = scheduler.recommend()
-    truth = landscape.final(advice.batch_size, advice.learning_rate)
+    truth = landscape.final(advice.batch_size, advice.learning_rate, advice.extra)
     regret = landscape.gap(advice.batch_size, advice.learning_rate)
     return [regret, float(advice.low <= truth <= advice.high), (advice.high - advice.low) / landscape.span]
 
@@ -213,7 +214,7 @@ def decision_times(trials: int, repeats: int = 9) -> list[float]:
         for number in range(trials):
             size, rate = landscape.space.from_unit(rng.random(2))
             last = math.ceil(landscape.max_epochs / (1, 2, 4, 4, 4)[number % 5])
-            values = landscape.curve(size, rate, number)[:last]
+            values = landscape.curve(size, rate, number, {})[:last]
             curve = {epoch: (float(value), 1.0) for epoch, value in enumerate(values, start=1)}
             state = "complete" if last == landscape.max_epochs else "paused"
             scheduler.add(Trial(number, size, rate, curve=curve, state=state))
@@ -260,7 +261,7 @@ def main() -> None:
     if options.only is not None:
         names = options.only.split(",")
     unknown = [name for name in names if name not in SEARCHES]
-    unknown += [family for family in options.families.split(",") if family not in (*FAMILIES, "mnist")]
+    unknown += [family for family in options.families.split(",") if family.split("+")[0] not in (*FAMILIES, "mnist")]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}")
     if options.answers:
