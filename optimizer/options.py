@@ -148,11 +148,14 @@ class Budget:
         trials: how many trials; None where only time ends it.
         seconds: how much wall time; None where only trials end it.
         until_known: end earlier, once no step is expected to gain what matters; only `auto` can tell.
+        worth: end earlier, once no step is expected to gain so much a second of training, in the units of the values;
+            None where the user did not say.
     """
 
     trials: int | None = DEFAULT_TRIALS
     seconds: float | None = None
     until_known: bool = True
+    worth: float | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -187,6 +190,19 @@ def check_repeatable(options: Options, budget: Budget) -> None:
     """
     if options.deterministic and budget.seconds is not None:
         raise InvalidInput("--deterministic excludes --time-budget: no two sessions get equally far. Use --trials.")
+
+
+def check_budget(options: Options, budget: Budget, goal: str) -> None:
+    """Refuse a budget that the options or the goal exclude: only `auto` expects gains, and only of accuracies.
+
+    Raises:
+        InvalidInput: naming what excludes it, and what to write.
+    """
+    check_repeatable(options, budget)
+    if budget.worth is not None and options.search not in (None, AUTO_SEARCH):
+        raise InvalidInput(f"--worth excludes --search {options.search}, which expects no gains. Use --search auto.")
+    if budget.worth is not None and goal != "accuracy":
+        raise InvalidInput(f"--worth excludes --goal {goal}, whose gains have other units. Use --goal accuracy.")
 
 
 def check_confirm_seeds(seeds: int) -> None:
@@ -230,6 +246,21 @@ def parse_bytes(text: str, option: str = "--memory-limit") -> int:
     if count < 1:
         raise InvalidInput(f"{option} {text}: write 2GiB, 512MiB, or a number of bytes.")
     return count
+
+
+def parse_worth(text: str) -> float:
+    """Gain a second from `0.1 points per minute`, `0.5 % per hour`, or `0.001 per second`; points are hundredths.
+
+    Raises:
+        InvalidInput: anything else, or nothing above 0.
+    """
+    seconds = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
+    pattern = rf"(\d*\.?\d+)\s*(points?|%)?\s*(?:per|/)\s*({'|'.join(seconds)})"
+    parts = re.fullmatch(pattern, text.strip())
+    worth = float(parts[1]) / (100 if parts[2] else 1) / seconds[parts[3]] if parts else 0.0
+    if not worth > 0:
+        raise InvalidInput(f"--worth {text}: write 0.1 points per minute, 0.5 % per hour, or 0.001 per second.")
+    return worth
 
 
 def parse_target(text: str) -> float:

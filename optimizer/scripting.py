@@ -22,6 +22,7 @@ from optimizer.options import (
     parse_bytes,
     parse_configuration,
     parse_duration,
+    parse_worth,
 )
 from optimizer.questions import asked_goal, read_question, reference_script
 from optimizer.report.inspection_view import inspection_view
@@ -65,6 +66,7 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
     )
     @click.option("--search", metavar="|".join((AUTO_SEARCH, *SEARCHES)), help="How to search.  [default: auto]")
     @click.option("--no-stop", is_flag=True, help="Use the whole budget, even where no gain is expected any more.")
+    @click.option("--worth", metavar="RATE", help="End where less is to be gained: '0.1 points per minute'.")
     @click.option("--try", "tries", metavar="32:0.001", multiple=True, help="Train this first; may be repeated.")
     @click.option("--seed", type=int, help="Decides what is tried and how trials begin.  [default: 0]")
     @click.option("--workers", type=int, help="Worker processes.  [default: one on each GPU, or one]")
@@ -115,6 +117,7 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
         tries: tuple[str, ...],
         no_pruning: bool,
         no_stop: bool,
+        worth: str | None,
         memory_limit: str | None,
         checkpoint_limit: str | None,
         confirm: bool,
@@ -148,6 +151,7 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
             seconds=None if time_budget is None else parse_duration(time_budget),
             # Who names a number of trials wants that many.
             until_known=trials is None and not no_stop,
+            worth=None if worth is None else parse_worth(worth),
         )
         configurations = [parse_configuration(text) for text in tries]
         watched = view(quiet=quiet, to_stderr=as_json)

@@ -36,6 +36,7 @@ def make_search(
             seed=stamp.seed,
             max_trials=budget.trials,
             until=budget.until_known,
+            worth=budget.worth,
             pause=options.prune,
             max_batch_size=capacity.max_batch_size,
             # What an epoch took differs from one time to the next; what the probe has kept does not.

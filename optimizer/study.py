@@ -17,7 +17,7 @@ from optimizer.cluster import joined
 from optimizer.ending import Ending
 from optimizer.errors import InvalidInput, StorageError, StorageNotFound
 from optimizer.loop import Loop
-from optimizer.options import AUTO_SEARCH, CONFIRM_SEEDS, DEFAULT_SEED, Budget, Configuration, Options, check_repeatable
+from optimizer.options import AUTO_SEARCH, CONFIRM_SEEDS, DEFAULT_SEED, Budget, Configuration, Options, check_budget
 from optimizer.report.dashboard import ShownWhileItGoesOn, bring_up_to_date
 from optimizer.report.events import Listener, Noted, Opened, Starting, ignore
 from optimizer.report.reading import read_report
@@ -217,7 +217,7 @@ class Study:
         probing: bool,
     ) -> tuple[Seat, Plan, Capacity]:
         """Check everything that can be checked without writing, a worker that can train included; `workers` ends it."""
-        check_repeatable(self.options, budget)
+        check_budget(self.options, budget, self.goal.kind)
         early = self._space_for(PROVISIONAL_EXAMPLES)
         if early == self._space_for(PROVISIONAL_EXAMPLES + 1):
             # It does not depend on the data, so what is wrong can be said before anything is started.

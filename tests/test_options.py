@@ -16,11 +16,13 @@ from optimizer.options import (
     AUTO_SEARCH,
     ENGINES,
     MAX_SEED,
+    check_budget,
     check_repeatable,
     parse_bytes,
     parse_configuration,
     parse_duration,
     parse_target,
+    parse_worth,
 )
 from optimizer.search.optuna_search import SEARCHES
 
@@ -72,6 +74,31 @@ def test_what_is_no_memory_is_refused_with_examples(text: str) -> None:
 )
 def test_a_target_is_an_accuracy_or_a_percentage(text: str, target: float) -> None:
     assert parse_target(text) == pytest.approx(target)
+
+
+@pytest.mark.parametrize(
+    ("text", "a_second"),
+    [("0.1 points per minute", 0.001 / 60), ("0.5 % per hour", 0.005 / 3600), (" 1%/h ", 0.01 / 3600), ("2 per s", 2)],
+)
+def test_what_a_step_must_be_worth_is_a_gain_over_a_time(text: str, a_second: float) -> None:
+    assert parse_worth(text) == pytest.approx(a_second)
+
+
+@pytest.mark.parametrize("text", ["0.1", "much per hour", "0 per hour", "-1 per hour", "1 per week", ""])
+def test_what_is_no_worth_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        parse_worth(text)
+    examples = "write 0.1 points per minute, 0.5 % per hour, or 0.001 per second"
+    assert str(refusal.value) == f"--worth {text}: {examples}."
+
+
+@pytest.mark.parametrize(
+    ("search", "goal", "named"), [("tpe", "accuracy", "--search tpe"), (None, "time", "--goal time")]
+)
+def test_a_worth_is_refused_where_no_gain_is_known(search: str | None, goal: str, named: str) -> None:
+    check_budget(Options(), Budget(worth=1e-4), "accuracy")
+    with pytest.raises(InvalidInput, match=f"--worth excludes {named}"):
+        check_budget(Options(search=search), Budget(worth=1e-4), goal)
 
 
 @pytest.mark.parametrize("text", ["97", "0", "0%", "101%", "-0.5", "most", "", "nan", "1e-1"])

@@ -62,15 +62,16 @@ def thinned(curves: Curves) -> Curves:
     is_last[list(last.values())] = True
     order = np.lexsort((-curves.value, ~is_last))
     kept = np.sort(order[:MAX_POINTS])
-    return _chosen(curves, kept)
+    return chosen(curves, kept)
 
 
 def ordered(curves: Curves) -> Curves:
     """The exact points first, then the censored ones."""
-    return _chosen(curves, np.argsort(curves.censored, kind="stable")) if curves.censored.any() else curves
+    return chosen(curves, np.argsort(curves.censored, kind="stable")) if curves.censored.any() else curves
 
 
-def _chosen(curves: Curves, points: IntArray) -> Curves:
+def chosen(curves: Curves, points: IntArray) -> Curves:
+    """These of the points; what is under way stays."""
     return replace(
         curves,
         trial=curves.trial[points],

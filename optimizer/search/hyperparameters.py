@@ -33,7 +33,7 @@ RUN, NOISE = (0.002, 1.5), (0.001, 1.5)
 """Median and log spread of variances, in parts of that of the final value over the space. Wide: they differ by orders
 of magnitude between a clean problem and a noisy one, and the evidence tells soon."""
 
-WARP_SCALE = (0.01, 0.5)
+WARP_SCALE = (0.05, 5.0)
 """Where the warp turns from linear to logarithmic, log-uniform, in parts of the spread of the values."""
 
 ROUNDS, DRAWN_AGAIN = 2, 0.5

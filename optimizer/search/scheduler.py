@@ -19,14 +19,15 @@ from optimizer.errors import BatchoptError, InvalidInput
 from optimizer.search.advice import Advice, Recommendation, advise
 from optimizer.search.costs import EpochCost
 from optimizer.search.cube import Cube
-from optimizer.search.decision import Outlook
+from optimizer.search.decision import enough, pick
 from optimizer.search.opening import opening
+from optimizer.search.outlook import Outlook
 from optimizer.search.racing import Race, advise_time
 from optimizer.search.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from optimizer.search.steps import Infeasibility, Step
 from optimizer.search.threads import on_one_thread
 from optimizer.search.tradeoff import shares, weighed
-from optimizer.search.trials import Trial, observed, rotation, rungs, step_of
+from optimizer.search.trials import Trial, observed, rungs, step_of
 
 MAX_PAUSED = 24
 """Paused trials beyond so many are given up, the least promising first: each keeps a checkpoint."""
@@ -49,9 +50,11 @@ class Scheduler:
         target: search for the least seconds until a value of so much is reached, instead of the highest value.
         pareto: search for the highest values against the seconds of a trial: the most accurate, and what is faster.
         value_seconds: batch size -> seconds per epoch on the machine whose seconds these are; this one where None.
+        worth: what a second of training must be expected to gain, in the units of the values; below it the study ends.
 
     Raises:
-        InvalidInput: no epochs, no trials, another direction, or a target or a trade-off of what is minimised.
+        InvalidInput: no epochs, no trials, another direction, a target or a trade-off of what is minimised, or a worth
+            that is not above 0 or of a target.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Scheduler:
         target: float | None = None,
         pareto: bool = False,
         value_seconds: Callable[[int], float] | None = None,
+        worth: float | None = None,
     ) -> None:
         if max_epochs < 1:
             raise InvalidInput(f"max_epochs is {max_epochs}. Give at least 1.")
@@ -78,6 +82,8 @@ class Scheduler:
             raise InvalidInput(f"direction is {direction!r}. Give 'maximize' or 'minimize'.")
         if (target is not None) + pareto + (direction == "minimize") > 1:
             raise InvalidInput("a target, pareto and minimizing exclude each other. Give one of them.")
+        if worth is not None and not (worth > 0 and target is None and not pareto):
+            raise InvalidInput(f"worth is {worth:g}. Give a gain per second above 0, and neither a target nor pareto.")
         self.stop_reason = ""
         self.max_batch_size = max_batch_size
         self.max_trials = max_trials
@@ -87,6 +93,7 @@ class Scheduler:
         self._seed = seed
         self._probed = seconds_per_epoch
         self._until = until
+        self._worth = worth
         self._target = target
         self._pareto = pareto
         self._value_seconds = value_seconds
@@ -125,19 +132,20 @@ class Scheduler:
                 return self._blind(may_start)
             rng = np.random.default_rng([self._seed, len(trials), sum(trial.epochs for trial in trials)])
             new = outlook.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
-            option = outlook.pick(new)
+            picked = pick(outlook, new)
             shown = {"shown": race.sooner} if race and race.times else {}
-            why = outlook.enough(option, new, may_start=may_start, until=self._until, **shown)
-            if option is not None and not why:
+            why = enough(outlook, new, may_start=may_start, until=self._until, worth=self._worth, **shown)
+            if picked is not None and not why:
                 break
         else:
             self.stop_reason = "" if any(trial.state == "running" for trial in trials) else why
             return None
+        option, rule = picked
         # What is gained towards a target is no difference of values.
         gain = option.gain if outlook.complete and not (race and race.times) else None
         if option.trial is None:
-            return self._start(option.params, gain, "new")
-        return self._continue(self._trials[option.trial.trial], gain, "continues")
+            return self._start(option.params, gain, f"new, {rule.name}")
+        return self._continue(self._trials[option.trial.trial], gain, f"continues, {rule.name}")
 
     def tell(self, trial: int, epoch: int, value: float, seconds: float = 0.0) -> None:
         """One epoch of a trial was trained.
@@ -295,16 +303,7 @@ class Scheduler:
         curves = curves or observed(trials, self._cube, max_epochs=self._max_epochs, sign=self._sign)
         if curves is None:
             return None
-        return Outlook(
-            trials,
-            curves,
-            self._space,
-            self._cube,
-            rungs=self._rungs,
-            sign=self._sign,
-            cost=cost,
-            rotation=rotation(self._space, self._cube),
-        )
+        return Outlook(trials, curves, self._space, self._cube, rungs=self._rungs, sign=self._sign, cost=cost)
 
     def _race(self) -> Race | None:
         """The trials on their way to the target; None where there is none."""

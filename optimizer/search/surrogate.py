@@ -2,11 +2,12 @@
 
 The value of trial i at fidelity t (epochs trained / epochs of a whole trial), warped and standardised, is
 
-    z = m + g(x_i) + phi(t) * (m' + h(x_i)) + r_i + phi(t) * r'_i + noise,        phi(t) = log t / log (1/4):
+    z = m(x_i) + g(x_i) + m'(x_i, t) + h(x_i, t) + r_i + r'_i(t) + noise,        phi(t) = log t / log (1/4):
 
-g is what a configuration is worth in the end, h how far it is from there a quarter of the way (phi(1) = 0), r and r'
-are the run's own: its luck and its pace. A late bloomer has a large -h, learned from its neighbours' curves; a curve
-that is extrapolated keeps the doubt that r' leaves.
+m + g is what a configuration is worth in the end, m a plane; m' + h is how far it is from there at t, a quarter of
+the way (phi = 1) or nearer to the end (phi(1) = 0); r and r' are the run's own: its luck and its pace. `covariance.py`
+has what is believed of each before anything was seen. A late bloomer has a large -h, learned from its neighbours'
+curves; a curve that is extrapolated keeps the doubt of how curves bend.
 
 | symbol  | meaning                                                     | shape                    |
 |---------|-------------------------------------------------------------|--------------------------|
@@ -39,6 +40,7 @@ import numpy.typing as npt
 from scipy.linalg.lapack import dtrtrs
 from scipy.special import log_ndtr, ndtr, ndtri
 
+from optimizer.search.covariance import Covariance, level, variance_at_end
 from optimizer.search.curves import Curves, maturity, ordered, spread, thinned
 from optimizer.search.hyperparameters import ROUNDS, Draws, HyperparameterSets, weighed
 from optimizer.search.warp import log_slope, unwarp, warp
@@ -49,17 +51,12 @@ IntArray = npt.NDArray[np.int64]
 SHAPE, RATE = 2.0, 2.0
 """Inverse gamma prior of the squared amplitude; the values are standardised, so that it is about 1."""
 
-MEAN_VARIANCE, TREND_VARIANCE = 1.0, 1.0
-"""Prior variance of the level m and of the common trend m', in squared amplitudes."""
-
-JITTER = 1e-8
-
 SETS_BY_POINTS = ((15, 256, 64), (30, 384, 64), (60, 192, 32), (220, 32, 16), (340, 16, 16), (math.inf, 8, 8))
 """Up to so many points: how many sets the first round draws, and how many predict, which are the likeliest. Few points
 leave the sets nearly alike, so that many of them have to be heard; with more points each set costs more.
 """
 
-TEMPER = 0.8
+TEMPER = 0.6
 """Exponent of the evidence: below 1, because the model is not the truth and its certainty is not ours."""
 
 
@@ -95,7 +92,7 @@ class Surrogate:
     def __init__(self, curves: Curves, *, rotation: tuple[int, int, float] | None = None) -> None:
         if curves.censored.all() or not np.isfinite(curves.value).all():
             raise ValueError("a surrogate needs at least one exact point, and finite values only.")
-        self._rotation = rotation
+        self._prior = Covariance(rotation)
         curves = ordered(thinned(curves))
         self._exact = int((~curves.censored).sum())
         self._all_x = curves.x
@@ -129,7 +126,9 @@ class Surrogate:
         z = (z - center) / spread
         jacobian -= self._exact * np.log(spread[:, 0])
 
-        factor = np.asarray(np.linalg.cholesky(self._covariance(sets)), dtype=np.float64)
+        factor = np.asarray(
+            np.linalg.cholesky(self._prior.of_points(sets, self._x, self._row, self._phi)), dtype=np.float64
+        )
         exact, known = self._exact, self._known
         white = np.zeros((len(z), factor.shape[1]))
         for s in range(len(z)):
@@ -139,8 +138,8 @@ class Surrogate:
         shape = SHAPE + 0.5 * exact
         evidence = -log_det - shape * np.log(rate) + jacobian
         if exact < known:
-            evidence += self._impute(z, factor, white, rate / shape)
-        return _Fits(evidence, factor, white, np.sqrt(rate / shape), scale, center, spread)
+            evidence += self._impute(z, factor, white, rate / (shape - 1.0))
+        return _Fits(evidence, factor, white, np.sqrt(rate / (shape - 1.0)), scale, center, spread)
 
     def _impute(self, z: FloatArray, factor: FloatArray, white: FloatArray, variance: FloatArray) -> FloatArray:
         """Put each censored point at its mean below its bound, given the exact ones; fills `white`.
@@ -172,41 +171,6 @@ class Surrogate:
         turned = half.transpose(0, 2, 1)
         return (turned @ white[:, :, None])[..., 0], turned @ half
 
-    def _covariance(self, sets: HyperparameterSets) -> FloatArray:
-        i, phi = self._trial, self._phi
-        same = (i[:, None] == i).astype(float)
-        mature = phi[:, None] * phi
-        kernel = self._matern(sets, self._x, self._x)[:, self._row[:, None], self._row]
-        kernel *= sets.behind[:, None, None] * mature + 1.0
-        # All that does not bend with the lengthscales, as one product: sets times what is common to them.
-        common = np.stack([MEAN_VARIANCE + TREND_VARIANCE * mature, same, same * mature]).reshape(3, -1)
-        kernel += (np.stack([np.ones(len(sets)), sets.run, sets.pace], axis=1) @ common).reshape(kernel.shape)
-        diagonal = np.arange(len(i))
-        kernel[:, diagonal, diagonal] += sets.noise[:, None] * (1.0 + phi) + JITTER
-        return kernel
-
-    def _matern(self, sets: HyperparameterSets, a: FloatArray, b: FloatArray) -> FloatArray:
-        """Matern 5/2 between configurations in each set's coordinates, shape (sets, a, b)."""
-        a_scaled, b_scaled = self._scaled(sets, a), self._scaled(sets, b)
-        square = -2.0 * a_scaled @ b_scaled.transpose(0, 2, 1)
-        square += (a_scaled**2).sum(-1)[:, :, None]
-        square += (b_scaled**2).sum(-1)[:, None, :]
-        square *= 5.0
-        np.maximum(square, 0.0, out=square)
-        r = np.sqrt(square)
-        square /= 3.0
-        square += r
-        square += 1.0
-        square *= np.exp(np.negative(r, out=r), out=r)
-        return np.asarray(square)
-
-    def _scaled(self, sets: HyperparameterSets, x: FloatArray) -> FloatArray:
-        turned = np.repeat(x[None], len(sets), axis=0)
-        if self._rotation is not None:
-            batch, rate, ratio = self._rotation
-            turned[:, :, rate] -= sets.coupling[:, None] * ratio * turned[:, :, batch]
-        return turned / sets.lengthscale[:, None, :]
-
     def at_end(self, x: FloatArray, *, own: float = 0.0) -> tuple[FloatArray, FloatArray]:
         """Posterior of m + g, the noise-free final value of configurations.
 
@@ -217,7 +181,7 @@ class Surrogate:
         Returns:
             Mean and standard deviation in warped units, shape (sets, configurations) each.
         """
-        mean, sd = self._condition(self._cross(x), 1.0 + MEAN_VARIANCE)
+        mean, sd = self._condition(self._cross(x), variance_at_end(x))
         return mean, np.sqrt(sd**2 + own * self._luck()[:, None] ** 2) if own else sd
 
     def of_trials(self, trials: Sequence[int]) -> tuple[FloatArray, FloatArray]:
@@ -231,9 +195,10 @@ class Surrogate:
         """
         rows = np.asarray(trials, dtype=np.int64)
         run = self._kept.run[:, None, None] * (self._seen[:, None] == rows)
-        return self._condition(self._cross(self._all_x[rows]) + run, 1.0 + MEAN_VARIANCE + self._kept.run[:, None])
+        x = self._all_x[rows]
+        return self._condition(self._cross(x) + run, variance_at_end(x) + self._kept.run[:, None])
 
-    def gain_of_run(self, x: FloatArray, row: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def gain_of_run(self, x: FloatArray, row: int, *, beyond: float = 0.0) -> tuple[FloatArray, FloatArray, FloatArray]:
         """What one whole run at each configuration may add, by what it teaches of it and of the best one's.
 
         The knowledge gradient of the pair: how far the run would move the difference of the two posterior means, and
@@ -243,6 +208,7 @@ class Surrogate:
         Args:
             x: in the unit cube, shape (configurations, dims).
             row: the best trial, a row number of `Curves.x`.
+            beyond: what a gain is counted from, in parts of the spread of the values.
 
         Returns:
             Gains in the units of the values, shape (configurations,); mean and standard deviation as `at_end`.
@@ -251,11 +217,11 @@ class Surrogate:
         """
         best = self._all_x[[row]]
         cross, cross_best = self._cross(x), self._cross(best)
-        mean, sd = self._condition(cross, 1.0 + MEAN_VARIANCE)
-        mean_best, _ = self._condition(cross_best, 1.0 + MEAN_VARIANCE)
+        mean, sd = self._condition(cross, variance_at_end(x))
+        mean_best, _ = self._condition(cross_best, variance_at_end(best))
         moved = np.abs(sd**2 - self._shared(x, cross, best, cross_best)) / np.sqrt(sd**2 + self._luck()[:, None] ** 2)
-        slope = self._slope_at(mean_best)
-        gain = _gain(mean - mean_best, np.maximum(moved, 1e-9)) * self._spread * slope
+        unit = self._spread * self._slope_at(mean_best)
+        gain = _gain(mean - mean_best - beyond * self.spread / unit, np.maximum(moved, 1e-9)) * unit
         return np.asarray(self._weight @ gain), mean, sd
 
     def chance_ahead(self, x: FloatArray, other: FloatArray) -> FloatArray:
@@ -269,8 +235,8 @@ class Surrogate:
             Shape (configurations,); 0.5 for the other one itself.
         """
         cross, cross_other = self._cross(x), self._cross(other)
-        mean, sd = self._condition(cross, 1.0 + MEAN_VARIANCE)
-        mean_other, sd_other = self._condition(cross_other, 1.0 + MEAN_VARIANCE)
+        mean, sd = self._condition(cross, variance_at_end(x))
+        mean_other, sd_other = self._condition(cross_other, variance_at_end(other))
         variance = sd**2 + sd_other**2 - 2.0 * self._shared(x, cross, other, cross_other)
         return np.asarray(self._weight @ ndtr((mean - mean_other) / np.sqrt(np.maximum(variance, 1e-12))))
 
@@ -285,12 +251,12 @@ class Surrogate:
 
     def _cross(self, x: FloatArray) -> FloatArray:
         """Prior covariance of the trials' final values with those of configurations, (sets, trials, configurations)."""
-        return self._matern(self._kept, self._x, x) + MEAN_VARIANCE
+        return self._prior.matern(self._kept, self._x, x) + level(self._x, x)
 
     def _shared(self, x: FloatArray, cross: FloatArray, other: FloatArray, cross_other: FloatArray) -> FloatArray:
         """Posterior covariance of configurations' final values with another one's, (sets, configurations)."""
         told = (cross * (self._precision @ cross_other)).sum(axis=1)
-        prior = self._matern(self._kept, x, other)[:, :, 0] + MEAN_VARIANCE
+        prior = self._prior.matern(self._kept, x, other)[:, :, 0] + level(x, other)[:, 0]
         return np.asarray(self._sigma[:, None] ** 2 * (prior - told))
 
     def _slope_at(self, mean: FloatArray) -> FloatArray:

@@ -17,14 +17,21 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 from families import Landscape
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, TPESampler
+from scipy.linalg import cho_solve, solve_triangular
+from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
+from scipy.stats import norm, qmc
 
-from optimizer.search import Scheduler, Step
+from optimizer.search import BatchSizeSampler, Scheduler, Step
 from optimizer.search.steps import Infeasibility
+
+FloatArray = npt.NDArray[np.float64]
 
 GRID_SIDE = 4
 """A 4 x 4 grid, then 8 x 8, and so on: what a person does by hand."""
@@ -108,6 +115,7 @@ class Optuna:
         self._distributions = {
             "batch_size": IntDistribution(space.smallest, space.largest, log=True),
             "learning_rate": FloatDistribution(*space.learning_rate, log=True),
+            **space.extra,
         }
         self._epochs = landscape.max_epochs
         self._each_epoch = not isinstance(pruner, NopPruner)
@@ -120,8 +128,9 @@ class Optuna:
         if self._trial is None:
             self._trial, self._trained = self._study.ask(self._distributions), 0
         until = self._trained + 1 if self._each_epoch else self._epochs
-        params = self._trial.params
-        return Step(self._trial.number, params["batch_size"], params["learning_rate"], until, self._trained)
+        params = dict(self._trial.params)
+        size, rate = params.pop("batch_size"), params.pop("learning_rate")
+        return Step(self._trial.number, size, rate, until, self._trained, params)
 
     def tell(self, trial: int, epoch: int, value: float, seconds: float) -> None:
         assert self._trial is not None
@@ -139,6 +148,68 @@ class Optuna:
         state = optuna.trial.TrialState.FAIL if self._worst is None else None
         self._study.tell(self._trial, self._worst, state=state)
         self._trial = None
+
+
+class PlainGaussianProcess(OneByOne):
+    """The textbook: whole trials, a Gaussian process of the likeliest hyperparameters, expected improvement.
+
+    Matern 5/2 with a lengthscale for each dimension; five trials spread out first; the best of 2,000 points.
+    """
+
+    def __init__(self, landscape: Landscape, seed: int) -> None:
+        super().__init__(landscape)
+        self._rng = np.random.default_rng(seed)
+        self._first = qmc.Sobol(2, rng=np.random.default_rng(seed)).random(8)[:5]
+        self._x: list[FloatArray] = []
+        self._y: list[float] = []
+
+    def propose(self) -> tuple[int, float]:
+        point = self._first[len(self._y)] if len(self._y) < len(self._first) else self._best_point()
+        size, rate = self.landscape.space.from_unit(point)
+        self._x.append(self.landscape.space.to_unit(size, rate))
+        return size, rate
+
+    def answer(self, value: float) -> None:
+        self._y.append(value)
+
+    def _best_point(self) -> FloatArray:
+        x, y = np.array(self._x), np.array(self._y)
+        y = (y - y.mean()) / (y.std() or 1.0)
+        starts = (np.array([math.log(length), math.log(length), math.log(1e-4)]) for length in (0.2, 0.5, 1.0))
+        bounds = [(math.log(0.05), math.log(3.0))] * 2 + [(math.log(1e-6), 0.0)]
+        fits = [minimize(_misfit, start, args=(x, y), bounds=bounds, method="L-BFGS-B") for start in starts]
+        best = min(fits, key=lambda fit: fit.fun).x
+        spread = self._rng.random((1600, 2))
+        faces = self._rng.random((200, 2))
+        faces[np.arange(200), self._rng.integers(0, 2, 200)] = self._rng.integers(0, 2, 200)
+        near = np.clip(x[y.argmax()] + 0.05 * self._rng.standard_normal((200, 2)), 0.0, 1.0)
+        points = np.concatenate([spread, faces, near, [[0, 0], [0, 1], [1, 0], [1, 1]]])
+        factor, weights, scale = _plain_fit(best, x, y)
+        cross = _plain_kernel(best, points, x)
+        mean = cross @ weights
+        half = solve_triangular(factor, cross.T, lower=True)
+        sd = np.sqrt(np.maximum(scale * (1.0 - (half**2).sum(axis=0)), 1e-12))
+        standard = (mean - y.max()) / sd
+        return np.asarray(points[(sd * (standard * norm.cdf(standard) + norm.pdf(standard))).argmax()])
+
+
+def _plain_kernel(log: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+    r = np.sqrt(5.0) * cdist(a / np.exp(log[:2]), b / np.exp(log[:2]))
+    return np.asarray((1.0 + r + r**2 / 3.0) * np.exp(-r))
+
+
+def _plain_fit(log: FloatArray, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+    """Cholesky factor of the correlations, weights of the values, and the variance that is likeliest."""
+    factor = np.linalg.cholesky(_plain_kernel(log, x, x) + (np.exp(log[2]) + 1e-8) * np.eye(len(x)))
+    weights = cho_solve((factor, True), y)
+    return factor, weights, float(y @ weights) / len(y)
+
+
+def _misfit(log: FloatArray, x: FloatArray, y: FloatArray) -> float:
+    """Minus the log likelihood, the variance at its likeliest; a mild prior keeps lengthscales near half a side."""
+    factor, _, scale = _plain_fit(log, x, y)
+    prior = float((((log[:2] - math.log(0.5)) / 1.0) ** 2).sum() / 2)
+    return float(np.log(np.diag(factor)).sum() + len(y) * math.log(max(scale, 1e-12)) / 2) + prior
 
 
 class KerasTuner(OneByOne):
@@ -186,6 +257,13 @@ def ours(landscape: Landscape, seed: int) -> Search:
     return Scheduler(landscape.space, max_epochs=landscape.max_epochs, direction=landscape.direction, seed=seed)
 
 
+def ours_to_the_end(landscape: Landscape, seed: int, **options: Any) -> Scheduler:
+    """The same without an end of its own."""
+    kept = {"max_epochs": landscape.max_epochs, "direction": landscape.direction, "seed": seed, "until": False}
+    return Scheduler(landscape.space, **{**kept, **options})
+
+
+OURS = "batchopt"
 RIVALS: dict[str, Callable[[Landscape, int], Search]] = {
     "random": Random,
     "grid": Grid,
@@ -193,5 +271,14 @@ RIVALS: dict[str, Callable[[Landscape, int], Search]] = {
     "tpe+hyperband": lambda landscape, seed: Optuna(landscape, TPESampler(seed=seed), HyperbandPruner()),
     "tpe+median": lambda landscape, seed: Optuna(landscape, TPESampler(seed=seed), MedianPruner()),
     "gp": lambda landscape, seed: Optuna(landscape, _gp(seed), NopPruner()),
+    "gp-ei": PlainGaussianProcess,
     "kerastuner": KerasTuner,
 }
+SEARCHES: dict[str, Callable[[Landscape, int], Search]] = {
+    OURS: ours,
+    "on": ours_to_the_end,
+    "whole": lambda landscape, seed: ours_to_the_end(landscape, seed, pause=False),
+    "sampler": lambda landscape, seed: Optuna(landscape, BatchSizeSampler(seed=seed), NopPruner()),
+    **RIVALS,
+}
+"""Ours as it is; going on where it would end; without pauses; its sampler alone for Optuna; and the rivals."""

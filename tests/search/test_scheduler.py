@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optimizer.errors import BatchoptError, InvalidInput
 from optimizer.search import Recommendation, Scheduler, SearchSpace, Step
 from optimizer.search.costs import EpochCost
+from optimizer.search.decision import RULES, settled
 from optimizer.search.scheduler import MAX_PAUSED
 from optimizer.search.sequence import evenly
 from optimizer.search.trials import Trial, rungs
@@ -75,7 +77,7 @@ def test_a_step_says_why_it_is_taken_and_what_it_costs():
     steps = drive(scheduler(), 8)
     assert steps[0].reason == "first"
     later = steps[-1]
-    assert later.reason in ("new", "continues")
+    assert later.reason.split(",")[0] in ("new", "continues") and later.reason.split(", ")[1] in {r.name for r in RULES}
     assert later.expected_seconds > 0 and later.expected_gain >= 0
 
 
@@ -280,8 +282,19 @@ def test_while_a_lucky_run_leads_the_study_goes_on_beside_the_best_one(luck):
         end = 0.95 + luck if number == 0 and luck else final(size, rate)
         curve = {epoch: (end - 0.2 * math.exp(-8 * epoch / EPOCHS), 1.0) for epoch in range(1, EPOCHS + 1)}
         search.add(Trial(number, size, rate, curve=curve, state="complete"))
-    assert search._outlook()._settled() == (not luck)
+    assert settled(search._outlook()) == (not luck)
     assert search.recommend().trial in range(1, 11)
+
+
+def test_a_study_ends_once_no_step_is_worth_its_seconds_and_says_what_the_next_one_would_gain_and_take():
+    search = scheduler(until=False, worth=1e-3)
+    taken = drive(search, 60)
+    said = re.fullmatch(
+        r"going on is expected to gain (\S+) in the next (\S+) s, less than it must", search.stop_reason
+    )
+    assert said and float(said[1]) / float(said[2]) < 1e-3
+    content_with_less = scheduler(until=False, worth=1e-8)
+    assert drive(content_with_less, len(taken) + 3)[: len(taken)] == taken and not content_with_less.stop_reason
 
 
 def test_paused_trials_are_given_up_at_the_end_each_told_once():
@@ -353,7 +366,10 @@ def test_before_a_trial_is_complete_the_recommendation_says_so():
     assert not search.recommend().complete
 
 
-@pytest.mark.parametrize("options", [{"max_epochs": 0}, {"max_trials": 0}, {"direction": "up"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"max_epochs": 0}, {"max_trials": 0}, {"direction": "up"}, {"worth": 0.0}, {"worth": 1.0, "pareto": True}],
+)
 def test_settings_that_make_no_sense_are_refused(options):
     with pytest.raises(InvalidInput):
         scheduler(**options)

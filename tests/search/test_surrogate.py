@@ -194,3 +194,19 @@ def test_a_run_next_to_the_best_teaches_less_than_its_expected_improvement_says(
     beside_improves, away_improves = surrogate.expected_improvement(mean, sd, float(value[0]))
     assert 0.0 <= beside < away
     assert beside / away < 0.6 * beside_improves / away_improves
+
+
+def test_a_curve_that_was_flat_early_is_not_known_to_its_end():
+    """Seen at an eighth and a quarter, with nobody's end known: how curves go on is a guess."""
+    x = spread_points(4)
+    value = [0.60, 0.60, 0.62, 0.62, 0.58, 0.58, 0.61, 0.61]
+    flat = curves(x, value, trial=np.repeat(np.arange(4), 2), fidelity=np.tile([0.125, 0.25], 4))
+    surrogate = Surrogate(flat)
+    low, high = surrogate.quantiles(*surrogate.of_trials([0]), [0.05, 0.95])[:, 0]
+    assert high - low > 0.04
+
+
+def test_what_rises_towards_a_corner_is_expected_best_there():
+    x = np.array([[0.5, 0.5], [0.6, 0.6], [0.7, 0.65], [0.65, 0.7], [0.4, 0.45]])
+    middle, _ = median_and_width(Surrogate(curves(x, 0.5 + 0.2 * x.sum(axis=1))), [[0.7, 0.7], [1.0, 1.0]])
+    assert middle[1] > middle[0] + 0.03
