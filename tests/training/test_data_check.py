@@ -15,7 +15,9 @@ from optimizer import Dataset, Task
 from optimizer.errors import DataError
 from optimizer.training.data_check import check, check_with
 from optimizer.training.probe import choose_engine
+from optimizer.training.program import build
 from optimizer.training.resident import Resident
+from optimizer.training.worker import data_fingerprint
 
 X = np.random.default_rng(0).normal(size=(60, 12)).astype("f")
 Y = X[:, :3].argmax(1)
@@ -142,7 +144,31 @@ def outputs() -> keras.Model:
     return made
 
 
+def counting_from_one() -> keras.Model:
+    class Net(keras.Sequential):
+        def train_step(self, data: Any) -> Any:
+            return super().train_step((data[0], data[1] - 1))
+
+        def test_step(self, data: Any) -> Any:
+            return super().test_step((data[0], data[1] - 1))
+
+    made = Net([keras.Input((12,)), Dense(3, "softmax")])
+    made.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return made
+
+
+def reading() -> keras.Model:
+    taken = keras.Input((), dtype="string")
+    number = keras.layers.StringLookup(vocabulary=["no", "yes"])(taken)
+    made = keras.Model(taken, Dense(3, "softmax")(keras.layers.Embedding(3, 2)(number)))
+    made.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return made
+
+
+WORDS = np.array(["no", "yes"], object)[(X[:, 0] > 0).astype(int)]
 MEANT: dict[str, tuple[Any, Dataset]] = {
+    "labels that steps of the user's own change": (counting_from_one, data(y=Y + 1, validation=(X, Y + 1))),
+    "text of any length": (reading, data(WORDS, validation=(WORDS, Y))),
     "an ignored class": (ignoring, data(y=changed(Y, 7, -1))),
     "missing targets that the loss masks": (masking, data(y=changed(X[:, :1], 17, np.nan), validation=(X, X[:, :1]))),
     "missing values that the model fills in": (imputing, data(changed(X, (17, 3), np.nan))),
@@ -157,6 +183,35 @@ def test_what_may_be_meant_is_not_refused(kind: str) -> None:
     made = make()
     made.test_step(tuple(tf.constant(part[:1]) for part in meant.train))
     check_with(made, meant)
+
+
+def test_text_of_any_length_is_known_by_what_it_says() -> None:
+    """And not by where it lies in memory, which another process would not know."""
+    same = np.array(["".join(word) for word in WORDS], object)
+    assert data_fingerprint(data(WORDS)) == data_fingerprint(data(same))
+    assert data_fingerprint(data(WORDS)) != data_fingerprint(data(WORDS[::-1]))
+
+
+def test_looking_changes_no_variable_not_even_one_that_outlives_the_model() -> None:
+    seen = tf.Variable(0.0, trainable=False)
+
+    class Counting(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            seen.assign_add(1.0)
+            return x
+
+    def counting(rate: float) -> keras.Model:
+        made = keras.Sequential([keras.Input((12,)), Counting(), Dense(3, "softmax")])
+        made.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return made
+
+    task, fine = Task(counting, lambda path: data()), Resident(data())
+    built = build(task, fine.data, learning_rate=0.1, extra={}, seed=0)
+    before = [variable.numpy() for variable in [*built.variables, seen]]
+    chosen, _ = choose_engine(task, fine, learning_rate=0.1, extra={}, pinned="fused")
+    after = [variable.numpy() for variable in [*chosen.model.variables, seen]]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_labels_of_several_outputs_are_told_apart() -> None:
