@@ -6,7 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import optuna
 import pytest
@@ -92,7 +92,7 @@ def test_a_study_is_made_whatever_statement_the_connection_breaks_at(
             SPACE, GOAL, name=f"cut at {statement}", storage=server_storage, options=Options(seed=STAMP.seed),
         )  # fmt: skip
         with cut_before(database.engine, statement) as was_cut:
-            ledger, stamp = study._open(STAMP, heard.append, Interruption())
+            ledger, stamp = study._open(STAMP, heard.append, Interruption(), ExitStack())
             ledger.elapsed()
         assert stamp.space == SPACE
         assert ledger.count_started() == 0
