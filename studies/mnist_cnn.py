@@ -1,7 +1,7 @@
 """The same question for a small convolutional net: other layers, other answer."""
 
-from optimizer import Goal, SearchSpace, Task, powers_of_two, run_script
-from studies.data import load_mnist
+from batchopt import Goal, SearchSpace, Task, powers_of_two, run_script
+from batchopt.datasets import load_mnist
 
 
 def build_model(learning_rate):

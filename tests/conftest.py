@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batchopt import Dataset
+from batchopt.datasets import load_mnist
 from servers import own_database
-
-from optimizer import Dataset
-from studies.data import load_mnist
 
 
 @pytest.fixture(scope="session")

@@ -19,19 +19,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
+from batchopt import Goal
+from batchopt.machine.capacity import Capacity
+from batchopt.question.options import LEASE_SECONDS, Budget, Options
+from batchopt.search.steps import Step
+from batchopt.store.database import open_database
+from batchopt.store.leases import LeaseLost, TurnLost
+from batchopt.store.ledger import Ledger
+from batchopt.store.making import found_or_made, stamp_if_unmade
+from batchopt.store.transactions import Transactions
+from batchopt.study.searching import make_search
+from batchopt.study.session import SharedStudy
 from written_study import MACHINE, SPACE, STAMP, epoch
-
-from optimizer import Goal
-from optimizer.capacity import Capacity
-from optimizer.options import LEASE_SECONDS, Budget, Options
-from optimizer.search.steps import Step
-from optimizer.searches import make_search
-from optimizer.shared_study import SharedStudy
-from optimizer.store.database import open_database
-from optimizer.store.ledger import Ledger
-from optimizer.store.making import found_or_made, stamp_if_unmade
-from optimizer.store.sharing import LeaseLost, TurnLost
-from optimizer.store.transactions import Transactions
 
 EPOCHS = 8
 STATEMENTS = 120

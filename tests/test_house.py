@@ -84,7 +84,7 @@ def test_a_room_stays_under_350_lines(file: Path) -> None:
 
 
 def test_the_studys_process_imports_no_tensorflow() -> None:
-    code = "import sys, optimizer.cli, studies.mnist; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    code = "import sys, batchopt.cli.batchopt, studies.mnist; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -6,8 +6,7 @@ import os
 import signal
 
 import pytest
-
-from optimizer.signals import Interrupted, Interruption
+from batchopt.signals import Interrupted, Interruption
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -14,17 +14,16 @@ from pathlib import Path
 
 import optuna
 import pytest
+from batchopt.cli.batchopt import main
+from batchopt.events import Noted
+from batchopt.report.answer.reading import read_evidence
+from batchopt.report.show.console import TextConsole
+from batchopt.report.show.dashboard import note
+from batchopt.report.show.live import LiveView
+from batchopt.report.show.page import page
+from batchopt.store.database import open_database
+from batchopt.text import first_line, printable, shown_url, without_secrets
 from written_study import write_study
-
-from optimizer.cli import main
-from optimizer.report.dashboard import note
-from optimizer.report.events import Noted
-from optimizer.report.page import page
-from optimizer.report.reading import read_evidence
-from optimizer.report.screen import LiveView
-from optimizer.report.terminal import TextConsole
-from optimizer.store.database import open_database
-from optimizer.text import first_line, printable, shown_url, without_secrets
 
 PASSWORDS = [
     "postgresql+psycopg://h/db?user=u&password=geheim",

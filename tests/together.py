@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import optuna
+from batchopt import Dataset, Goal, Options, Study, Task
+from batchopt.events import ignore
+from batchopt.measured import DeviceMemory
+from batchopt.signals import Interruption
+from batchopt.store.doctor.doctor import examine
+from batchopt.training.messages import Ready
+from batchopt.workers.starting import recorded_capacity
 from servers import own_database
 from written_study import MACHINE, PROGRAM, SPACE, STAMP, epoch
-
-from optimizer import Dataset, Goal, Options, Study, Task
-from optimizer.report.events import ignore
-from optimizer.seating import recorded_capacity
-from optimizer.signals import Interruption
-from optimizer.store.doctor import examine
-from optimizer.training.messages import DeviceMemory, Ready
 
 PROCESSES, TRIALS = 8, 8
 READY = Ready(MACHINE, PROGRAM, 10, "fused", (), DeviceMemory(1 << 30, 1 << 20))

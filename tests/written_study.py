@@ -6,15 +6,14 @@ import dataclasses
 from pathlib import Path
 
 import optuna
-
-from optimizer import Goal, SearchSpace
-from optimizer.search.space import BATCH_SIZE, LEARNING_RATE
-from optimizer.store.database import Database, open_database
-from optimizer.store.ledger import Ledger
-from optimizer.store.stamp import Stamp
-from optimizer.training.machine import Machine
-from optimizer.training.messages import Epoch
-from optimizer.training.task import ProgramStamp
+from batchopt import Goal, SearchSpace
+from batchopt.machine.machine import Machine
+from batchopt.measured import Epoch
+from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
+from batchopt.question.task import ProgramStamp
+from batchopt.store.database import Database, open_database
+from batchopt.store.ledger import Ledger
+from batchopt.store.stamp import Stamp
 
 SPACE = SearchSpace([16, 64, 256], (1e-4, 1e-1))
 GOAL = Goal(epochs=2)

@@ -17,12 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from batchopt.search import Scheduler
+from batchopt.search.time_to_target import epochs_to_target
 from families import TABLE
 from record_table import SPACE
 from rich.progress import track
-
-from optimizer.search import Scheduler
-from optimizer.search.racing import epochs_to_target
 
 SEEDS = 3
 

@@ -15,9 +15,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from batchopt.question.space import SearchSpace
 from optuna.distributions import FloatDistribution
-
-from optimizer.search.space import SearchSpace
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from batchopt.question.space import SearchSpace
 from families import Landscape
-
-from optimizer.search.space import SearchSpace
 
 FloatArray = npt.NDArray[np.float64]
 

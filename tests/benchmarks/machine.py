@@ -23,21 +23,21 @@ from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
+from batchopt import Budget, Goal, Options, SearchSpace, Task, powers_of_two
+from batchopt.datasets import load_mnist
+from batchopt.events import Event, Noted, ignore
+from batchopt.machine.capacity import Capacity
+from batchopt.signals import Interruption
+from batchopt.store.attributes import OUT_OF_MEMORY
+from batchopt.training.messages import EpochDone, Measure, Measured, Setup, Train
+from batchopt.workers.probing import OutOfMemory, started
+from batchopt.workers.process import Died
+from batchopt.workers.slot import Seat
+from batchopt.workers.starting import first_setup, measured, new_capacity, seated
 from rich.console import Console
 from rich.table import Table
 
-from optimizer import Budget, Goal, Options, SearchSpace, Task, powers_of_two
-from optimizer.capacity import Capacity
-from optimizer.probing import OutOfMemory, started
-from optimizer.report.events import Event, Noted, ignore
-from optimizer.seat import Seat
-from optimizer.seating import first_setup, measured, new_capacity, seated
-from optimizer.signals import Interruption
-from optimizer.store.history import OUT_OF_MEMORY
-from optimizer.training.client import Died
-from optimizer.training.messages import EpochDone, Measure, Measured, Setup, Train
 from studies import mnist, mnist_cnn
-from studies.data import load_mnist
 
 STUDIES = Path(__file__).parents[2] / "studies"
 MODELS = {
@@ -211,7 +211,7 @@ def failures(console: Console, model: str, trials: int) -> None:
         started = time.perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds = time.perf_counter() - started
-        listing = [sys.executable, "-c", "from optimizer.cli import main; main()", "trials", "--json"]
+        listing = [sys.executable, "-c", "from batchopt.cli.batchopt import main; main()", "trials", "--json"]
         listed = subprocess.run(
             [*listing, "--storage", f"{folder}/studies.db"], check=True, capture_output=True, text=True
         )

@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from batchopt import Task
+from batchopt.datasets import load_mnist
+from batchopt.training.messages import EpochDone, Ready, Setup, Train
+from batchopt.workers.client import Worker
 from rich.console import Console
 
-from optimizer import Task
-from optimizer.training.client import Worker
-from optimizer.training.messages import EpochDone, Ready, Setup, Train
-from studies.data import load_mnist
 from studies.mnist import build_model
 
 SCRIPT = Path(__file__).parents[2] / "studies" / "mnist.py"

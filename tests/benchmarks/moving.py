@@ -16,17 +16,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from batchopt.report.answer.reading import read_report
+from batchopt.store.access import reading, writing
+from batchopt.store.attributes import GUID
+from batchopt.store.database import open_database
+from batchopt.store.doctor.doctor import examine
+from batchopt.store.ledger import Ledger
+from batchopt.store.transfer.rows import Rows
+from batchopt.store.transfer.study_rows import USER_ATTRIBUTES
+from batchopt.store.transfer.transfer import export, merge
 from written_study import MACHINE, begin, epoch, new_study
-
-from optimizer.report.reading import read_report
-from optimizer.store.access import reading, writing
-from optimizer.store.copies import USER_ATTRIBUTES
-from optimizer.store.database import open_database
-from optimizer.store.doctor import examine
-from optimizer.store.history import GUID
-from optimizer.store.ledger import Ledger
-from optimizer.store.rows import Rows
-from optimizer.store.transfer import export, merge
 
 EPOCHS = 5
 

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from batchopt.search.laws import StepsLaw, fitted_steps_law
 from families import TABLE
 from rich.console import Console
-
-from optimizer.search.laws import StepsLaw, fitted_steps_law
 
 SCRIPT = Path(__file__).parents[2] / "studies" / "mnist.py"
 TRAIN_EXAMPLES = 50_000

@@ -16,12 +16,12 @@ import tempfile
 from collections.abc import Callable
 
 import numpy as np
+from batchopt import Budget, Goal, Options, Study, Task
+from batchopt.datasets import load_mnist
+from batchopt.events import Event, Trained, TrialEnded
 from record_table import SPACE, TABLE
 from rich.console import Console
 
-from optimizer import Budget, Goal, Options, Study, Task
-from optimizer.report.events import Event, Trained, TrialEnded
-from studies.data import load_mnist
 from studies.mnist import build_model
 
 EPOCHS = 5

@@ -13,12 +13,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from batchopt import SearchSpace, Task, powers_of_two
+from batchopt.datasets import load_mnist
+from batchopt.training.messages import EpochDone, Ready, Setup, Train
+from batchopt.workers.client import Worker
 from rich.progress import track
 
-from optimizer import SearchSpace, Task, powers_of_two
-from optimizer.training.client import Worker
-from optimizer.training.messages import EpochDone, Ready, Setup, Train
-from studies.data import load_mnist
 from studies.mnist import build_model
 
 TABLE = Path(__file__).with_name("data") / "mnist_table.npz"

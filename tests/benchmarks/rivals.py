@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import optuna
+from batchopt.search import BatchSizeSampler, Scheduler, Step
+from batchopt.search.steps import Infeasibility
 from families import Landscape
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
@@ -27,9 +29,6 @@ from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 from scipy.stats import norm, qmc
-
-from optimizer.search import BatchSizeSampler, Scheduler, Step
-from optimizer.search.steps import Infeasibility
 
 FloatArray = npt.NDArray[np.float64]
 

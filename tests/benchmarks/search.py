@@ -28,11 +28,10 @@ from pathlib import Path
 
 import lcbench
 import numpy as np
+from batchopt.search import Scheduler, SearchSpace, Step
+from batchopt.search.steps import Trial
 from families import FAMILIES, Landscape, make
 from rivals import OURS, RIVALS, SEARCHES, Search, ours_to_the_end
-
-from optimizer.search import Scheduler, SearchSpace, Step
-from optimizer.search.trials import Trial
 
 LIMIT = 30.0
 TOLERANCES = (0.01, 0.02, 0.05)

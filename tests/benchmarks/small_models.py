@@ -22,12 +22,12 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
+from batchopt import Dataset, Task
+from batchopt.measured import EngineName
+from batchopt.training.messages import EpochDone, Setup, Train
+from batchopt.training.worker import Trainer
 from rich.console import Console
 from rich.table import Table
-
-from optimizer import Dataset, Task
-from optimizer.training.messages import EngineName, EpochDone, Setup, Train
-from optimizer.training.worker import Trainer
 
 EPOCHS = 3
 BATCH_SIZES = (8, 16, 32, 64, 128, 256, 512)

@@ -28,22 +28,22 @@ from pathlib import Path
 import optuna
 import psutil
 import sqlalchemy as sa
+from batchopt import Budget, Goal, Options, SearchSpace, Task
+from batchopt.datasets import load_mnist
+from batchopt.events import ignore
+from batchopt.signals import Interruption
+from batchopt.store.database import open_database
+from batchopt.store.doctor.doctor import examine
+from batchopt.store.ledger import Ledger
+from batchopt.store.making import found_or_made, stamp_if_unmade
+from batchopt.training.messages import EpochDone, Train
+from batchopt.workers.slot import Seat
+from batchopt.workers.starting import first_setup, seated
 from servers import SERVERS
 from sessions import EPOCHS, QUESTION, Session
 from written_study import MACHINE, SPACE, epoch
 
-from optimizer import Budget, Goal, Options, SearchSpace, Task
-from optimizer.report.events import ignore
-from optimizer.seat import Seat
-from optimizer.seating import first_setup, seated
-from optimizer.signals import Interruption
-from optimizer.store.database import open_database
-from optimizer.store.doctor import examine
-from optimizer.store.ledger import Ledger
-from optimizer.store.making import found_or_made, stamp_if_unmade
-from optimizer.training.messages import EpochDone, Train
 from studies import mnist
-from studies.data import load_mnist
 
 ROOT = Path(__file__).parents[2]
 STUDY = ["--train-examples", "10000", "--batch-sizes", "32..512", "--engine", "fused", "--device", "cpu", "--no-probe"]
@@ -161,7 +161,14 @@ def company(count: int = KILLS) -> None:
             while time.monotonic() < until:
                 beside = rng.choice(COMPANY)
                 copy = ["--to", f"{folder}/copy-{time.monotonic_ns()}.db"] if beside == "export" else []
-                look = [sys.executable, "-c", "from optimizer.cli import main; main()", beside, "--storage", str(file)]
+                look = [
+                    sys.executable,
+                    "-c",
+                    "from batchopt.cli.batchopt import main; main()",
+                    beside,
+                    "--storage",
+                    str(file),
+                ]
                 subprocess.run([*look, *copy], cwd=folder, capture_output=True)
             for process in processes:
                 killed[kind] += process.poll() is None
@@ -337,9 +344,9 @@ def _cost_of_states(ledger: Ledger, seat: Seat, batch_size: int, epochs: int = 1
 
 CALLER = """
 import sys, time
-from optimizer.store.database import open_database
-from optimizer.store.ledger import Ledger
-from optimizer.store.making import found_or_made, stamp_if_unmade
+from batchopt.store.database import open_database
+from batchopt.store.ledger import Ledger
+from batchopt.store.making import found_or_made, stamp_if_unmade
 from sessions import QUESTION
 from written_study import MACHINE, SPACE, epoch
 

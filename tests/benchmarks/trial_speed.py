@@ -18,13 +18,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+from batchopt import Task
+from batchopt.datasets import load_mnist
+from batchopt.training.probe import choose_engine
+from batchopt.training.resident import Resident
 from rich.console import Console
 from rich.table import Table
 
-from optimizer import Task
-from optimizer.training.probe import choose_engine
-from optimizer.training.resident import Resident
-from studies.data import load_mnist
 from studies.mnist import build_model
 
 LEARNING_RATE = 1e-3

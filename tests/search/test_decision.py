@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-
-from optimizer.search import Scheduler, SearchSpace, decision
-from optimizer.search.decision import RULES, pick
-from optimizer.search.sequence import evenly
-from optimizer.search.trials import Trial, rungs
+from batchopt.search import Scheduler, SearchSpace, decision
+from batchopt.search.decision import RULES, pick
+from batchopt.search.steps import Trial
+from batchopt.search.surrogate.sequence import evenly
+from batchopt.search.trials import rungs
 
 SPACE = SearchSpace(batch_size=(16, 512), learning_rate=(1e-4, 1e-1))
 EPOCHS = 52

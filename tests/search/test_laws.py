@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 import pytest
-
-from optimizer.errors import InvalidInput
-from optimizer.search.laws import (
+from batchopt.errors import InvalidInput
+from batchopt.search.laws import (
     fastest_batch_size,
     fitted_steps_law,
     gradient_noise_scale,

@@ -7,15 +7,15 @@ import re
 
 import numpy as np
 import pytest
+from batchopt.errors import BatchoptError, InvalidInput
+from batchopt.search import Recommendation, Scheduler, SearchSpace, Step
+from batchopt.search.costs import EpochCost
+from batchopt.search.decision import RULES, settled
+from batchopt.search.scheduler import MAX_PAUSED
+from batchopt.search.steps import Trial
+from batchopt.search.surrogate.sequence import evenly
+from batchopt.search.trials import rungs
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-from optimizer.errors import BatchoptError, InvalidInput
-from optimizer.search import Recommendation, Scheduler, SearchSpace, Step
-from optimizer.search.costs import EpochCost
-from optimizer.search.decision import RULES, settled
-from optimizer.search.scheduler import MAX_PAUSED
-from optimizer.search.sequence import evenly
-from optimizer.search.trials import Trial, rungs
 
 SPACE = SearchSpace(batch_size=(16, 512), learning_rate=(1e-4, 1e-1))
 EPOCHS = 52

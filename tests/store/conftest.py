@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from optimizer.store.database import Database, open_database
+from batchopt.store.database import Database, open_database
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import optuna
 import pytest
 import sqlalchemy as sa
+from batchopt.store.attributes import GUID
+from batchopt.store.database import open_database
+from batchopt.store.history import read_trials
+from batchopt.store.ledger import Ledger
+from batchopt.store.making import found_or_made
 from optuna.trial import TrialState
 from written_study import MACHINE, SPACE, epoch
-
-from optimizer.store.database import open_database
-from optimizer.store.history import GUID, read_trials
-from optimizer.store.ledger import Ledger
-from optimizer.store.making import found_or_made
 
 
 @contextmanager

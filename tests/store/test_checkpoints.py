@@ -9,20 +9,19 @@ import fsspec
 import optuna
 import pytest
 import sqlalchemy as sa
+from batchopt.errors import InvalidInput, StorageError
+from batchopt.store.checkpoints import Checkpoints
+from batchopt.store.database import Database, open_database
+from batchopt.store.doctor.doctor import examine
+from batchopt.store.folders import file_system
+from batchopt.store.leases import LeaseLost
+from batchopt.store.ledger import Ledger
+from batchopt.store.records import DamagedCheckpoint
+from batchopt.store.tables import checkpoints_table, leases_table
+from batchopt.store.transactions import Transactions
 from fsspec.implementations.memory import MemoryFileSystem
 from servers import SERVERS, own_database
 from written_study import MACHINE, begin, epoch, new_study
-
-from optimizer.errors import InvalidInput, StorageError
-from optimizer.store.checkpoints import Checkpoints
-from optimizer.store.database import Database, open_database
-from optimizer.store.doctor import examine
-from optimizer.store.folders import file_system
-from optimizer.store.ledger import Ledger
-from optimizer.store.records import DamagedCheckpoint
-from optimizer.store.sharing import LeaseLost
-from optimizer.store.tables import checkpoints_table, leases_table
-from optimizer.store.transactions import Transactions
 
 SMALL, LARGE = b"weights", bytes(range(256)) * 100
 

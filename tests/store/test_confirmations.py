@@ -9,16 +9,15 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy as sa
+from batchopt.report.answer.reading import read_report
+from batchopt.store.confirmations import ConfirmationRun, Confirmations, Role, plan_of
+from batchopt.store.database import Database, open_database
+from batchopt.store.doctor.doctor import examine, repair
+from batchopt.store.ledger import Ledger
+from batchopt.store.making import found_or_made, stamp_if_unmade
+from batchopt.store.tables import confirmations_table
+from batchopt.store.transfer.transfer import export, merge
 from written_study import MACHINE, STAMP, write_study
-
-from optimizer.report.reading import read_report
-from optimizer.store.confirmations import ConfirmationRun, Confirmations, Role, plan_of
-from optimizer.store.database import Database, open_database
-from optimizer.store.doctor import examine, repair
-from optimizer.store.ledger import Ledger
-from optimizer.store.making import found_or_made, stamp_if_unmade
-from optimizer.store.tables import confirmations_table
-from optimizer.store.transfer import export, merge
 
 PARAMS = {"batch_size": 64, "learning_rate": 0.01, "units": 3}
 RUN = ConfirmationRun(

@@ -20,19 +20,18 @@ import click
 import optuna
 import pytest
 import sqlalchemy as sa
+from batchopt import Study, Task
+from batchopt.cli.batchopt import batchopt
+from batchopt.errors import BatchoptError, DamagedDatabase, InvalidInput
+from batchopt.measured import MemoryRow, StepTime
+from batchopt.store.access import explained, reading, writing
+from batchopt.store.confirmations import ConfirmationRun, Confirmations, plan_of
+from batchopt.store.damage import damaged_rows
+from batchopt.store.database import open_database
+from batchopt.store.doctor.doctor import examine, repair
+from batchopt.store.measurements import Measurements, measured_on
+from batchopt.store.transfer.transfer import merge
 from written_study import GOAL, MACHINE, PROGRAM, SPACE, write_study
-
-from optimizer import Study, Task
-from optimizer.cli import batchopt
-from optimizer.errors import BatchoptError, DamagedDatabase, InvalidInput
-from optimizer.store.access import explained, reading, writing
-from optimizer.store.confirmations import ConfirmationRun, Confirmations, plan_of
-from optimizer.store.damage import damaged_rows
-from optimizer.store.database import open_database
-from optimizer.store.doctor import examine, repair
-from optimizer.store.measurements import Measurements, MemoryRow, measured_on
-from optimizer.store.transfer import merge
-from optimizer.training.messages import StepTime
 
 VALUES = (None, "FYNITE", "{bad json", 2**62, 1e300, -1, '{"name": "NoDistribution"}', "[]")
 """What is put in the place of what was there."""

@@ -12,16 +12,15 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy as sa
+from batchopt.errors import SchemaMismatch, StorageError, StorageNotFound
+from batchopt.report.answer.reading import read_report
+from batchopt.store.address import shown, storage_url
+from batchopt.store.connecting import BUSY_TIMEOUT_S
+from batchopt.store.database import Database, check_storage, open_database
+from batchopt.store.making import found_or_made
+from batchopt.store.tables import SCHEMA_VERSION, metadata
+from batchopt.store.transfer.transfer import merge
 from written_study import write_study
-
-from optimizer.errors import SchemaMismatch, StorageError, StorageNotFound
-from optimizer.report.reading import read_report
-from optimizer.store.address import shown, storage_url
-from optimizer.store.connecting import BUSY_TIMEOUT_S
-from optimizer.store.database import Database, check_storage, open_database
-from optimizer.store.making import found_or_made
-from optimizer.store.tables import SCHEMA_VERSION, metadata
-from optimizer.store.transfer import merge
 
 
 def execute(path: Path, *statements: str) -> None:

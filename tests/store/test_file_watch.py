@@ -7,11 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from batchopt.errors import StorageFailed
+from batchopt.report.answer.reading import read_study
+from batchopt.store.doctor.doctor import examine
 from sessions import Session
-
-from optimizer.errors import StorageFailed
-from optimizer.report.reading import read_study
-from optimizer.store.doctor import examine
 
 
 def finished(file: Path) -> int:

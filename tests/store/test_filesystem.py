@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-
-from optimizer.store.filesystem import network_filesystem
+from batchopt.store.filesystem import network_filesystem
 
 MOUNTS = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -49,7 +48,7 @@ def test_on_a_network_file_system_there_is_no_write_ahead_log_and_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real database in a real file; the kernel's list says that its folder is an NFS mount."""
-    from optimizer.store import database, filesystem
+    from batchopt.store import database, filesystem
 
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"{MOUNTS}70 22 0:60 / {tmp_path} rw - nfs4 server:/export rw\n")

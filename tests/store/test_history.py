@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from batchopt.errors import StudyNotFound
+from batchopt.store.database import Database
+from batchopt.store.history import TrialRecord, open_study, read_trials
+from batchopt.store.ledger import Ledger
 from optuna.distributions import CategoricalDistribution
 from written_study import MACHINE, SPACE, begin, epoch, new_study
-
-from optimizer.errors import StudyNotFound
-from optimizer.store.database import Database
-from optimizer.store.history import TrialRecord, open_study, read_trials
-from optimizer.store.ledger import Ledger
 
 
 @pytest.fixture

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from batchopt.errors import InvalidInput
+from batchopt.store.database import open_database
+from batchopt.store.doctor.doctor import examine, repair
+from batchopt.store.folders import file_system
+from batchopt.store.ledger import Ledger
+from batchopt.store.transfer.transfer import export, merge
 from written_study import write_study
-
-from optimizer.errors import InvalidInput
-from optimizer.store.database import open_database
-from optimizer.store.doctor import examine, repair
-from optimizer.store.folders import file_system
-from optimizer.store.ledger import Ledger
-from optimizer.store.transfer import export, merge
 
 NAME = "0123456789abcdef" * 2 + ".npz"
 SECRET = b"a thesis, and the only copy of it"

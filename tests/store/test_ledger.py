@@ -12,22 +12,22 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy as sa
+from batchopt.question.options import LEASE_SECONDS
+from batchopt.store.attributes import GUID
+from batchopt.store.database import Database, open_database
+from batchopt.store.history import as_trial, read_trials
+from batchopt.store.leases import TURN_SECONDS, LeaseLost, TurnLost
+from batchopt.store.ledger import Ledger
+from batchopt.store.tables import checkpoints_table, epochs_table, leases_table, turns_table
 from optuna.trial import TrialState
 from written_study import MACHINE, begin, epoch, new_study
 
-from optimizer.options import LEASE_SECONDS
-from optimizer.store.database import Database, open_database
-from optimizer.store.history import GUID, as_trial, read_trials
-from optimizer.store.ledger import Ledger
-from optimizer.store.sharing import TURN_SECONDS, LeaseLost, TurnLost
-from optimizer.store.tables import checkpoints_table, epochs_table, leases_table, turns_table
-
 KILLED_SESSION = """
 import os, sys
-from optimizer.options import LEASE_SECONDS
-from optimizer.store.database import open_database
-from optimizer.store.history import GUID
-from optimizer.store.ledger import Ledger
+from batchopt.question.options import LEASE_SECONDS
+from batchopt.store.database import open_database
+from batchopt.store.history import GUID
+from batchopt.store.ledger import Ledger
 from written_study import MACHINE, begin, epoch, new_study
 
 database = open_database(sys.argv[1], create=True)

@@ -18,16 +18,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from batchopt.report.answer.reading import list_studies, read_report, read_study
+from batchopt.store.access import reading
+from batchopt.store.database import check_storage, open_database
+from batchopt.store.doctor.doctor import examine, repair
+from batchopt.store.transfer.transfer import export, merge
 from written_study import write_study
 
-from optimizer.report.reading import list_studies, read_report, read_study
-from optimizer.store.access import reading
-from optimizer.store.database import check_storage, open_database
-from optimizer.store.doctor import examine, repair
-from optimizer.store.transfer import export, merge
-
 TESTS = Path(__file__).parents[1]
-BATCHOPT = [sys.executable, "-c", "from optimizer.cli import main; main()"]
+BATCHOPT = [sys.executable, "-c", "from batchopt.cli.batchopt import main; main()"]
 
 
 def locked(file: Path, pid: int) -> bool:
@@ -86,7 +85,7 @@ def test_whatever_looks_at_a_database_in_use_leaves_its_lock_alone(tmp_path: Pat
 KILLED = """
 import sys
 from sessions import Session
-from optimizer.store.database import check_storage
+from batchopt.store.database import check_storage
 
 storage = sys.argv[1]
 sessions = [Session(storage, 2, search="random")]
@@ -161,7 +160,7 @@ def test_what_is_deleted_in_the_dashboard_is_deleted_although_others_have_looked
 RUNS_TWICE = """
 import sys
 from optimizer import Budget, Goal, Options, SearchSpace, Study, Task
-from studies.data import load_mnist
+from batchopt.datasets.__init__ import load_mnist
 from studies.mnist import build_model
 
 options = Options(device="cpu", engine="fused", search="random", probe=False, train_examples=2000)

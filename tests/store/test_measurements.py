@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from batchopt.measured import MemoryRow, StepTime
+from batchopt.store.database import Database
+from batchopt.store.measurements import Measurements, measured_on
 from written_study import MACHINE, PROGRAM
-
-from optimizer.store.database import Database
-from optimizer.store.measurements import Measurements, MemoryRow, measured_on
-from optimizer.training.messages import StepTime
 
 KEY = measured_on(MACHINE, PROGRAM, "fused")
 ROWS = [StepTime(size, size / 2**20, spread_s=0.25, epoch_overhead_s=0.5, count=3) for size in (16, 64)]

@@ -12,15 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
+from batchopt.question.options import LEASE_SECONDS
+from batchopt.store.database import Database
+from batchopt.store.owner import is_dead, new_owner, place
+from batchopt.store.records import Records
+from batchopt.store.tables import database_clock, epochs_table, leases_table
 from written_study import MACHINE, epoch
 
-from optimizer.options import LEASE_SECONDS
-from optimizer.store.database import Database
-from optimizer.store.owner import is_dead, new_owner, place
-from optimizer.store.records import Records
-from optimizer.store.tables import database_clock, epochs_table, leases_table
-
-NEW_OWNER = "from optimizer.store.owner import new_owner; print(new_owner(), flush=True); input()"
+NEW_OWNER = "from batchopt.store.owner import new_owner; print(new_owner(), flush=True); input()"
 
 
 @pytest.fixture

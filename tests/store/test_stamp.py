@@ -6,13 +6,14 @@ import dataclasses
 
 import optuna
 import pytest
+from batchopt import Goal, SearchSpace
+from batchopt.errors import StudyMismatch
+from batchopt.question.goal import shown_goal
+from batchopt.question.space import shown_space
+from batchopt.store.database import Database
+from batchopt.store.stamp import Stamp, check_program, check_question, check_seed, versions
 from optuna.distributions import FloatDistribution
 from written_study import GOAL, PROGRAM, SPACE, STAMP, new_study
-
-from optimizer import Goal, SearchSpace
-from optimizer.errors import StudyMismatch
-from optimizer.store.database import Database
-from optimizer.store.stamp import Stamp, check_program, check_question, check_seed, shown_goal, shown_space, versions
 
 
 def test_a_stamp_is_read_back_as_it_was_written(database: Database) -> None:

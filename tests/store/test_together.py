@@ -43,6 +43,13 @@ def test_real_study_scripts_that_begin_together_share_one_study(tmp_path: Path) 
     ]
     said = [process.communicate(timeout=600)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, said
-    doctor = [sys.executable, "-c", "from optimizer.cli import main; main()", "doctor", "--storage", "studies.db"]
+    doctor = [
+        sys.executable,
+        "-c",
+        "from batchopt.cli.batchopt import main; main()",
+        "doctor",
+        "--storage",
+        "studies.db",
+    ]
     found = subprocess.run(doctor, cwd=tmp_path, capture_output=True, text=True)
     assert (found.returncode, "1 studies and 8 trials" in found.stdout) == (0, True), found.stdout

@@ -9,9 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from batchopt import Dataset
 from keras import layers, ops
-
-from optimizer import Dataset
 
 EXAMPLES, HELD_OUT = 85, 30
 SPARSE = "sparse_categorical_crossentropy"

@@ -14,18 +14,17 @@ from typing import Any
 import keras
 import pytest
 import tensorflow as tf
+from batchopt import Task
+from batchopt.question.task import take
+from batchopt.training.checkpoint import pack
+from batchopt.training.messages import Save, Setup, Train
+from batchopt.training.one_pass import flat
+from batchopt.training.probe import choose_engine
+from batchopt.training.programs import Programs
+from batchopt.training.resident import Resident
+from batchopt.training.seeds import epoch_rng, trial_seed
+from batchopt.workers.client import Worker
 from models import BASE, KINDS, SEEN, Kind
-
-from optimizer import Task
-from optimizer.training.checkpoint import pack
-from optimizer.training.client import Worker
-from optimizer.training.messages import Save, Setup, Train
-from optimizer.training.one_pass import flat
-from optimizer.training.probe import choose_engine
-from optimizer.training.program import epoch_rng, trial_seed
-from optimizer.training.programs import Programs
-from optimizer.training.resident import Resident
-from optimizer.training.task import take
 
 EPOCHS = 2
 TRIALS = [(0.05, 0.25, 16), (0.02, 0.75, 32), (0.1, 0.25, 16)]

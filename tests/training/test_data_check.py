@@ -8,16 +8,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from batchopt import Dataset, Task
+from batchopt.errors import DataError
+from batchopt.training.data_check import check, check_with
+from batchopt.training.probe import choose_engine
+from batchopt.training.program import build
+from batchopt.training.resident import Resident
+from batchopt.training.worker import data_fingerprint
 from keras import ops
 from keras.layers import Dense
-
-from optimizer import Dataset, Task
-from optimizer.errors import DataError
-from optimizer.training.data_check import check, check_with
-from optimizer.training.probe import choose_engine
-from optimizer.training.program import build
-from optimizer.training.resident import Resident
-from optimizer.training.worker import data_fingerprint
 
 X = np.random.default_rng(0).normal(size=(60, 12)).astype("f")
 Y = X[:, :3].argmax(1)

@@ -11,15 +11,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from batchopt import Dataset
+from batchopt.errors import InvalidInput
+from batchopt.question.task import Task, take
+from batchopt.training.engines import FusedEngine, make_engine
+from batchopt.training.form import form_of
+from batchopt.training.program import build, state_of
+from batchopt.training.resident import Resident
+from batchopt.training.seeds import epoch_rng
 from keras.layers import BatchNormalization, Dense, Dropout, Flatten
-
-from optimizer import Dataset
-from optimizer.errors import InvalidInput
-from optimizer.training.engines import FusedEngine, make_engine
-from optimizer.training.form import form_of
-from optimizer.training.program import build, epoch_rng, state_of
-from optimizer.training.resident import Resident
-from optimizer.training.task import Task, take
 
 BATCH_SIZE = 32
 

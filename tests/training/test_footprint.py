@@ -8,8 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-
-from optimizer.training.footprint import at_most, examples_held
+from batchopt.training.footprint import at_most, examples_held
 
 DATA = (np.zeros((100, 28, 28, 1), np.float32), np.zeros(100, np.int32))
 PUT_OUT = 4 * (26 * 26 * 8 + 8 + 10)

@@ -8,15 +8,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from batchopt import Dataset, Task
+from batchopt.datasets import load_mnist
+from batchopt.measured import EngineName, Epoch
+from batchopt.search.laws import gradient_noise_scale
+from batchopt.training.messages import Train
+from batchopt.training.noise import BIG, COST_SHARE, SMALL, NoiseMeter, NoiseWatch
+from batchopt.training.program import Program, build
+from batchopt.training.resident import Resident
+from batchopt.training.seeds import epoch_rng
 from keras.layers import BatchNormalization, Dense, Dropout, Flatten
-
-from optimizer import Dataset, Task
-from optimizer.search.laws import gradient_noise_scale
-from optimizer.training.messages import EngineName, Epoch, Train
-from optimizer.training.noise import BIG, COST_SHARE, SMALL, NoiseMeter, NoiseWatch
-from optimizer.training.program import Program, build, epoch_rng
-from optimizer.training.resident import Resident
-from studies.data import load_mnist
 
 
 def net(learning_rate: float) -> keras.Model:
@@ -60,7 +61,7 @@ def request(batch_size: int = 64) -> Train:
 
 
 def watch_of(said: list[str], monkeypatch: pytest.MonkeyPatch, share: float = 1e9) -> NoiseWatch:
-    monkeypatch.setattr("optimizer.training.noise.COST_SHARE", share)
+    monkeypatch.setattr("batchopt.training.noise.COST_SHARE", share)
     return NoiseWatch(said.append)
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import keras
 import pytest
 import tensorflow as tf
+from batchopt import Dataset, Task
+from batchopt.measured import EngineTiming
+from batchopt.training.measure import foresee
+from batchopt.training.messages import Foreseen
+from batchopt.training.probe import choose_engine
+from batchopt.training.program import state_of
+from batchopt.training.resident import Resident
 from keras.layers import Dense, Flatten
-
-from optimizer import Dataset, Task
-from optimizer.training.measure import foresee
-from optimizer.training.messages import EngineTiming, Foreseen
-from optimizer.training.probe import choose_engine
-from optimizer.training.program import state_of
-from optimizer.training.resident import Resident
 
 
 class OnHost(keras.layers.Layer):
@@ -40,7 +40,7 @@ def test_compiling_is_weighed_against_speed(
 ) -> None:
     """XLA takes 90 s more to compile ten sizes, and 1 ms less for each of 2.6 steps: they are even at 34,909 epochs."""
     made_up = {"fused-xla": EngineTiming("fused-xla", 0.001, 10.0), "fused": EngineTiming("fused", 0.002, 1.0)}
-    monkeypatch.setattr("optimizer.training.probe._time", lambda program, size: made_up[program.engine.name])
+    monkeypatch.setattr("batchopt.training.probe._time", lambda program, size: made_up[program.engine.name])
     program, timings = choose(net, mnist_slice, batch_sizes=10, epochs=epochs)
     assert program.engine.name == timings[0].engine == chosen
 
@@ -63,7 +63,7 @@ def test_where_the_usual_batch_does_not_fit_a_smaller_one_is_timed(
             raise tf.errors.ResourceExhaustedError(None, None, "made up")
         return EngineTiming(program.engine.name, 0.001, 1.0)
 
-    monkeypatch.setattr("optimizer.training.probe._time", time)
+    monkeypatch.setattr("batchopt.training.probe._time", time)
     assert len(choose(net, mnist_slice)[1]) == 2
     assert tried == [128, 64, 32, 32]
 

@@ -7,13 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from batchopt import Dataset, Task
+from batchopt.errors import ModelError
+from batchopt.training.checkpoint import pack, unpack
+from batchopt.training.program import Program, build, signature, state_of
+from batchopt.training.resident import Resident
+from batchopt.training.seeds import epoch_rng, trial_seed
 from keras.layers import Dense, Dropout, Flatten
-
-from optimizer import Dataset, Task
-from optimizer.errors import ModelError
-from optimizer.training.checkpoint import pack, unpack
-from optimizer.training.program import Program, build, epoch_rng, signature, state_of, trial_seed
-from optimizer.training.resident import Resident
 
 
 def net(learning_rate: float, units: int = 16, dropout: float = 0.3) -> keras.Model:

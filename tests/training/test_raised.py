@@ -10,9 +10,8 @@ from typing import Any
 import optuna
 import pytest
 import tensorflow as tf
-
-from optimizer.errors import DataError
-from optimizer.training.raised import failure, reason
+from batchopt.errors import DataError
+from batchopt.training.raised import failure, reason
 
 
 def raised(call: Any, *arguments: Any) -> Exception:
@@ -32,7 +31,7 @@ def script(text: str, tmp_path: Path, name: str = "script.py") -> dict[str, Any]
 
 def in_process(code: str, tmp_path: Path) -> str:
     """The kind of failure of what code outside of any user's file raises."""
-    text = f"from optimizer.training.raised import failure\ntry:\n    {code}\nexcept Exception as error:\n"
+    text = f"from batchopt.training.raised import failure\ntry:\n    {code}\nexcept Exception as error:\n"
     text += "    error.__traceback__ = error.__traceback__.tb_next\n    print(failure(error).kind)\n"
     done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True)
     return done.stdout.strip()
@@ -42,7 +41,7 @@ def test_an_error_is_the_users_only_where_its_code_was_running(tmp_path: Path) -
     """Not a fault of our own, nor what a library raises between it and us."""
     broken = script("def build_model(rate):\n    return {}['units']\n", tmp_path)["build_model"]
     assert failure(raised(broken, 0.1)).kind == "task"
-    ours = "from optimizer.training.task import take; take((1, 2), None)['x']"
+    ours = "from batchopt.question.task import take; take((1, 2), None)['x']"
     assert in_process(ours, tmp_path) == "training"
     theirs = "import numpy; numpy.linalg.inv(numpy.zeros((2, 2)))"
     assert in_process(theirs, tmp_path) == "training"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-
-from optimizer.training.program import epoch_rng, trial_seed
-from optimizer.training.seeds import confirmation_rng, confirmation_seed
+from batchopt.training.seeds import confirmation_rng, confirmation_seed, epoch_rng, trial_seed
 
 
 def test_what_confirms_begins_with_weights_that_no_trial_can_have() -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import helpers, keras
 import tensorflow as tf
 from optimizer import Dataset, Task
-from optimizer.training.client import Worker
-from optimizer.training.messages import Ready, Remark, Setup
+from batchopt.workers.client import Worker
+from batchopt.training.messages import Ready, Remark, Setup
 
 keras.mixed_precision.set_global_policy("mixed_bfloat16")
 keras.config.set_floatx("float64")
@@ -95,7 +95,7 @@ def test_what_a_script_sets_at_its_top_holds_in_the_worker_and_what_cannot_is_sa
 
 OTHER_PROCESS = """
 import inspect, pickle, traceback
-from optimizer.training.by_value import remember
+from batchopt.training.by_value import remember
 content, sources = pickle.load(open("packed", "rb"))
 remember(sources)
 function = pickle.loads(content)
@@ -111,7 +111,7 @@ except ZeroDivisionError as error:
 def test_source_and_tracebacks_of_functions_are_found_where_they_travel_to(kind: str, tmp_path: Path) -> None:
     """Of a script, even one that has changed since; of a notebook's cell; of text that was executed."""
     text = "def inverse(x):\n    return 1 / x  # of nothing\n"
-    tail = "import pickle\nfrom optimizer.training.by_value import packed\n"
+    tail = "import pickle\nfrom batchopt.training.by_value import packed\n"
     tail += "pickle.dump(packed(inverse), open('packed', 'wb'))"
     if kind == "script":
         script = text + tail
@@ -133,6 +133,6 @@ def test_source_and_tracebacks_of_functions_are_found_where_they_travel_to(kind:
 
 
 def test_reading_them_imports_neither_keras_nor_tensorflow() -> None:
-    code = "import sys; from optimizer.training.surroundings import taken; taken(); print('keras' in sys.modules)"
+    code = "import sys; from batchopt.training.surroundings import taken; taken(); print('keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

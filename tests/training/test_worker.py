@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-
-from optimizer import Dataset, Task
-from optimizer.errors import DeviceError
-from optimizer.training.client import Died, Worker
-from optimizer.training.machine import use_device
-from optimizer.training.memory import needed
-from optimizer.training.messages import (
+from batchopt import Dataset, Task
+from batchopt.datasets import load_mnist
+from batchopt.errors import DeviceError
+from batchopt.machine.memory import needed
+from batchopt.training.device import use_device
+from batchopt.training.messages import (
     EpochDone,
     Failed,
     Foresee,
@@ -40,8 +39,10 @@ from optimizer.training.messages import (
     StepTimes,
     Train,
 )
-from optimizer.training.raised import failure
-from studies.data import load_mnist
+from batchopt.training.raised import failure
+from batchopt.workers.client import Worker
+from batchopt.workers.process import Died
+
 from studies.mnist import build_model
 
 Start = Callable[..., Worker]
@@ -171,7 +172,7 @@ def test_where_the_hosts_memory_runs_out_the_kernel_ends_the_worker_and_not_the_
 def test_a_worker_ends_when_its_parent_is_killed() -> None:
     """No orphan goes on heating the device."""
     code = (
-        "import sys, time; from tests.training.test_worker import setup; from optimizer.training.client import Worker;"
+        "import sys, time; from tests.training.test_worker import setup; from batchopt.workers.client import Worker;"
         "w = Worker(setup()); print(w.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -280,8 +281,8 @@ def test_trials_in_a_row_do_not_grow_the_worker(shared: tuple[Worker, Ready]) ->
 
 def test_what_user_code_prints_stays_out_of_standard_output_and_what_can_be_mended_is_one_line() -> None:
     code = (
-        "from optimizer import Task; from optimizer.errors import DataError; from studies.mnist import build_model;"
-        "from optimizer.training.client import Worker; from tests.training.test_worker import setup\n"
+        "from optimizer import Task; from batchopt.errors import DataError; from studies.mnist import build_model;"
+        "from batchopt.workers.client import Worker; from tests.training.test_worker import setup\n"
         "def loud(path):\n    print('LOUD'); raise DataError(f'data file {path} is not there')\n"
         "w = Worker(setup(task=Task(build_model, loud), data_path='x.npz')); print(w.receive()); w.kill()"
     )

@@ -1,0 +1,1 @@
+"""Where a user at a terminal comes in."""

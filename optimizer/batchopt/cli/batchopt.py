@@ -1,0 +1,27 @@
+"""The doors: `run_script` for a study script, and the `batchopt` command; what they end with."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import click
+
+from batchopt.cli import moving as commands
+from batchopt.cli import reading as answering
+from batchopt.cli import study_script as scripting
+from batchopt.cli.exits import _finish
+
+
+def main() -> NoReturn:
+    """The `batchopt` command."""
+    _finish(batchopt)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="batchopt")
+def batchopt() -> None:
+    """Look at studies of batch size and learning rate."""
+
+
+for command in (*answering.COMMANDS, *scripting.COMMANDS, *commands.COMMANDS):
+    batchopt.add_command(command)

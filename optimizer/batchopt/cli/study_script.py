@@ -1,0 +1,229 @@
+"""Flags to calls where a study script is run: its command line, and `batchopt probe`. It prints, as `cli.py` does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from batchopt.cli import study_script as scripting
+from batchopt.cli.exits import _finish
+from batchopt.cli.moving import say
+from batchopt.cli.parsing import _space_function, parse_bytes, parse_configuration, parse_duration, parse_target
+from batchopt.cli.probing import probe_command
+from batchopt.cli.terminal import console, print_json, ray_options, storage_option, view
+from batchopt.measured import ENGINES
+from batchopt.question.goal import GOALS, Goal, GoalKind, shown_goal
+from batchopt.question.options import (
+    AUTO_SEARCH,
+    CHECKPOINT_LIMIT,
+    CONFIRM_SEEDS,
+    DEFAULT_TRIALS,
+    LEASE_SECONDS,
+    SEARCHES,
+    Budget,
+    Options,
+    check_confirm_seeds,
+    parse_worth,
+)
+from batchopt.question.script import Question, note
+from batchopt.question.space import SearchSpace, shown_space
+from batchopt.question.task import Task
+from batchopt.report.show.live import opened_lines, seconds
+from batchopt.report.show.sentences import report_view
+
+if TYPE_CHECKING:
+    from batchopt.study.study import Plan
+
+
+def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
+    """The command line of the script that is run, with the question that it asks."""
+    script = Path(sys.argv[0]).stem or "study"
+
+    @click.command(
+        name=Path(sys.argv[0]).name,
+        help=(sys.modules["__main__"].__doc__ or "").strip() or None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    @click.option("--study", default=script, show_default=True, help="Name of the study in its database.")
+    @storage_option
+    @click.option("--trials", type=int, help=f"Trials of the study, a total.  [default: {DEFAULT_TRIALS}]")
+    @click.option("--time-budget", metavar="10m", help="Wall time of the study, a total: 90s, 10m, 1h30m.")
+    @click.option("--goal", "kind", metavar="|".join(GOALS), help=f"What is best.  [default: {goal.kind}]")
+    @click.option("--target", metavar="0.97|97%", help="Validation accuracy to be reached; for --goal time.")
+    @click.option("--epochs", type=int, default=goal.epochs, show_default=True, help="Epochs of a whole trial.")
+    @click.option(
+        "--batch-sizes",
+        metavar="8..1024",
+        help=f"Powers of two; or 1..full, 16,32,64, 8..1024:int.  [default: {space.smallest}..{space.largest}]",
+    )
+    @click.option(
+        "--learning-rates",
+        metavar="1e-4..1e-1",
+        help="A range, searched on a log scale.  [default: {:g}..{:g}]".format(*space.learning_rate),
+    )
+    @click.option("--search", metavar="|".join((AUTO_SEARCH, *SEARCHES)), help="How to search.  [default: auto]")
+    @click.option("--no-stop", is_flag=True, help="Use the whole budget, even where no gain is expected any more.")
+    @click.option("--worth", metavar="RATE", help="End where less is to be gained: '0.1 points per minute'.")
+    @click.option("--try", "tries", metavar="32:0.001", multiple=True, help="Train this first; may be repeated.")
+    @click.option("--seed", type=int, help="Decides what is tried and how trials begin.  [default: 0]")
+    @click.option("--workers", type=int, help="Worker processes.  [default: one on each GPU, or one]")
+    @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu|gpu:0,1", help="Where to train.")
+    @click.option("--engine", metavar="|".join(ENGINES), help="Pin the engine.  [default: the fastest]")
+    @click.option("--deterministic", is_flag=True, help="The same study to the last bit, cut or not; slower.")
+    @click.option("--data", metavar="PATH", help="Another data file of the same layout.")
+    @click.option("--train-examples", type=int, help="Train on so many examples.  [default: all]")
+    @click.option("--memory-limit", metavar="2GiB", help="Train as on a device with so much memory.")
+    @click.option(
+        "--probe/--no-probe",
+        default=None,
+        help="Measure the machine anew; or not at all, and use what was recorded.  [default: what is not recorded]",
+    )
+    @click.option("--share", is_flag=True, help="Use a GPU although another study uses it.")
+    @click.option(
+        "--lease",
+        type=float,
+        default=LEASE_SECONDS,
+        show_default=True,
+        help="Seconds until a silent process loses its trials.",
+    )
+    @click.option("--checkpoint-limit", metavar="64MB", help="States of trials above this are kept in files.")
+    @click.option("--checkpoints", metavar="PATH|URL", help="Where those are.  [default: beside the database]")
+    @ray_options
+    @click.option("--no-pruning", is_flag=True, help="Train every trial to its last epoch.")
+    @click.option("--confirm", is_flag=True, help="Then train the advice again, and open the test set once.")
+    @click.option(
+        "--confirm-seeds",
+        type=int,
+        default=CONFIRM_SEEDS,
+        show_default=True,
+        help="Runs of each configuration, a total.",
+    )
+    @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and stop.")
+    @click.option("--quiet", is_flag=True, help="No progress, only the report.")
+    @click.option("--json", "as_json", is_flag=True, help="The report as one JSON document; progress to stderr.")
+    def command(
+        study: str,
+        storage: str,
+        trials: int | None,
+        time_budget: str | None,
+        kind: GoalKind | None,
+        target: str | None,
+        epochs: int,
+        batch_sizes: str | None,
+        learning_rates: str | None,
+        tries: tuple[str, ...],
+        no_pruning: bool,
+        no_stop: bool,
+        worth: str | None,
+        memory_limit: str | None,
+        checkpoint_limit: str | None,
+        confirm: bool,
+        confirm_seeds: int,
+        plan_only: bool,
+        quiet: bool,
+        as_json: bool,
+        **options: Any,
+    ) -> None:
+        # What trains is not loaded by commands that only read.
+        from batchopt.study.study import Study
+
+        # Before the study, which may take hours.
+        check_confirm_seeds(confirm_seeds)
+        wanted = asked_goal(goal, kind, target, epochs=epochs)
+        asked = Study(
+            task,
+            _space_function(space, batch_sizes, learning_rates),
+            wanted,
+            name=study,
+            storage=storage,
+            options=Options(
+                prune=not no_pruning,
+                memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+                checkpoint_limit=parse_bytes(checkpoint_limit or str(CHECKPOINT_LIMIT), "--checkpoint-limit"),
+                **options,
+            ),
+        )
+        budget = Budget(
+            trials=DEFAULT_TRIALS if trials is None and time_budget is None else trials,
+            seconds=None if time_budget is None else parse_duration(time_budget),
+            # Who names a number of trials wants that many.
+            until_known=trials is None and not no_stop,
+            worth=None if worth is None else parse_worth(worth),
+        )
+        configurations = [parse_configuration(text) for text in tries]
+        watched = view(quiet=quiet, to_stderr=as_json)
+        if plan_only:
+            with watched as listener:
+                plan = asked.plan(budget, tries=configurations, listener=listener)
+            _print_plan(plan, budget, as_json=as_json)
+            return
+        with watched as listener:
+            report = asked.run(budget, tries=configurations, listener=listener)
+            if confirm:
+                report = asked.confirm(confirm_seeds, listener=listener)
+        if as_json:
+            print_json(report.describe())
+        else:
+            click.echo()
+            console().print(report_view(report))
+
+    return command
+
+
+def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
+    opened, stamp = plan.opened, plan.stamp
+    left = None if budget.trials is None else max(0, budget.trials - opened.finished)
+    if as_json:
+        print_json(
+            {
+                "study": opened.study,
+                "storage": opened.storage,
+                "new": plan.new,
+                "machine": opened.machine.describe(),
+                "engine": opened.engine,
+                "goal": stamp.goal.describe(),
+                "space": stamp.space.describe(),
+                "search": stamp.search,
+                "seed": stamp.seed,
+                "trials_left": left,
+                "time_budget_seconds": budget.seconds,
+            }
+        )
+        return
+    for line in opened_lines(opened):
+        say(line)
+    say(f"space    {shown_space(stamp.space)}")
+    say(f"goal     {shown_goal(stamp.goal)}; search {stamp.search}, seed {stamp.seed}")
+    limits = [f"{left} more trials"] if left is not None else []
+    limits += [f"until {seconds(budget.seconds)} have been spent"] if budget.seconds is not None else []
+    say(f"would    train {', '.join(limits)}; nothing has been written")
+
+
+COMMANDS = (probe_command,)
+"""Those of `batchopt` that are here."""
+
+
+def run_script(task: Task, space: SearchSpace, goal: Goal) -> NoReturn:
+    """The command line of a study script: the question in the script, everything else an option.
+
+    Args:
+        task, space, goal: the question; `--batch-sizes` and `--learning-rates`, `--goal`, `--target` and `--epochs`
+            change the last two.
+    """
+    if note(Question(task, space, goal)):
+        raise SystemExit(0)
+    _finish(scripting.script_command(task, space, goal))
+
+
+def asked_goal(goal: Goal, kind: GoalKind | None, target: str | None, *, epochs: int) -> Goal:
+    """A script's goal as `--goal`, `--target` and `--epochs` change it.
+
+    Raises:
+        InvalidInput: they do not belong together.
+    """
+    kind = kind or goal.kind
+    wanted = parse_target(target) if target is not None else goal.target if kind == goal.kind else None
+    return Goal(kind, epochs=epochs, target=wanted)

@@ -1,0 +1,75 @@
+"""What all commands share: options, the console, JSON, the live view."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import click
+
+from batchopt.cli.moving import _finite, say
+from batchopt.events import Event, Listener, Noted
+from batchopt.report.show.console import TextConsole
+from batchopt.report.show.live import LiveView, PlainView
+from batchopt.store.access import explained
+
+PIPE_WIDTH = 160
+"""Columns of a table that goes to a file or another program."""
+
+DEFAULT_STORAGE = "sqlite:///studies.db"
+
+
+def storage_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Where the studies are; a row there that a command stumbles over is named, however far the command has come."""
+
+    @functools.wraps(command)
+    def of_storage(storage: str, **options: Any) -> None:
+        with explained(storage):
+            command(storage=storage, **options)
+
+    return click.option(
+        "--storage", default=DEFAULT_STORAGE, show_default=True, help="Database: a path or an SQLAlchemy URL."
+    )(of_storage)
+
+
+def study_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Which of them."""
+    return click.option("--study", help="Name of the study; may be left out where there is only one.")(command)
+
+
+def ray_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Where workers are to sit, other than on this machine."""
+    for option in (
+        click.option("--ray-gpus", type=float, help="Each worker's GPUs there.  [default: one, if there are any]"),
+        click.option("--ray-cpus", type=float, help="Each worker's CPUs there.  [default: its part of a node]"),
+        click.option("--ray", metavar="auto|ADDRESS|local", help="Train on the nodes of a Ray cluster."),
+    ):
+        command = option(command)
+    return command
+
+
+def console() -> TextConsole:
+    """Standard output; where it is not a terminal, wide enough that no table is cut."""
+    terminal = TextConsole()
+    return terminal if terminal.is_terminal else TextConsole(width=PIPE_WIDTH)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document; what is no finite number is null there."""
+    click.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+def view(*, quiet: bool, to_stderr: bool) -> AbstractContextManager[Listener]:
+    """What shows how far it is: live on a terminal, else line by line; `quiet`, only what it warns of."""
+    if quiet:
+        return nullcontext(_warn)
+    console = TextConsole(stderr=to_stderr)
+    return LiveView(console) if console.is_terminal else PlainView(console)
+
+
+def _warn(event: Event) -> None:
+    if isinstance(event, Noted) and event.warning:
+        say(event.text, err=True)

@@ -1,0 +1,186 @@
+"""What happens while a study goes on, as records for whoever listens: the terminal, a notebook, a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batchopt.machine.machine import Machine
+from batchopt.measured import EngineTiming, Epoch
+from batchopt.question.options import Configuration
+from batchopt.search.steps import Step
+from batchopt.store.confirmations import ConfirmationRun
+
+
+@dataclass(frozen=True)
+class Starting:
+    """The workers are being started."""
+
+    workers: int
+
+
+@dataclass(frozen=True)
+class Probing:
+    """The machine is being measured.
+
+    Attributes:
+        batch_size: what is tried for memory now; None while steps are timed.
+        done, of: how many batch sizes have been tried, and about how many will be.
+    """
+
+    batch_size: int | None
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The study is open and its first worker ready.
+
+    Attributes:
+        trials: how many trials the study is to have; None where only time ends it.
+        finished: how many it has already.
+        running: how many were left unfinished, to be taken up again.
+        max_batch_size: the largest batch size of the space that this machine holds; None where all fit.
+    """
+
+    study: str
+    storage: str
+    machine: Machine
+    engine: str
+    timings: tuple[EngineTiming, ...]
+    epochs: int
+    trials: int | None
+    finished: int
+    running: int
+    max_batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A worker was given a step."""
+
+    step: Step
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One epoch of a trial."""
+
+    trial: int
+    figures: Epoch
+    compile_seconds: float
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial came to its end.
+
+    Attributes:
+        state: `complete`, `pruned` or `fail`.
+        accuracy: validation accuracy after its last epoch; None where there was none.
+        epochs: how many it was trained.
+        train_seconds: on the training clock, all its epochs together.
+        note: `diverged`, `out of memory`, how the target was met or missed, or why it failed.
+        seconds_to_target: on the study's reference machine; None where there is no target, or it was not reached.
+    """
+
+    trial: int
+    state: str
+    batch_size: int
+    learning_rate: float
+    accuracy: float | None
+    epochs: int
+    train_seconds: float
+    note: str = ""
+    seconds_to_target: float | None = None
+
+    def better_than(self, other: TrialEnded | None) -> bool:
+        """Whether this complete trial is the best so far, `other` having been it."""
+        if other is None:
+            return True
+        if self.seconds_to_target is not None and other.seconds_to_target is not None:
+            return self.seconds_to_target < other.seconds_to_target
+        return (self.accuracy or 0.0) > (other.accuracy or 0.0)
+
+
+@dataclass(frozen=True)
+class Confirming:
+    """A run that confirms the recommendation goes on; `epoch` of its `epochs` are trained."""
+
+    role: str
+    configuration: Configuration
+    run: int
+    epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A run that confirms has ended.
+
+    Attributes:
+        seeds: how many runs each configuration is to have.
+        done, of: its place among all runs.
+    """
+
+    run: ConfirmationRun
+    seeds: int
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something worth one line; a `warning` is said even to who wants to hear nothing of the study."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The study ended by itself."""
+
+    reason: str
+
+
+Event = Starting | Probing | Opened | Stepped | Trained | TrialEnded | Confirming | Confirmed | Noted | Ended
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing."""
+
+
+@dataclass
+class Progress:
+    """How far an unfinished trial is."""
+
+    batch_size: int
+    learning_rate: float
+    epochs: int = 0
+    accuracy: float | None = None
+    train_seconds: float = 0.0
+    seconds_to_target: float | None = None
+
+    def trained(self, figures: Epoch) -> None:
+        """Count an epoch, where it is a new one, and not one that was trained again."""
+        if figures.epoch > self.epochs:
+            self.epochs = figures.epoch
+            self.accuracy = figures.validation_accuracy
+            self.train_seconds += figures.train_seconds
+
+    def ended(self, trial: int, state: str, note: str) -> TrialEnded:
+        """The end of the trial, for whoever listens."""
+        return TrialEnded(
+            trial=trial,
+            state=state,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            accuracy=self.accuracy,
+            epochs=self.epochs,
+            train_seconds=self.train_seconds,
+            note=note,
+            seconds_to_target=self.seconds_to_target,
+        )

@@ -1,0 +1,1 @@
+"""What a machine is, holds and costs: no TensorFlow, no database."""

@@ -1,0 +1,1 @@
+"""What is asked: frozen records, validated once."""

@@ -1,0 +1,76 @@
+"""A study's goal: what is best."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from batchopt.checked import check_types
+from batchopt.errors import InvalidInput
+from batchopt.question.task import MOST_EPOCHS
+
+GoalKind = Literal["accuracy", "time", "pareto"]
+GOALS: tuple[GoalKind, ...] = get_args(GoalKind)
+
+Direction = Literal["maximize", "minimize"]
+MAXIMIZE: tuple[Direction, ...] = ("maximize",)
+MINIMIZE: tuple[Direction, ...] = ("minimize",)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is best.
+
+    Attributes:
+        kind: `accuracy`, the highest validation metric after `epochs` epochs; `time`, the least training time until it
+            reaches `target`; `pareto`, the highest after `epochs` epochs against the training time of these.
+        epochs: passes over the training data that a whole trial gets; for `time`, at most.
+        target: for `time`, the validation metric to be reached, in 0 to 1.
+
+    Raises:
+        InvalidInput: naming what is wrong and what to write.
+    """
+
+    kind: GoalKind = "accuracy"
+    epochs: int = 5
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in GOALS:
+            raise InvalidInput(f"goal {self.kind!r} is unknown. Use {', '.join(GOALS[:-1])} or {GOALS[-1]}.")
+        whole = isinstance(self.epochs, int) and not isinstance(self.epochs, bool)
+        if not whole or not 1 <= self.epochs <= MOST_EPOCHS:
+            raise InvalidInput(f"epochs {self.epochs!r}: give a whole number of at least 1.")
+        check_types(self)
+        if self.kind == "time" and self.target is None:
+            raise InvalidInput("goal time needs a target: the validation accuracy to be reached, for example 0.97.")
+        if self.kind != "time" and self.target is not None:
+            raise InvalidInput(
+                f"target {self.target:g} is for goal time, and this is {self.kind}. Leave one of them out."
+            )
+        if self.target is not None and not 0 < self.target <= 1:
+            raise InvalidInput(f"target {self.target:g} is outside 0 to 1. Write 0.97 or 97%.")
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """Of the values of a trial, as Optuna has them."""
+        return {"accuracy": MAXIMIZE, "time": MINIMIZE, "pareto": MAXIMIZE + MINIMIZE}[self.kind]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of these values."""
+        names = {"accuracy": ["validation_accuracy"], "time": ["seconds_to_target"]}
+        return names.get(self.kind, ["validation_accuracy", "train_seconds"])
+
+    def describe(self) -> dict[str, Any]:
+        """The goal as JSON values, for the study's stamp."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+def shown_goal(goal: Goal) -> str:
+    """A goal in a few words."""
+    epochs = f"{goal.epochs} epoch{'' if goal.epochs == 1 else 's'}"
+    if goal.kind == "time":
+        return f"time to {100 * (goal.target or 0):.4g}% within {epochs}"
+    return f"accuracy against time after {epochs}" if goal.kind == "pareto" else f"accuracy after {epochs}"

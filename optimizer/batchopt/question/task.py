@@ -1,0 +1,150 @@
+"""A study's question: what to train, on what data, towards which goal. Frozen records; no TensorFlow here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from batchopt.checked import check_types
+from batchopt.errors import DataError, InvalidInput
+
+SPLIT_SEED = 20_260_101
+"""Splits validation from training data: fixed, so that every study of a data set validates on the same examples."""
+
+MOST_EPOCHS = 1_000_000_000
+
+Arrays = tuple[Any, ...]
+"""`(x, y)` or `(x, y, sample_weight)`; x and y are arrays, or dicts, lists and tuples of arrays, of one length."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Attributes:
+        build_model: `build_model(learning_rate, **extra)` returns a compiled Keras model with at least one metric.
+            It runs in the worker, so import Keras inside it and the script starts at once. Where it raises
+            `optuna.TrialPruned`, that configuration is not one to train: its trial ends, and the search keeps away.
+            Whatever else it raises stops the study.
+        load_data: `load_data(path)` returns a `Dataset`; `path` is what `--data` said, or None. Runs in the worker too.
+        metric: the compiled metric that the study watches, as named in Keras' logs; one of which more is better. It
+            may be below zero.
+    """
+
+    build_model: Callable[..., Any]
+    load_data: Callable[[str | None], Dataset]
+    metric: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        for name in ("build_model", "load_data"):
+            if not callable(getattr(self, name)):
+                raise InvalidInput(f"{name} {getattr(self, name)!r}: give a function.")
+        check_types(self)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training, validation and test data.
+
+    Attributes:
+        train: `(x, y)` or `(x, y, sample_weight)` as NumPy arrays (or nests of them), held on the device; or an
+            unbatched `tf.data.Dataset` of such tuples with a known cardinality, too large to be held there. NaN and inf
+            are refused, unless the model or its loss masks them; streams are not read through to find any.
+        validation: the same; where None, `validation_examples` are split from `train` by a fixed seed.
+        test: opened only to confirm a recommendation, never by the search.
+        validation_examples: how many to split off where `validation` is None; a sixth of `train` where None too.
+        rows: made by `split`: by part, where its examples stood in `train` before.
+    """
+
+    train: Any
+    validation: Any = None
+    test: Any = None
+    validation_examples: int | None = None
+    rows: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict, repr=False)
+
+    def split(self, train_examples: int | None = None) -> Dataset:
+        """The data set with its validation data set apart, and at most `train_examples` left to train on.
+
+        Raises:
+            DataError: arrays of different lengths, or too few examples.
+        """
+        if self.streamed:
+            if self.validation is None:
+                raise DataError("a tf.data training set cannot be split; give validation= with it.")
+            train = self.train if train_examples is None else self.train.take(train_examples)
+            return dataclasses.replace(self, train=train)
+        train, validation, count = self.train, self.validation, example_count(self.train)
+        order, rows = np.random.default_rng(SPLIT_SEED).permutation(count), dict[str, npt.NDArray[np.int64]]()
+        if validation is None:
+            held_out = max(1, count // 6) if self.validation_examples is None else self.validation_examples
+            if not 0 < held_out < count:
+                raise DataError(f"{held_out} validation examples cannot be split from {count} training examples.")
+            rows["validation"] = np.sort(order[:held_out])
+            validation = take(train, rows["validation"])
+            order = order[held_out:]
+        if train_examples is not None and train_examples > len(order):
+            raise DataError(f"--train-examples {train_examples}: there are only {len(order)} training examples.")
+        if len(order) == count and train_examples is None:
+            # All of it, in its order: no copy, which may be half of the memory.
+            return dataclasses.replace(self, validation=validation)
+        rows["train"] = np.sort(order[:train_examples])
+        return dataclasses.replace(self, train=take(train, rows["train"]), validation=validation, rows=rows)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the training data is a `tf.data.Dataset` and not arrays."""
+        return not isinstance(self.train, tuple)
+
+
+@dataclass(frozen=True)
+class ProgramStamp:
+    """What a study's trials have in common, beside the space: another program is another study.
+
+    Attributes:
+        model, data: fingerprints of what the model's config says, and of the data.
+        form: a fingerprint of all that the model computes (`form.py`); empty where unknown.
+        made_with: the versions and the kind of device that this fingerprint is good for.
+    """
+
+    model: str
+    data: str
+    train_examples: int
+    validation_examples: int
+    metric: str
+    form: str = ""
+    made_with: str = ""
+
+
+def leaves(nest: Any) -> list[npt.NDArray[Any]]:
+    """The arrays of a nest of dicts, lists and tuples, in a fixed order."""
+    if isinstance(nest, dict):
+        return [leaf for key in sorted(nest) for leaf in leaves(nest[key])]
+    if isinstance(nest, list | tuple):
+        return [leaf for item in nest for leaf in leaves(item)]
+    return [] if nest is None else [np.asarray(nest)]
+
+
+def take(nest: Any, index: npt.NDArray[np.int64]) -> Any:
+    """The same nest with the examples at `index` of every array."""
+    if isinstance(nest, dict):
+        return {key: take(item, index) for key, item in nest.items()}
+    if isinstance(nest, list | tuple):
+        return type(nest)(take(item, index) for item in nest)
+    return None if nest is None else np.asarray(nest)[index]
+
+
+def example_count(nest: Any) -> int:
+    """The number of examples that all arrays of a nest agree on.
+
+    Raises:
+        DataError: there is no array, or their lengths differ.
+    """
+    lengths = {len(leaf) for leaf in leaves(nest)}
+    if len(lengths) != 1:
+        raise DataError(f"the arrays of a data set have lengths {sorted(lengths)}; they must agree.")
+    return lengths.pop()

@@ -1,0 +1,1 @@
+"""What follows from the trials: frozen records."""

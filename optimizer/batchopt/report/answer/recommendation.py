@@ -1,0 +1,212 @@
+"""From trials to advice: which batch size, which learning rate, and what each batch size is worth.
+
+What is expected of a configuration comes from the posterior (`search/advice.py`), what was seen of it from the trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from batchopt.machine.step_time_fit import StepTimeFit
+from batchopt.question.space import BATCH_SIZE, COMMON_BATCH_SIZE, LEARNING_RATE, SearchSpace
+from batchopt.report.answer.batch_sizes import BatchSizeRow, accuracy, epoch_seconds
+from batchopt.report.answer.confirmation import Confirmation
+from batchopt.report.answer.noise import GradientNoise
+from batchopt.report.answer.notes import never_varies
+from batchopt.report.answer.targets import ToTarget
+from batchopt.store.history import TrialRecord, as_trial
+
+if TYPE_CHECKING:
+    from batchopt.report.answer.goals import TimeAnswer
+    from batchopt.search.advice import Advice, Estimate
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What we advise.
+
+    Attributes:
+        batch_size: examples per optimizer step.
+        learning_rate: as applied.
+        extra: values of the extra dimensions.
+        expected_accuracy: validation accuracy after the last epoch, by the posterior, in 0 to 1.
+        low, high: its 90 % interval.
+        validation_accuracy: what its own trial reached, in 0 to 1.
+        train_seconds: of that trial, on the training clock.
+        trial: the number of the trial.
+    """
+
+    batch_size: int
+    learning_rate: float
+    extra: dict[str, Any]
+    expected_accuracy: float
+    low: float
+    high: float
+    validation_accuracy: float
+    train_seconds: float
+    trial: int
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """By the names of its dimensions."""
+        return {BATCH_SIZE: self.batch_size, LEARNING_RATE: self.learning_rate, **self.extra}
+
+
+@dataclass(frozen=True)
+class MachineAdvice:
+    """What is best on one of several machines of a study, from the trials of all of them.
+
+    Attributes:
+        fingerprint: the machine's.
+        name: for people.
+        batch_size, learning_rate: as recommended there; None before the first complete trial that fits there.
+        train_seconds: of the whole trial there; None where nothing was measured there.
+        fastest: the batch size that is as good and takes least time there; None where nothing was measured there.
+        max_batch_size: the largest that fits there, in examples; None where all do.
+    """
+
+    fingerprint: str
+    name: str
+    batch_size: int | None
+    learning_rate: float | None
+    train_seconds: float | None
+    fastest: int | None
+    max_batch_size: int | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is said of a study; `describe` is its JSON.
+
+    Attributes:
+        machine: the machine that it is for, as it describes itself; empty before the first trial.
+        elsewhere: none was asked for, and the one that asks is not in the study: `machine` is the study's first.
+        trials: how many trials, by state.
+        recommendation: None before the first complete trial.
+        advice: what the posterior says of every batch size; None before the first value.
+        elapsed_seconds: wall time of all sessions of the study.
+        machines: what is best on each, where there are several.
+        to_target: how soon a validation accuracy was reached; None before the first epoch.
+        confirmation: what the test set says; None before `--confirm`.
+        gradient_noise: measured while trials trained; None where no gradient was looked at.
+        time: the answer where the goal is `time`; its advice then stands for `recommendation` and `advice`, which are
+            None.
+        front: for the goal `pareto`, what no other batch size is both faster and as accurate as, fastest first.
+        max_batch_size: the largest of the space that is known to fit on the machine; None where none is.
+        largest_of_space: the largest that the study may try.
+        memory_bytes: of device memory, that training may use there; None where nobody said.
+        step_time: the law of step times there; None with fewer than three batch sizes.
+        fastest_by_laws: where steps to the target times seconds per step are least, in examples; None where one of the
+            laws is not known or not followed.
+        notes: what the curves say that a table does not.
+    """
+
+    study: str
+    goal: dict[str, Any]
+    storage: str
+    machine: dict[str, Any]
+    trials: dict[str, int]
+    recommendation: Recommendation | None
+    advice: Advice | None
+    by_batch_size: list[BatchSizeRow]
+    elapsed_seconds: float
+    machines: list[MachineAdvice] = field(default_factory=list)
+    to_target: ToTarget | None = None
+    confirmation: Confirmation | None = None
+    gradient_noise: GradientNoise | None = None
+    time: TimeAnswer | None = None
+    front: list[Estimate] = field(default_factory=list)
+    max_batch_size: int | None = None
+    largest_of_space: int | None = None
+    memory_bytes: int | None = None
+    step_time: StepTimeFit | None = None
+    fastest_by_laws: float | None = None
+    notes: list[str] = field(default_factory=list)
+    elsewhere: bool = False
+
+    @property
+    def advised(self) -> Advice | None:
+        """The advice for the goal, in its units; None before there is something to recommend."""
+        if self.time is not None:
+            return self.time.advice
+        return self.advice if self.recommendation is not None else None
+
+    def describe(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+def advise_from(
+    trials: Sequence[TrialRecord],
+    space: SearchSpace,
+    *,
+    max_epochs: int,
+    tolerance: float | None = None,
+    max_batch_size: int | None = None,
+    seconds_per_epoch: Callable[[int], float] | None = None,
+) -> Advice | None:
+    """What the posterior says; None before the first value, and where all values are the same.
+
+    Args:
+        trials: of one study.
+        space: of the study.
+        max_epochs: of a whole trial.
+        tolerance: what counts as equally good, in accuracy; None for one standard error.
+        max_batch_size: what the machine that is advised holds, in examples; None for no limit.
+        seconds_per_epoch: batch size -> seconds, where that machine was measured; else learned from the trials.
+    """
+    # Not at the top: the numerics take a second to load, and a study's first lines need not wait for them.
+    from batchopt.search.advice import advise
+
+    whole = [trial for trial in trials if trial.batch_size and trial.learning_rate]
+    if never_varies(whole) is not None:
+        return None
+    return advise(
+        [as_trial(trial, held=False, max_epochs=max_epochs) for trial in whole],
+        space,
+        max_epochs=max_epochs,
+        sign=1.0,
+        seconds_per_epoch=seconds_per_epoch or epoch_seconds(trials),
+        tolerance=tolerance,
+        max_batch_size=max_batch_size,
+    )
+
+
+def recommend(trials: Sequence[TrialRecord], advice: Advice | None) -> Recommendation | None:
+    """The configuration that is expected best, with what its own trial reached; None where no trial is complete."""
+    if advice is None or not advice.complete:
+        return None
+    best = advice.best
+    seen = next(trial for trial in trials if trial.number == best.trial)
+    return Recommendation(
+        batch_size=best.batch_size,
+        learning_rate=best.learning_rate,
+        extra=dict(best.extra),
+        expected_accuracy=best.mean,
+        low=best.low,
+        high=best.high,
+        validation_accuracy=accuracy(seen),
+        train_seconds=seen.train_seconds,
+        trial=best.trial,
+    )
+
+
+def compared(rows: Sequence[BatchSizeRow], advice: Advice | None, to_target: ToTarget | None) -> list[BatchSizeRow]:
+    """The rows with what each batch size gains and costs against the common one, and how soon it is at the target."""
+    common = None if advice is None else advice.at(COMMON_BATCH_SIZE)
+    reached = {} if to_target is None else {at.batch_size: at for at in to_target.reached}
+    found = []
+    for row in rows:
+        estimate, there = None if advice is None else advice.at(row.batch_size), reached.get(row.batch_size)
+        found.append(
+            replace(
+                row,
+                points_gained=estimate.mean - common.mean if estimate and common else None,
+                time_ratio=estimate.seconds / common.seconds if estimate and common and common.seconds else None,
+                epochs_to_target=there.epochs if there else None,
+                seconds_to_target=there.seconds if there else None,
+            )
+        )
+    return found

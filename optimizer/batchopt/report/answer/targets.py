@@ -1,0 +1,116 @@
+"""How soon a validation accuracy was reached, by batch size, and the law that the steps to it follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from batchopt.search.laws import StepsLaw, fitted_steps_law
+from batchopt.store.attributes import DIVERGED
+from batchopt.store.history import TrialRecord
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The soonest that a batch size reached the target.
+
+    Attributes:
+        batch_size, learning_rate: of the trial that did.
+        trial: its number.
+        epochs: until then, interpolated between evaluations.
+        steps: optimizer steps until then.
+        seconds: training seconds until then.
+        within_first: whether that was within the first epoch. Before it nothing was evaluated, so that no more is known
+            than that it took at most the epoch, its steps and its seconds.
+    """
+
+    batch_size: int
+    learning_rate: float
+    trial: int
+    epochs: float
+    steps: float
+    seconds: float
+    within_first: bool = False
+
+
+@dataclass(frozen=True)
+class ToTarget:
+    """What a study says of a target.
+
+    Attributes:
+        target: validation accuracy, in 0 to 1.
+        reached: a row for each batch size that got there, ascending.
+        nearest: the best accuracy that any trial reached at any epoch; None before the first.
+        law: what the steps follow, from those that are known to more than an epoch; None with fewer than three.
+    """
+
+    target: float
+    reached: list[Reached]
+    nearest: float | None
+    law: StepsLaw | None
+
+
+def to_target(trials: Sequence[TrialRecord], target: float | None = None) -> ToTarget | None:
+    """How soon each batch size reached a target.
+
+    Args:
+        trials: of one study; those that diverged in the end count for nothing.
+        target: validation accuracy, in 0 to 1; None for one that half of the batch sizes reached.
+
+    Returns:
+        None before the first epoch.
+    """
+    trials = [trial for trial in trials if trial.note != DIVERGED]
+    best = best_by_batch_size(trials)
+    if not best:
+        return None
+    if target is None:
+        target = float(np.floor(1e3 * np.median(sorted(best.values()))) / 1e3)
+    soonest: dict[int, Reached] = {}
+    for trial in trials:
+        reached = _reached(trial, target)
+        if reached is not None:
+            known = soonest.get(reached.batch_size)
+            soonest[reached.batch_size] = reached if known is None or reached.steps < known.steps else known
+    rows = [soonest[size] for size in sorted(soonest)]
+    certain = [row for row in rows if not row.within_first]
+    law = fitted_steps_law([row.batch_size for row in certain], [row.steps for row in certain])
+    return ToTarget(target, rows, max(best.values()), law)
+
+
+def best_by_batch_size(trials: Sequence[TrialRecord]) -> dict[int, float]:
+    """The best validation accuracy of any epoch, by batch size."""
+    best: dict[int, float] = {}
+    for trial in trials:
+        for epoch in trial.epochs:
+            accuracy = epoch["validation_accuracy"]
+            if trial.batch_size is not None and accuracy is not None:
+                best[trial.batch_size] = max(best.get(trial.batch_size, accuracy), accuracy)
+    return best
+
+
+def _reached(trial: TrialRecord, target: float) -> Reached | None:
+    """Where a trial's curve first crosses the target, linear between two evaluations; in the first epoch, its end."""
+    if trial.batch_size is None or trial.learning_rate is None:
+        return None
+    before, seconds = 0.0, 0.0
+    for done, epoch in enumerate(trial.epochs):
+        accuracy = epoch["validation_accuracy"]
+        if accuracy is None:
+            return None
+        if accuracy >= target:
+            # Before the first evaluation the curve is unknown, and rises by most.
+            part = (target - before) / (accuracy - before) if done else 1.0
+            return Reached(
+                trial.batch_size,
+                trial.learning_rate,
+                trial.number,
+                epochs=done + part,
+                steps=(done + part) * epoch["steps"],
+                seconds=seconds + part * epoch["train_seconds"],
+                within_first=done == 0,
+            )
+        before, seconds = accuracy, seconds + epoch["train_seconds"]
+    return None

@@ -1,0 +1,136 @@
+"""What was confirmed, on the screen."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from batchopt.question.space import COMMON_BATCH_SIZE
+from batchopt.report.answer.confirmation import Confirmation, ConfirmedConfiguration
+from batchopt.report.answer.intervals import Mean
+from batchopt.report.show.goal_view import shown_target
+
+
+def confirmation_view(found: Confirmation) -> list[RenderableType]:
+    """A table with a row for each configuration, and what is to be said of it."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for at, name in enumerate(_columns(found)):
+        table.add_column(name, justify="left" if at == 0 else "right", no_wrap=True)
+    for row in found.configurations:
+        table.add_row(*_cells(row, found), style="bold" if row.role == "recommended" else "")
+    return [table, *(Text(sentence) for sentence in confirmation_sentences(found))]
+
+
+def confirmation_paragraphs(found: Confirmation | None) -> list[str]:
+    """The same in sentences, where there is no room for a table; none before `--confirm`."""
+    if found is None:
+        return []
+    return [*(_said(row, found.target) for row in found.configurations), *confirmation_sentences(found)]
+
+
+def _said(row: ConfirmedConfiguration, target: float | None) -> str:
+    test, more = _percent(row.test_accuracy), _points(row.accuracy_difference)
+    seconds, longer = _seconds(row.train_seconds), _seconds(row.seconds_difference, "+")
+    against = f" ({more} points and {longer} s against the reference)" if more else ""
+    what = f"{row.role.capitalize()}, {row.batch_size} x {row.learning_rate:.2g}"
+    if not test:
+        return (
+            f"{what}: no run reached {shown_target(target)}."
+            if target and row.missed
+            else f"{what}: all runs diverged."
+        )
+    if target is None:
+        return f"{what}: {test} test accuracy, {seconds} s of training{against}."
+    missed = f"; {_left_out(row)}" if row.missed or row.diverged else ""
+    return f"{what}: {seconds} s until {shown_target(target)}, {test} test accuracy there{against}{missed}."
+
+
+def confirmation_sentences(found: Confirmation) -> list[str]:
+    """How to read it: what the intervals are, how much luck there is, what else is to be known."""
+    until = "" if found.target is None else f", each trained until {shown_target(found.target)} validation accuracy"
+    said = [
+        f"Confirmed on the test set, which no trial has seen{until}; \N{PLUS-MINUS SIGN} are 90 % t-intervals over "
+        f"{_runs(found)} of each configuration, differences taken run by run."
+    ]
+    if any(row.missed for row in found.configurations):
+        said.append(
+            "A run that missed the target in all epochs is in no mean: its configuration takes longer than is told."
+        )
+    # Where all stop at one accuracy, how they differ in it says little.
+    if found.target is None and found.test_spread is not None and found.validation_spread is not None:
+        said.append(
+            f"From seed to seed, runs of one configuration differ by {100 * found.test_spread:.2g} points of test and "
+            f"{100 * found.validation_spread:.2g} of validation accuracy (standard deviations, {found.runs} runs)."
+        )
+    if found.reference != COMMON_BATCH_SIZE:
+        said.append(
+            f"Batch size {COMMON_BATCH_SIZE} is not to be had here, so {found.reference} stands for it: the nearest."
+        )
+    if found.machines > 1:
+        said.append(f"They were trained on {found.machines} machines, so that seconds differ for that reason too.")
+    if found.recommendations > 1:
+        said.append(f"The test set has been opened for {found.recommendations} recommendations of this study.")
+    if not found.current:
+        said.append(
+            f"This is not what is recommended here, but what the study advised for its own goal after {found.trials} "
+            "trials; --confirm confirms what it advises now."
+        )
+    return said
+
+
+def _runs(found: Confirmation) -> str:
+    counts = sorted({row.test_accuracy.count for row in found.configurations if row.test_accuracy is not None})
+    if not counts:
+        return "no run"
+    return f"{counts[0]} to {counts[-1]} runs" if len(counts) > 1 else f"{counts[0]} run{'s'[: counts[0] != 1]}"
+
+
+def _columns(found: Confirmation) -> tuple[str, ...]:
+    against = f"against {found.reference}"
+    if found.target is not None:
+        seconds = f"s to {shown_target(found.target)}"
+        return ("confirmed", "batch size", "rate", "runs", seconds, against, "test accuracy", against)
+    return ("confirmed", "batch size", "rate", "runs", "test accuracy", against, "s/trial", against, "validation")
+
+
+def _cells(row: ConfirmedConfiguration, found: Confirmation) -> list[str]:
+    counted = 0 if row.test_accuracy is None else row.test_accuracy.count
+    left_out = _left_out(row)
+    what = [
+        row.role,
+        str(row.batch_size),
+        f"{row.learning_rate:.2g}",
+        f"{counted} ({left_out})" if left_out else str(counted),
+    ]
+    accuracy = [_percent(row.test_accuracy), _points(row.accuracy_difference)]
+    seconds = [_seconds(row.train_seconds), _seconds(row.seconds_difference, "+")]
+    if found.target is not None:
+        return [*what, *seconds, *accuracy]
+    return [*what, *accuracy, *seconds, _percent(row.validation_accuracy)]
+
+
+def _left_out(row: ConfirmedConfiguration) -> str:
+    """The runs that are in no mean; empty where all are."""
+    counts = ((row.diverged, "diverged"), (row.missed, "missed the target"))
+    return ", ".join(f"{count} {how}" for count, how in counts if count)
+
+
+def _percent(mean: Mean | None) -> str:
+    return _shown(mean, 100, ".2f", ".2f", "%")
+
+
+def _points(difference: Mean | None) -> str:
+    return _shown(difference, 100, "+.2f", ".2f")
+
+
+def _seconds(mean: Mean | None, sign: str = "") -> str:
+    return _shown(mean, 1, f"{sign}.3g", ".2g")
+
+
+def _shown(mean: Mean | None, scale: float, how: str, how_far: str, unit: str = "") -> str:
+    """A mean and half its interval; empty where there is none."""
+    if mean is None:
+        return ""
+    text = f"{scale * mean.mean:{how}}{unit}"
+    return text if mean.high is None else f"{text} \N{PLUS-MINUS SIGN} {scale * (mean.high - mean.mean):{how_far}}"

@@ -1,0 +1,279 @@
+"""What the terminal shows: tables of a report, and the live view of a study that goes on."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from batchopt.events import (
+    Confirmed,
+    Confirming,
+    Ended,
+    Event,
+    Noted,
+    Opened,
+    Probing,
+    Starting,
+    Stepped,
+    Trained,
+    TrialEnded,
+)
+from batchopt.report.show.terminal import LAST_TRIALS
+from batchopt.search.steps import Step
+from batchopt.store.attributes import DIVERGED
+from batchopt.text import printable
+
+CONFIRMING = -1
+"""Stands for a trial's number where a run confirms."""
+
+
+def opened_lines(opened: Opened) -> list[str]:
+    """The study, the machine and the engine, a line each."""
+    machine = opened.machine
+    cores = f"{machine.cores} core{'s' if machine.cores > 1 else ''}"
+    where = f"GPU {machine.device}, {cores}" if machine.kind == "gpu" else f"CPU {machine.processor}, {cores}, no GPU"
+    timed = [timing for timing in opened.timings if not timing.refusal]
+    held = f", holds batch sizes up to {opened.max_batch_size}" if opened.max_batch_size is not None else ""
+    timings = ", ".join(f"{timing.engine} {1e6 * timing.step_time_s:.0f} us a step" for timing in timed)
+    refused = [f"{timing.engine} refused: {timing.refusal}" for timing in opened.timings if timing.refusal]
+    said = [timings, *refused] if timings else refused
+    goes_on = bool(opened.finished or opened.running)
+    history = [f"{opened.finished} trials finished" if goes_on else "new"]
+    history += [f"{opened.trials} in all"] if opened.trials is not None else []
+    history += [f"{opened.running} to be taken up again"] if opened.running else []
+    return [
+        f"study    {opened.study} in {opened.storage} ({', '.join(history)})",
+        f"machine  {where}, {machine.memory_bytes / 2**30:.0f} GiB{held}",
+        f"engine   {opened.engine}" + (f" ({'; '.join(said)})" if said else ""),
+    ]
+
+
+def probing_line(probing: Probing) -> str:
+    """How far the probe is."""
+    if probing.batch_size is None:
+        return "measuring the machine: timing steps"
+    return f"measuring the machine: batch size {probing.batch_size}, {probing.done + 1} of about {probing.of}"
+
+
+def extra_words(extra: Mapping[str, Any]) -> str:
+    """The values of further dimensions, to follow what was said before."""
+    return "".join(f", {printable(name)} {printable(value)}" for name, value in extra.items())
+
+
+def counted(count: int, noun: str) -> str:
+    """A count and its noun: `1 epoch`, `5 epochs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def seconds(amount: float) -> str:
+    """A duration for reading."""
+    if round(amount, 1) < 60:
+        return f"{amount} s" if isinstance(amount, int) else f"{amount:.1f} s"
+    minutes, rest = divmod(round(amount), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def trial_line(ended: TrialEnded) -> str:
+    """One trial in one line."""
+    accuracy = "-" if ended.accuracy is None or ended.note == DIVERGED else f"{ended.accuracy:.2%}"
+    epochs = f"{counted(ended.epochs, 'epoch'):<8}"
+    return (
+        f"trial {ended.trial:>3}  {ended.batch_size:>6} x {ended.learning_rate:<8.3g} {accuracy:>7}  "
+        f"{epochs}  {ended.train_seconds:6.2f} s  {ended.note or ended.state}"
+    )
+
+
+def confirmed_line(event: Confirmed) -> str:
+    """One run that confirms, in one line; what the test set says is told when all are there."""
+    run = event.run
+    accuracy = "diverged" if run.validation_accuracy is None else f"{run.validation_accuracy:.2%}"
+    return (
+        f"confirm {event.done:>2}/{event.of}  {run.role:<11}  {run.batch_size:>6} x {run.learning_rate:<8.3g} "
+        f"{accuracy:>8}  run {run.run + 1} of {event.seeds}  {run.train_seconds:6.2f} s"
+    )
+
+
+def step_line(step: Step, epochs: int) -> str:
+    """What is trained next, and why: its expected gain in points of accuracy, and what it costs."""
+    line = f"trial {step.trial} {step.reason}: {step.batch_size} x {step.learning_rate:.3g}, "
+    line += f"{step.from_epoch} of {counted(epochs, 'epoch')}"
+    if step.expected_gain is not None:
+        line += f", expected gain {100 * step.expected_gain:.2g} points"
+        line += f" for {seconds(step.expected_seconds)}" if step.expected_seconds else ""
+    return line
+
+
+class PlainView:
+    """Not on a terminal: a few lines at the start, one for each trial, one at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def __call__(self, event: Event) -> None:
+        for line in self._lines(event):
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _lines(self, event: Event) -> list[str]:
+        if isinstance(event, Opened):
+            return opened_lines(event)
+        if isinstance(event, TrialEnded):
+            return [trial_line(event)]
+        if isinstance(event, Confirmed):
+            return [confirmed_line(event)]
+        if isinstance(event, Noted):
+            return [event.text]
+        return [f"ended: {event.reason}"] if isinstance(event, Ended) else []
+
+
+class LiveView:
+    """On a terminal: bars for trials and epochs, the last trials, the incumbent, the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._opened: Opened | None = None
+        self._status = "checking"
+        self._reason = ""
+        self._last: deque[TrialEnded] = deque(maxlen=LAST_TRIALS)
+        self._best: TrialEnded | None = None
+        self._begun: set[int] = set()
+        self._since = time.monotonic()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._trials = self._progress.add_task("trials", total=None, left="", visible=False)
+        self._epochs: dict[int, TaskID] = {}
+        self._until: dict[int, int] = {}
+        self._live = Live(self, console=console, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> LiveView:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+        # The live part vanishes; what is worth keeping is printed once more.
+        if self._opened is not None:
+            for line in opened_lines(self._opened):
+                self._console.print(line, markup=False, highlight=False, style="dim", soft_wrap=True)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Starting):
+            self._status = "starting TensorFlow, loading data, timing the engines"
+        elif isinstance(event, Probing):
+            self._status = probing_line(event)
+        elif isinstance(event, Opened):
+            self._open(event)
+        elif isinstance(event, Stepped):
+            self._step(event)
+        elif isinstance(event, Trained):
+            self._train(event)
+        elif isinstance(event, TrialEnded):
+            self._end(event)
+        elif isinstance(event, Confirming):
+            self._confirm(event)
+        elif isinstance(event, Confirmed):
+            self._progress.update(self._trials, description="confirming", completed=event.done, total=event.of)
+            self._console.print(confirmed_line(event), markup=False, highlight=False)
+        elif isinstance(event, Noted):
+            self._console.print(event.text, markup=False, style="yellow")
+        else:
+            self._status = f"ended: {event.reason}"
+
+    def __rich__(self) -> RenderableType:
+        if self._opened is None:
+            return Group(Text(f"{self._status} ..."), self._progress)
+        parts: list[RenderableType] = [Text("\n".join(opened_lines(self._opened)), style="dim"), ""]
+        parts += [Text(trial_line(ended)) for ended in self._last]
+        if self._best is not None:
+            best = self._best
+            reached = "" if best.seconds_to_target is None else f"in {best.seconds_to_target:.2f} s  "
+            parts.append(
+                Text(
+                    f"best so far  {best.batch_size} x {best.learning_rate:.3g}  {best.accuracy:.2%}  "
+                    f"{reached}(trial {best.trial})",
+                    style="bold green",
+                )
+            )
+        return Group(*parts, "", self._progress, Text(self._reason, style="dim"))
+
+    def _open(self, opened: Opened) -> None:
+        self._opened = opened
+        self._since = time.monotonic()
+        self._progress.update(self._trials, total=opened.trials, completed=opened.finished, visible=True, left="")
+
+    def _step(self, event: Stepped) -> None:
+        step = event.step
+        assert self._opened is not None
+        self._hide(step.trial)
+        self._epochs[step.trial] = self._progress.add_task(
+            f"trial {step.trial}: {step.batch_size} x {step.learning_rate:.3g}",
+            total=self._opened.epochs,
+            completed=step.from_epoch,
+            left="",
+        )
+        self._until[step.trial] = step.until_epoch
+        # Trials that are put aside end late, so it is the begun ones that tell how far the study is.
+        self._begun.add(step.trial)
+        begun = self._opened.finished + len(self._begun)
+        self._progress.update(self._trials, completed=begun, left=self._time_left(begun))
+        self._reason = step_line(step, self._opened.epochs)
+
+    def _train(self, event: Trained) -> None:
+        """Move the trial's bar; one that has reached the end of its step may now wait for long, and is not shown."""
+        if event.figures.epoch >= self._until[event.trial]:
+            self._hide(event.trial)
+        else:
+            self._progress.update(self._epochs[event.trial], completed=event.figures.epoch)
+
+    def _confirm(self, event: Confirming) -> None:
+        """A bar for the run that confirms; there is one at a time, and no trial has its number."""
+        configuration = event.configuration
+        what = f"{event.role}: {configuration.batch_size} x {configuration.learning_rate:.3g}, run {event.run + 1}"
+        self._status = self._reason = "confirming: the test set is opened once for each run, and searched with by none"
+        if CONFIRMING not in self._epochs:
+            self._epochs[CONFIRMING] = self._progress.add_task(what, left="")
+            self._progress.update(self._trials, visible=True, left="")
+        self._progress.update(self._epochs[CONFIRMING], description=what, completed=event.epoch, total=event.epochs)
+
+    def _hide(self, trial: int) -> None:
+        if trial in self._epochs:
+            self._progress.remove_task(self._epochs.pop(trial))
+
+    def _end(self, ended: TrialEnded) -> None:
+        self._last.append(ended)
+        if ended.state == "complete" and ended.accuracy is not None and ended.better_than(self._best):
+            self._best = ended
+        self._hide(ended.trial)
+
+    def _time_left(self, begun: int) -> str:
+        assert self._opened is not None
+        done = len(self._begun) - 1
+        if self._opened.trials is None or done < 1 or begun >= self._opened.trials:
+            return ""
+        left = (time.monotonic() - self._since) / done * (self._opened.trials - begun + 1)
+        return f"about {seconds(round(left))} left"

@@ -1,0 +1,1 @@
+"""Searches as Optuna knows them: ours behind its interface, and its own behind ours."""

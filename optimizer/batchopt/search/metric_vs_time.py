@@ -1,0 +1,74 @@
+"""The goal `pareto`: accuracy against training time, searched as one value whose weights change from trial to trial.
+
+What a trial will take is known before it begins, so both objectives are one: accuracy - weight * log(seconds). Each
+weight has its best configuration, and together these are the front, as far as it bulges outwards.
+
+Source: Knowles 2006, ParEGO, IEEE Transactions on Evolutionary Computation 10(1), whose weights are drawn anew for each
+trial; here the value is a plain weighted sum, and the weights are spread evenly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from batchopt.question.space import SearchSpace
+from batchopt.search.steps import Trial
+
+ACCURATE_SHARE = 0.25
+"""The part of the trials that are chosen for accuracy alone, as that end of the front is what is asked for most."""
+
+ALL_SHARES = (0.0, 0.5, 1.0)
+"""A search is over when it is for each of these."""
+
+
+def shares(trials: int) -> list[float]:
+    """How much time counts in the decision after so many trials; then, where it is for an end, in others."""
+    return [time_share(trials), *ALL_SHARES]
+
+
+def time_share(number: int) -> float:
+    """How much time counts for the n-th trial, in 0 to 1: the van der Corput sequence, its lowest part at 0."""
+    value, part = 0.0, 0.5
+    while number:
+        number, bit = divmod(number, 2)
+        value += bit * part
+        part /= 2
+    return max(0.0, (value - ACCURATE_SHARE) / (1.0 - ACCURATE_SHARE))
+
+
+def weighed(
+    trials: Sequence[Trial], space: SearchSpace, seconds_per_epoch: Callable[[int], float], share: float
+) -> list[Trial]:
+    """The trials, their values less what their batch size costs.
+
+    Args:
+        trials: with curves of accuracy.
+        space: of the study.
+        seconds_per_epoch: batch size -> seconds.
+        share: 0 where accuracy alone counts; at 1 the fastest batch size is worth to the slowest what accuracies differ
+            by from batch size to batch size.
+
+    Returns:
+        Copies, in the same order.
+    """
+    best: dict[int, float] = {}
+    for trial in trials:
+        if trial.curve and trial.state != "infeasible":
+            accuracy = trial.curve[trial.epochs][0]
+            best[trial.batch_size] = max(best.get(trial.batch_size, -math.inf), accuracy)
+    cost = [math.log(seconds_per_epoch(int(size))) for size in space.grid_batch_sizes()]
+    if not best or max(cost) == min(cost):
+        return list(trials)
+    # Twice the way to the middle: one batch size that failed would stretch the range.
+    accuracies = list(best.values())
+    weight = share * 2.0 * (max(accuracies) - float(np.median(accuracies))) / (max(cost) - min(cost))
+
+    def less_time(trial: Trial) -> Trial:
+        taken = weight * (math.log(seconds_per_epoch(trial.batch_size)) - min(cost))
+        return replace(trial, curve={epoch: (value - taken, spent) for epoch, (value, spent) in trial.curve.items()})
+
+    return [less_time(trial) for trial in trials]

@@ -1,0 +1,349 @@
+"""Start, continue or stop: how the seconds are spent.
+
+Whenever a worker is free, `next` says what it does: start a new configuration, or take up a paused trial where it was
+left, up to its next rung (a quarter, a half, all epochs). Then everything is thought over again, in `decision.py`. A
+decision follows from (seed, trials, their values) alone: a scheduler that was rebuilt from a database goes on as the
+one that lived through it. Nothing here knows what training is; a table, a simulator or a cluster can stand behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from batchopt.errors import BatchoptError, InvalidInput
+from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
+from batchopt.search.advice import Advice, Recommendation, advise
+from batchopt.search.costs import EpochCost
+from batchopt.search.decision import enough, pick
+from batchopt.search.metric_vs_time import shares, weighed
+from batchopt.search.opening import opening
+from batchopt.search.outlook import Outlook
+from batchopt.search.steps import Infeasibility, Step, Trial, step_of
+from batchopt.search.surrogate.cube import Cube
+from batchopt.search.surrogate.threads import on_one_thread
+from batchopt.search.time_to_target import Race, advise_time
+from batchopt.search.trials import observed, rungs
+
+MAX_PAUSED = 24
+"""Paused trials beyond so many are given up, the least promising first: each keeps a checkpoint."""
+
+
+class Scheduler:
+    """Decides what is trained next, how far, and when enough is known.
+
+    Args:
+        space: what may be tried.
+        max_epochs: epochs of a whole trial.
+        direction: of the values, "maximize" or "minimize".
+        seed: of the study.
+        seconds_per_epoch: batch size -> seconds, where the machine was probed; else learned from what is told.
+        max_trials: how many configurations may be started; None for no limit.
+        until: whether the study ends by itself when no step promises enough; `stop_reason` then says why.
+        max_batch_size: the largest that this machine holds, in examples; None where nothing is known. It falls when
+            a trial runs out of memory.
+        pause: whether trials may be paused at rungs; else each is trained to its end at once.
+        target: search for the least seconds until a value of so much is reached, instead of the highest value.
+        pareto: search for the highest values against the seconds of a trial: the most accurate, and what is faster.
+        value_seconds: batch size -> seconds per epoch on the machine whose seconds these are; this one where None.
+        worth: what a second of training must be expected to gain, in the units of the values; below it the study ends.
+
+    Raises:
+        InvalidInput: no epochs, no trials, another direction, a target or a trade-off of what is minimised, or a worth
+            that is not above 0 or of a target.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        max_epochs: int,
+        direction: Literal["maximize", "minimize"] = "maximize",
+        seed: int = 0,
+        seconds_per_epoch: Callable[[int], float] | None = None,
+        max_trials: int | None = None,
+        until: bool = True,
+        max_batch_size: int | None = None,
+        pause: bool = True,
+        target: float | None = None,
+        pareto: bool = False,
+        value_seconds: Callable[[int], float] | None = None,
+        worth: float | None = None,
+    ) -> None:
+        if max_epochs < 1:
+            raise InvalidInput(f"max_epochs is {max_epochs}. Give at least 1.")
+        if max_trials is not None and max_trials < 1:
+            raise InvalidInput(f"max_trials is {max_trials}. Give at least 1, or None for no limit.")
+        if direction not in ("maximize", "minimize"):
+            raise InvalidInput(f"direction is {direction!r}. Give 'maximize' or 'minimize'.")
+        if (target is not None) + pareto + (direction == "minimize") > 1:
+            raise InvalidInput("a target, pareto and minimizing exclude each other. Give one of them.")
+        if worth is not None and not (worth > 0 and target is None and not pareto):
+            raise InvalidInput(f"worth is {worth:g}. Give a gain per second above 0, and neither a target nor pareto.")
+        self.stop_reason = ""
+        self.max_batch_size = max_batch_size
+        self.max_trials = max_trials
+        self._space = space
+        self._max_epochs = max_epochs
+        self._sign = 1.0 if direction == "maximize" else -1.0
+        self._seed = seed
+        self._probed = seconds_per_epoch
+        self._until = until
+        self._worth = worth
+        self._target = target
+        self._pareto = pareto
+        self._value_seconds = value_seconds
+        self._cube = Cube(space.distributions())
+        self._rungs = rungs(max_epochs) if pause else [max_epochs]
+        self._trials: dict[int, Trial] = {}
+        self._queue: list[dict[str, Any]] = []
+
+    @property
+    def may_start(self) -> bool:
+        """Whether `max_trials` leaves another configuration to start."""
+        return self.max_trials is None or len(self._trials) < self.max_trials
+
+    @on_one_thread
+    def next(self) -> Step | None:
+        """What a free worker does now.
+
+        Returns:
+            A step; None where there is none. Then `stop_reason` says why in one line, or is empty where this call only
+            has to wait until a step that is under way was told.
+        """
+        trials, race = self._in_order(), self._race()
+        self.stop_reason = ""
+        waiting = [t for t in trials if t.state == "paused" and not (race and race.lost(t))]
+        interrupted = next((t for t in waiting if t.epochs not in self._rungs), None)
+        if interrupted is not None:
+            return self._continue(interrupted, None, "taken up again" if interrupted.epochs else "queued")
+        may_start = self.may_start
+        while self._queue and may_start:
+            params = self._queue.pop(0)
+            if self._fits(params[BATCH_SIZE]):
+                return self._start(params, None, "queued")
+        for share in shares(len(trials)) if self._pareto else [0.0]:
+            outlook = self._outlook(share)
+            if outlook is None:
+                return self._blind(may_start)
+            rng = np.random.default_rng([self._seed, len(trials), sum(trial.epochs for trial in trials)])
+            new = outlook.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
+            picked = pick(outlook, new)
+            shown = {"shown": race.sooner} if race and race.times else {}
+            why = enough(outlook, new, may_start=may_start, until=self._until, worth=self._worth, **shown)
+            if picked is not None and not why:
+                break
+        else:
+            self.stop_reason = "" if any(trial.state == "running" for trial in trials) else why
+            return None
+        option, rule = picked
+        # What is gained towards a target is no difference of values.
+        gain = option.gain if outlook.complete and not (race and race.times) else None
+        if option.trial is None:
+            return self._start(option.params, gain, f"new, {rule.name}")
+        return self._continue(self._trials[option.trial.trial], gain, f"continues, {rule.name}")
+
+    def tell(self, trial: int, epoch: int, value: float, seconds: float = 0.0) -> None:
+        """One epoch of a trial was trained.
+
+        Args:
+            trial: as given by `Step.trial`, or as assigned.
+            epoch: counted from 1.
+            value: after this epoch; one that is not finite means that training diverged.
+            seconds: what the epoch took; 0 where it was not measured.
+
+        Raises:
+            InvalidInput: a trial that is not known, or an epoch outside 1 to `max_epochs`.
+        """
+        told = self._known(trial)
+        if not 1 <= epoch <= self._max_epochs:
+            raise InvalidInput(f"trial {trial}: epoch {epoch} is outside 1 to {self._max_epochs}.")
+        if told.state == "infeasible":
+            return
+        if not math.isfinite(value):
+            self.infeasible(trial, "diverged")
+            return
+        told.curve[epoch] = (float(value), float(seconds))
+        if self._target is not None and value >= self._target:
+            told.state, told.until_epoch = "complete", 0
+        elif epoch == self._max_epochs:
+            told.state, told.until_epoch = "complete" if self._target is None else "stopped", 0
+        elif told.state == "running" and epoch >= told.until_epoch:
+            told.state, told.until_epoch = "paused", 0
+
+    def infeasible(self, trial: int, reason: Infeasibility) -> None:
+        """A trial cannot be trained further.
+
+        Args:
+            trial: its number.
+            reason: "memory": neither it nor any larger batch size is proposed again; "diverged", "untrainable":
+                evidence against its corner; "failed": nothing is learned but not to repeat it.
+        """
+        told = self._known(trial)
+        told.state, told.until_epoch, told.reason = "infeasible", 0, reason
+        if reason == "memory":
+            largest = told.batch_size - 1
+            self.max_batch_size = largest if self.max_batch_size is None else min(self.max_batch_size, largest)
+
+    def recommend(self) -> Recommendation:
+        """The configuration to use, by the posterior: among complete trials, before there is one among all.
+
+        Raises:
+            BatchoptError: no value was told yet, or none that reaches the target.
+        """
+        advice = self.advise()
+        if advice is None and self._target is not None:
+            raise BatchoptError(f"nothing to recommend: no trial reached {self._target:g} yet.")
+        if advice is None:
+            raise BatchoptError("nothing to recommend: no value was told yet. Train at least one epoch.")
+        return Recommendation.of(advice)
+
+    def advise(self) -> Advice | None:
+        """All that the trials say of every batch size, in seconds to a target; None before the first value."""
+        race = self._race()
+        if race is not None:
+            return advise_time(race, self._space, max_epochs=self._max_epochs, max_batch_size=self.max_batch_size)
+        return advise(
+            self._in_order(),
+            self._space,
+            max_epochs=self._max_epochs,
+            sign=self._sign,
+            seconds_per_epoch=self._cost(),
+            max_batch_size=self.max_batch_size,
+        )
+
+    @on_one_thread
+    def given_up(self) -> list[int]:
+        """Paused trials that are never continued from now on, those told before left out.
+
+        Returns:
+            Their numbers: those that were slower than the best to a target; the least promising beyond `MAX_PAUSED`;
+            all of them once `stop_reason` is set.
+        """
+        paused, race = [trial for trial in self._in_order() if trial.state == "paused"], self._race()
+        if not self.stop_reason:
+            lost = [trial for trial in paused if race and race.lost(trial)]
+            # One that was interrupted goes on first, and is thought of again at its rung.
+            interrupted = any(trial.epochs not in self._rungs for trial in paused if trial not in lost)
+            excess = 0 if interrupted else len(paused) - len(lost) - MAX_PAUSED
+            outlook = self._outlook() if excess > 0 else None
+            least = outlook.least_promising(excess) if outlook is not None else []
+            paused = lost + [self._trials[trial.trial] for trial in least]
+        for trial in paused:
+            trial.state = "stopped"
+        return sorted(trial.trial for trial in paused)
+
+    def enqueue(self, batch_size: int, learning_rate: float, extra: Mapping[str, Any] | None = None) -> None:
+        """Ask for a configuration: those are started first, in order, where this machine holds them.
+
+        Raises:
+            InvalidInput: a batch size or a rate outside the space.
+        """
+        low, high = self._space.learning_rate
+        if not self._space.smallest <= batch_size <= self._space.largest or not low <= learning_rate <= high:
+            raise InvalidInput(f"{batch_size} x {learning_rate:g} lies outside the study's space.")
+        params = {**self._space.middle_of_extra(), **(extra or {})}
+        self._queue.append({BATCH_SIZE: batch_size, LEARNING_RATE: learning_rate, **params})
+
+    def add(self, trial: Trial) -> None:
+        """Feed a stored trial; numbers may have gaps. One fed again replaces what was known of it."""
+        kept = replace(trial, curve=dict(trial.curve), extra=dict(trial.extra))
+        if any(not math.isfinite(value) for value, _ in kept.curve.values()):
+            kept = replace(kept, curve={}, state="infeasible", reason="diverged")
+        if kept.state == "running" and not kept.until_epoch:
+            kept.until_epoch = self._next_rung(kept)
+        self._trials[trial.trial] = kept
+        if kept.state == "infeasible" and kept.reason == "memory":
+            self.infeasible(kept.trial, "memory")
+
+    def forget(self, trial: int) -> None:
+        """A step that could not be begun: its trial does not exist."""
+        self._trials.pop(trial, None)
+
+    def assign(self, step: Step, number: int) -> Step:
+        """The same step, its trial under the number that it really received.
+
+        Raises:
+            InvalidInput: a trial that is not known, or a number that another one has.
+        """
+        known = self._known(step.trial)
+        if number == step.trial:
+            return step
+        if number in self._trials:
+            raise InvalidInput(f"trial {number} exists already.")
+        del self._trials[step.trial]
+        self._trials[number] = replace(known, trial=number)
+        return replace(step, trial=number)
+
+    def _blind(self, may_start: bool) -> Step | None:
+        """A step before any value was seen."""
+        trials = self._in_order()
+        if not may_start:
+            waiting = any(trial.state == "running" for trial in trials)
+            self.stop_reason = "" if waiting else "the trials of this study are used up"
+            return None
+        params = opening(self._space, self._cube, trials, seed=self._seed, max_batch_size=self.max_batch_size)
+        if params is None:
+            self.stop_reason = f"no batch size of the space fits in memory: at most {self.max_batch_size} would"
+            return None
+        return self._start(params, None, "new" if trials else "first")
+
+    def _outlook(self, share: float = 0.0) -> Outlook | None:
+        """What the evidence says, time counting so much; None before the first value."""
+        trials, cost, curves, race = self._in_order(), self._cost(), None, self._race()
+        if share > 0:
+            trials = weighed(trials, self._space, self._value_seconds or cost, share)
+        if race is not None:
+            trials, curves = race.seen(self._max_epochs), race.curves(self._cube, self._max_epochs)
+            cost = EpochCost([], [], probed=race.bounded(cost, self._max_epochs))
+        curves = curves or observed(trials, self._cube, max_epochs=self._max_epochs, sign=self._sign)
+        if curves is None:
+            return None
+        return Outlook(trials, curves, self._space, self._cube, rungs=self._rungs, sign=self._sign, cost=cost)
+
+    def _race(self) -> Race | None:
+        """The trials on their way to the target; None where there is none."""
+        if self._target is None:
+            return None
+        return Race.of(self._in_order(), self._target, self._value_seconds or self._cost())
+
+    def _cost(self) -> EpochCost:
+        timed = [trial for trial in self._in_order() if trial.seconds_per_epoch > 0]
+        return EpochCost(
+            [trial.batch_size for trial in timed], [trial.seconds_per_epoch for trial in timed], probed=self._probed
+        )
+
+    def _start(self, params: Mapping[str, Any], gain: float | None, why: str) -> Step:
+        number = max(self._trials, default=-1) + 1
+        extra = {name: params[name] for name in self._space.extra}
+        trial = Trial(number, params[BATCH_SIZE], params[LEARNING_RATE], extra)
+        self._trials[number] = trial
+        return self._continue(trial, gain, why)
+
+    def _continue(self, trial: Trial, gain: float | None, why: str) -> Step:
+        trial.until_epoch = self._next_rung(trial)
+        trial.state = "running"
+        seconds = None
+        if self._probed is not None or any(known.seconds_per_epoch > 0 for known in self._trials.values()):
+            seconds = self._cost()(trial.batch_size) * (trial.until_epoch - trial.epochs)
+        return step_of(trial, gain=gain, seconds=seconds, why=why)
+
+    def _next_rung(self, trial: Trial) -> int:
+        rung = next((rung for rung in self._rungs if rung > trial.epochs), self._max_epochs)
+        race = self._race()
+        return rung if race is None else race.until(trial, rung)
+
+    def _fits(self, batch_size: int) -> bool:
+        return self.max_batch_size is None or batch_size <= self.max_batch_size
+
+    def _in_order(self) -> list[Trial]:
+        return [self._trials[number] for number in sorted(self._trials)]
+
+    def _known(self, trial: int) -> Trial:
+        if trial not in self._trials:
+            raise InvalidInput(f"trial {trial} is not one of this scheduler's. Feed stored trials with `add` first.")
+        return self._trials[trial]

@@ -1,0 +1,1 @@
+"""What is believed of configurations that were not trained: a Gaussian process over learning curves."""

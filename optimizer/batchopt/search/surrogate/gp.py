@@ -1,0 +1,316 @@
+"""The model of the objective and of the learning curve: a Gaussian process over configuration and epochs.
+
+The value of trial i at fidelity t (epochs trained / epochs of a whole trial), warped and standardised, is
+
+    z = m(x_i) + g(x_i) + m'(x_i, t) + h(x_i, t) + r_i + r'_i(t) + noise,        phi(t) = log t / log (1/4):
+
+m + g is what a configuration is worth in the end, m a plane; m' + h is how far it is from there at t, a quarter of
+the way (phi = 1) or nearer to the end (phi(1) = 0); r and r' are the run's own: its luck and its pace. `covariance.py`
+has what is believed of each before anything was seen. A late bloomer has a large -h, learned from its neighbours'
+curves; a curve that is extrapolated keeps the doubt of how curves bend.
+
+| symbol  | meaning                                                     | shape                    |
+|---------|-------------------------------------------------------------|--------------------------|
+| x       | configurations of trials, in the unit cube                  | (trials, dims)           |
+| i, t, y | trial, fidelity in (0, 1], value (larger is better)         | (points,) each           |
+| s       | hyperparameter sets: lengthscales, coupling, ratios, warp   | (sets, ...)              |
+| K_s     | prior covariance of the points under one set                | (sets, points, points)   |
+| L_s     | its Cholesky factor; points exact, censored, then pending   | (sets, points, points)   |
+| w       | weight of a set: its evidence, tempered                     | (sets,)                  |
+| sigma_s | amplitude, integrated out under an inverse gamma prior      | (sets,)                  |
+| mu, sd  | posterior of g at new configurations, warped units          | (sets, configurations)   |
+
+The hyperparameters are averaged over, never optimised: with 3 to 10 observations a point estimate is wrong in shape.
+`hyperparameters.py` draws them: from the prior, then around the sets that explain the data best.
+A pending point (a step under way) takes part in the covariance and not in the mean: it lowers the doubt where it will
+tell us something, so that parallel workers spread out. A censored point is put at its mean below its bound.
+
+Source: Rasmussen and Williams 2006, chapters 2 and 5; Swersky et al. 2014, arXiv:1406.3896 (freezing and thawing);
+Snelson et al. 2003 (warped outputs).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg.lapack import dtrtrs
+from scipy.special import log_ndtr, ndtr, ndtri
+
+from batchopt.search.surrogate.covariance import Covariance, level, variance_at_end
+from batchopt.search.surrogate.curves import Curves, maturity, ordered, spread, thinned
+from batchopt.search.surrogate.hyperparameters import ROUNDS, Draws, HyperparameterSets, weighed
+from batchopt.search.surrogate.warp import log_slope, unwarp, warp
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+SHAPE, RATE = 2.0, 2.0
+"""Inverse gamma prior of the squared amplitude; the values are standardised, so that it is about 1."""
+
+SETS_BY_POINTS = ((15, 256, 64), (30, 384, 64), (60, 192, 32), (220, 32, 16), (340, 16, 16), (math.inf, 8, 8))
+"""Up to so many points: how many sets the first round draws, and how many predict, which are the likeliest. Few points
+leave the sets nearly alike, so that many of them have to be heard; with more points each set costs more.
+"""
+
+TEMPER = 0.6
+"""Exponent of the evidence: below 1, because the model is not the truth and its certainty is not ours."""
+
+
+QUANTILE_POINTS = 640
+"""Of a mixture, spread evenly over the distributions of its sets."""
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """One row a set: log evidence, Cholesky factor, whitened values, amplitude, and the warp's standardisation."""
+
+    evidence: FloatArray
+    factor: FloatArray
+    white: FloatArray
+    sigma: FloatArray
+    scale: FloatArray
+    center: FloatArray
+    spread: FloatArray
+
+
+class Surrogate:
+    """The posterior, given what was observed.
+
+    Args:
+        curves: at least one point.
+        rotation: (column of the batch size, column of the rate, ratio of their log ranges), or None to learn no
+            coupling: the rate's coordinate becomes v - coupling * ratio * u.
+
+    Raises:
+        ValueError: without an exact point, or with a value that is not finite.
+    """
+
+    def __init__(self, curves: Curves, *, rotation: tuple[int, int, float] | None = None) -> None:
+        if curves.censored.all() or not np.isfinite(curves.value).all():
+            raise ValueError("a surrogate needs at least one exact point, and finite values only.")
+        self._prior = Covariance(rotation)
+        curves = ordered(thinned(curves))
+        self._exact = int((~curves.censored).sum())
+        self._all_x = curves.x
+        self._trial = np.concatenate([curves.trial, curves.pending_trial])
+        self._seen, self._row = np.unique(self._trial, return_inverse=True)
+        self._x = curves.x[self._seen]
+        self._phi = maturity(np.concatenate([curves.fidelity, curves.pending_fidelity]))
+        self._known = len(curves.value)
+        self.best = float(curves.value.max())
+        self.spread = spread(curves.value)
+        points = len(self._trial)
+        count, predict = next((count, predict) for most, count, predict in SETS_BY_POINTS if points <= most)
+        draws = Draws(curves.x.shape[1], count)
+        fits = [self._fitted(draws.sets(), curves)]
+        for _ in range(ROUNDS):
+            fits.append(self._fitted(draws.around_best(TEMPER * _column(fits, "evidence")), curves))
+        log_weight = draws.log_weight(TEMPER * _column(fits, "evidence"))
+        kept, self._weight = weighed(log_weight, predict)
+        self._kept = draws.sets(kept)
+        self._alpha, self._precision = self._folded(_column(fits, "factor")[kept], _column(fits, "white")[kept])
+        self._sigma = _column(fits, "sigma")[kept]
+        self._scale, self._center, self._spread = (_column(fits, name)[kept] for name in ("scale", "center", "spread"))
+
+    def _fitted(self, sets: HyperparameterSets, curves: Curves) -> _Fits:
+        """The posterior under each set, and how well the set explains what was observed."""
+        scale = (sets.warp_scale * self.spread)[:, None]
+        z: FloatArray = warp(curves.value, self.best, scale)
+        jacobian = log_slope(curves.value[: self._exact], self.best, scale).sum(axis=1)
+        center, spread = z.mean(axis=1, keepdims=True), z.std(axis=1, keepdims=True)
+        spread = np.where(spread > 1e-9, spread, 1.0)
+        z = (z - center) / spread
+        jacobian -= self._exact * np.log(spread[:, 0])
+
+        factor = np.asarray(
+            np.linalg.cholesky(self._prior.of_points(sets, self._x, self._row, self._phi)), dtype=np.float64
+        )
+        exact, known = self._exact, self._known
+        white = np.zeros((len(z), factor.shape[1]))
+        for s in range(len(z)):
+            white[s, :exact] = dtrtrs(factor[s, :exact, :exact], z[s, :exact], lower=1)[0]
+        log_det = np.log(np.diagonal(factor[:, :exact, :exact], axis1=1, axis2=2)).sum(axis=1)
+        rate = RATE + 0.5 * (white**2).sum(axis=1)
+        shape = SHAPE + 0.5 * exact
+        evidence = -log_det - shape * np.log(rate) + jacobian
+        if exact < known:
+            evidence += self._impute(z, factor, white, rate / (shape - 1.0))
+        return _Fits(evidence, factor, white, np.sqrt(rate / (shape - 1.0)), scale, center, spread)
+
+    def _impute(self, z: FloatArray, factor: FloatArray, white: FloatArray, variance: FloatArray) -> FloatArray:
+        """Put each censored point at its mean below its bound, given the exact ones; fills `white`.
+
+        Returns:
+            The log probability of the bounds, each taken for itself, shape (sets,).
+
+        Source: the mean of a truncated normal; one step of the EM algorithm for censored regression.
+        """
+        exact, known = self._exact, self._known
+        mean = (factor[:, exact:known, :exact] @ white[:, :exact, None])[..., 0]
+        sd = np.sqrt(variance[:, None] * (factor[:, exact:known, exact:known] ** 2).sum(axis=2))
+        bound = (z[:, exact:] - mean) / sd
+        log_chance = log_ndtr(bound)
+        below = sd * np.exp(-0.5 * bound**2 - log_chance) / math.sqrt(2.0 * math.pi)
+        for s in range(len(z)):
+            white[s, exact:known] = dtrtrs(factor[s, exact:known, exact:known], -below[s], lower=1)[0]
+        return np.asarray(log_chance.sum(axis=1))
+
+    def _folded(self, factor: FloatArray, white: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """What the points say, folded to their trials: all points of a trial covary alike with a final value.
+
+        Returns:
+            alpha = P' K^-1 z and the precision P' K^-1 P, where P tells each point's trial, shapes (sets, trials) and
+            (sets, trials, trials).
+        """
+        points_of = (self._row[:, None] == np.arange(len(self._x))).astype(float)
+        half = np.stack([dtrtrs(one, points_of, lower=1)[0] for one in factor])
+        turned = half.transpose(0, 2, 1)
+        return (turned @ white[:, :, None])[..., 0], turned @ half
+
+    def at_end(self, x: FloatArray, *, own: float = 0.0) -> tuple[FloatArray, FloatArray]:
+        """Posterior of m + g, the noise-free final value of configurations.
+
+        Args:
+            x: in the unit cube, shape (configurations, dims).
+            own: part of the variance from run to run that is added, as what a configuration may have for itself.
+
+        Returns:
+            Mean and standard deviation in warped units, shape (sets, configurations) each.
+        """
+        mean, sd = self._condition(self._cross(x), variance_at_end(x))
+        return mean, np.sqrt(sd**2 + own * self._luck()[:, None] ** 2) if own else sd
+
+    def of_trials(self, trials: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Posterior of m + g + r, the final value of trials already started, its noise left out.
+
+        Args:
+            trials: row numbers of `Curves.x`.
+
+        Returns:
+            Mean and standard deviation in warped units, shape (sets, trials) each.
+        """
+        rows = np.asarray(trials, dtype=np.int64)
+        run = self._kept.run[:, None, None] * (self._seen[:, None] == rows)
+        x = self._all_x[rows]
+        return self._condition(self._cross(x) + run, variance_at_end(x) + self._kept.run[:, None])
+
+    def gain_of_run(self, x: FloatArray, row: int, *, beyond: float = 0.0) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """What one whole run at each configuration may add, by what it teaches of it and of the best one's.
+
+        The knowledge gradient of the pair: how far the run would move the difference of the two posterior means, and
+        what the better of them gains by that. A neighbour of the best moves both alike, and is worth little, though
+        its expected improvement is not; and a noisy run moves less than its doubt.
+
+        Args:
+            x: in the unit cube, shape (configurations, dims).
+            row: the best trial, a row number of `Curves.x`.
+            beyond: what a gain is counted from, in parts of the spread of the values.
+
+        Returns:
+            Gains in the units of the values, shape (configurations,); mean and standard deviation as `at_end`.
+
+        Source: Frazier, Powell and Dayanik 2009, The knowledge-gradient policy for correlated normal beliefs.
+        """
+        best = self._all_x[[row]]
+        cross, cross_best = self._cross(x), self._cross(best)
+        mean, sd = self._condition(cross, variance_at_end(x))
+        mean_best, _ = self._condition(cross_best, variance_at_end(best))
+        moved = np.abs(sd**2 - self._shared(x, cross, best, cross_best)) / np.sqrt(sd**2 + self._luck()[:, None] ** 2)
+        unit = self._spread * self._slope_at(mean_best)
+        gain = _gain(mean - mean_best - beyond * self.spread / unit, np.maximum(moved, 1e-9)) * unit
+        return np.asarray(self._weight @ gain), mean, sd
+
+    def chance_ahead(self, x: FloatArray, other: FloatArray) -> FloatArray:
+        """Probability that a configuration is worth more than another one.
+
+        Args:
+            x: in the unit cube, shape (configurations, dims).
+            other: the one that they are compared with, shape (1, dims).
+
+        Returns:
+            Shape (configurations,); 0.5 for the other one itself.
+        """
+        cross, cross_other = self._cross(x), self._cross(other)
+        mean, sd = self._condition(cross, variance_at_end(x))
+        mean_other, sd_other = self._condition(cross_other, variance_at_end(other))
+        variance = sd**2 + sd_other**2 - 2.0 * self._shared(x, cross, other, cross_other)
+        return np.asarray(self._weight @ ndtr((mean - mean_other) / np.sqrt(np.maximum(variance, 1e-12))))
+
+    def run_sd(self, x: FloatArray) -> float:
+        """Standard deviation of one run's final value around the worth of a configuration, shape (1, dims)."""
+        mean, _ = self.at_end(x)
+        return float(self._weight @ (self._luck()[:, None] * self._spread * self._slope_at(mean))[:, 0])
+
+    def _luck(self) -> FloatArray:
+        """Standard deviation from run to run at the end, in warped units, shape (sets,)."""
+        return np.asarray(self._sigma * np.sqrt(self._kept.run + self._kept.noise))
+
+    def _cross(self, x: FloatArray) -> FloatArray:
+        """Prior covariance of the trials' final values with those of configurations, (sets, trials, configurations)."""
+        return self._prior.matern(self._kept, self._x, x) + level(self._x, x)
+
+    def _shared(self, x: FloatArray, cross: FloatArray, other: FloatArray, cross_other: FloatArray) -> FloatArray:
+        """Posterior covariance of configurations' final values with another one's, (sets, configurations)."""
+        told = (cross * (self._precision @ cross_other)).sum(axis=1)
+        prior = self._prior.matern(self._kept, x, other)[:, :, 0] + level(x, other)[:, 0]
+        return np.asarray(self._sigma[:, None] ** 2 * (prior - told))
+
+    def _slope_at(self, mean: FloatArray) -> FloatArray:
+        """Units of the values in a unit of the warp, at these warped values, shape (sets, configurations)."""
+        return self._scale + np.maximum(self.best - self._unwarped(mean), 0.0)
+
+    def _condition(self, cross: FloatArray, prior: float | FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Posterior mean and standard deviation from covariances with the trials and prior variances."""
+        mean = (self._alpha[:, None, :] @ cross)[:, 0]
+        variance = prior - (cross * (self._precision @ cross)).sum(axis=1)
+        return mean, self._sigma[:, None] * np.sqrt(np.maximum(variance, 1e-12))
+
+    def expected_improvement(self, mean: FloatArray, sd: FloatArray, threshold: float) -> FloatArray:
+        """Expected gain over a threshold, averaged over the sets.
+
+        Args:
+            mean, sd: from `at_end` or `of_trials`, shape (sets, configurations) each.
+            threshold: a value, in the units of the values.
+
+        Returns:
+            In the units of the values, shape (configurations,). The warp's slope at the threshold is taken for all.
+        """
+        goal = (warp(np.array([threshold]), self.best, self._scale) - self._center) / self._spread
+        slope = self._scale + np.maximum(self.best - threshold, 0.0)
+        return np.asarray(self._weight @ (_gain(mean - goal, sd) * self._spread * slope))
+
+    def _unwarped(self, z: FloatArray) -> FloatArray:
+        """Warped units back to the units of the values; shape (sets, configurations)."""
+        return unwarp(z * self._spread + self._center, self.best, self._scale)
+
+    def chance_above(self, mean: FloatArray, sd: FloatArray, threshold: float) -> FloatArray:
+        """Probability of a final value above a threshold, shape (configurations,)."""
+        goal = (warp(np.array([threshold]), self.best, self._scale) - self._center) / self._spread
+        return np.asarray(self._weight @ ndtr((mean - goal) / sd))
+
+    def quantiles(self, mean: FloatArray, sd: FloatArray, levels: Sequence[float]) -> FloatArray:
+        """Quantiles of the mixture over the sets, in the units of the values, shape (levels, configurations)."""
+        count = max(QUANTILE_POINTS // len(mean), 10)
+        grid = np.asarray(ndtri((np.arange(count) + 0.5) / count))
+        spread_out = mean[:, None] + sd[:, None] * grid[:, None]
+        flat = self._unwarped(spread_out.reshape(len(mean), -1)).reshape(-1, mean.shape[1])
+        weight = np.repeat(self._weight / len(grid), len(grid))
+        order = flat.argsort(axis=0)
+        below = weight[order].cumsum(axis=0)
+        ranked = np.take_along_axis(flat, order, axis=0)
+        rows = [(below < level).sum(axis=0).clip(max=len(flat) - 1) for level in levels]
+        return np.stack([ranked[row, np.arange(mean.shape[1])] for row in rows])
+
+
+def _gain(mean: FloatArray, sd: FloatArray) -> FloatArray:
+    """Expected positive part of a normal variable."""
+    standard = mean / sd
+    return np.asarray(sd * (standard * ndtr(standard) + np.exp(-0.5 * standard**2) / math.sqrt(2.0 * math.pi)))
+
+
+def _column(fits: Sequence[_Fits], name: str) -> FloatArray:
+    return np.concatenate([getattr(fit, name) for fit in fits])

@@ -1,0 +1,229 @@
+"""The goal `time`: how soon a trial reaches its target, as the scheduler and the report see trials then.
+
+A trial that reached the target is one exact point, -log seconds, at full fidelity. One that was trained for e epochs
+and did not is right-censored: its truth is at most -log(e * seconds per epoch). One that is paused has no such bound
+until it is given up or has taken longer than the best: put at its mean, as `surrogate.py` does, the bound would look
+like an observation of a trial that is still undecided.
+
+What a curve says on its way is a point too: the time that it would take if the error, 1 - accuracy, went with 1 /
+epochs. Its fidelity is the target's error over the curve's, 1 at the target. Then the surrogate's trend is linear in
+the logarithm of what is missing, and learns with which power of the epochs the errors really go.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchopt.search.steps import Trial
+from batchopt.search.surrogate.curves import Curves
+from batchopt.search.trials import marks
+
+if TYPE_CHECKING:
+    from batchopt.question.space import SearchSpace
+    from batchopt.search.advice import Advice
+    from batchopt.search.surrogate.cube import Cube
+
+
+LEAST_ERROR = 1e-3
+"""What is missing to an accuracy of 1 at a target of 1, or nearly."""
+
+LONGEST_LOG_S = 25.0
+"""Two thousand years: where nobody has been, the surrogate may expect anything."""
+
+Points = Mapping[int, tuple[float, float]]
+"""Epoch -> (validation accuracy, seconds)."""
+
+
+def first_at(target: float, curve: Points) -> int | None:
+    """The first epoch after which a curve is at the target; None where it never is."""
+    return min((epoch for epoch, (accuracy, _) in curve.items() if accuracy >= target), default=None)
+
+
+def epochs_to_target(target: float, curve: Points) -> float | None:
+    """Epochs until a curve is at the target, linear between two evaluations; None where it never gets there.
+
+    The curve begins at accuracy 0 before the first epoch. It bends, so within that epoch this is later than the truth;
+    but of two runs that need less than an epoch the more accurate one is the sooner, which one whole epoch for both
+    would not tell.
+    """
+    epoch = first_at(target, curve)
+    if epoch is None:
+        return None
+    after = curve[epoch][0]
+    before = curve[epoch - 1][0] if epoch - 1 in curve else 0.0
+    return epoch - (after - target) / (after - before)
+
+
+@dataclass(frozen=True)
+class Race:
+    """Trials on their way to a target.
+
+    Attributes:
+        target: validation accuracy, in 0 to 1.
+        seconds_per_epoch: batch size -> seconds, on the machine whose seconds count.
+        trials: in any state, with their curves of accuracy.
+        times: seconds to the target of those that reached it, by number.
+        best_s: the least of them; infinite before the first.
+    """
+
+    target: float
+    seconds_per_epoch: Callable[[int], float]
+    trials: Sequence[Trial]
+    times: Mapping[int, float]
+    best_s: float
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], target: float, seconds_per_epoch: Callable[[int], float]) -> Race:
+        """The race as it stands."""
+        times = {}
+        for trial in trials:
+            epochs = epochs_to_target(target, trial.curve) if trial.state != "infeasible" else None
+            if epochs is not None:
+                times[trial.trial] = epochs * seconds_per_epoch(trial.batch_size)
+        return cls(target, seconds_per_epoch, trials, times, min(times.values(), default=math.inf))
+
+    def spent_s(self, trial: Trial) -> float:
+        """Seconds that a trial has been trained without reaching the target."""
+        return trial.epochs * self.seconds_per_epoch(trial.batch_size)
+
+    def lost(self, trial: Trial) -> bool:
+        """Whether a paused trial has taken longer than the best one already."""
+        return trial.state == "paused" and trial.trial not in self.times and self.spent_s(trial) >= self.best_s
+
+    def until(self, trial: Trial, epoch: int) -> int:
+        """Where a step ends that would end at `epoch`: no later than the trial has taken as long as the best one."""
+        worth = self.best_s / self.seconds_per_epoch(trial.batch_size)
+        return epoch if worth >= epoch else max(trial.epochs + 1, math.ceil(worth))
+
+    def sooner(self, matters: float) -> str:
+        """What a step would improve, given by how much of -log seconds it would matter: in seconds."""
+        by = self.best_s * -math.expm1(-matters)
+        return f"the least time to {self.target:g}, {self.best_s:.3g} s, by more than {by:.2g} s"
+
+    def bounded(self, cost: Callable[[int], float], max_epochs: int) -> Callable[[int], float]:
+        """Batch size -> seconds per epoch, such that no whole trial costs more than the best one took."""
+        return lambda batch_size: min(cost(batch_size), self.best_s / max_epochs)
+
+    def seen(self, max_epochs: int) -> list[Trial]:
+        """The trials as a search for the highest value sees them.
+
+        Once the target was reached, a value is -log seconds, and complete is who reached it. Before, it is accuracy,
+        and complete is who trained all epochs.
+        """
+        if not self.times:
+            return [
+                replace(trial, state="complete") if trial.state == "stopped" and trial.epochs == max_epochs else trial
+                for trial in self.trials
+            ]
+        return [self._seen(trial, max_epochs) for trial in self.trials]
+
+    def _seen(self, trial: Trial, max_epochs: int) -> Trial:
+        seconds = self.times.get(trial.trial)
+        if seconds is not None:
+            return replace(trial, state="complete", curve={max_epochs: (-math.log(seconds), 0.0)})
+        # Nothing is known of its value but a bound, and a search looks for candidates around the highest values.
+        curve = {epoch: (-math.inf, spent) for epoch, (_, spent) in trial.curve.items()}
+        return replace(trial, curve=curve, state="stopped" if self.lost(trial) else trial.state)
+
+    def curves(self, cube: Cube, max_epochs: int) -> Curves | None:
+        """Points for the surrogate, values -log seconds; row i is trial i. None before the target was reached."""
+        if not self.times:
+            return None
+        exact = [
+            (row, 1.0, -math.log(self.times[trial.trial]))
+            for row, trial in enumerate(self.trials)
+            if trial.trial in self.times
+        ]
+        slowest, bounds = min(value for _, _, value in exact), []
+        for row, trial in enumerate(self.trials):
+            if trial.state != "infeasible":
+                exact += [(row, share, -seen) for share, seen in self._on_the_way(trial, max_epochs)]
+            if trial.reason in ("diverged", "untrainable"):
+                bounds.append((row, 1.0, slowest))
+            elif trial.trial not in self.times and trial.curve and (trial.state == "stopped" or self.lost(trial)):
+                bounds.append((row, 1.0, -math.log(self.spent_s(trial))))
+        points = exact + bounds
+        pending = [(row, t.until_epoch / max_epochs) for row, t in enumerate(self.trials) if t.state == "running"]
+        return Curves(
+            x=cube.encode(trial.params for trial in self.trials),
+            trial=np.array([row for row, _, _ in points], dtype=np.int64),
+            fidelity=np.array([share for _, share, _ in points]),
+            value=np.array([value for _, _, value in points]),
+            censored=np.arange(len(points)) >= len(exact),
+            pending_trial=np.array([row for row, _ in pending], dtype=np.int64),
+            pending_fidelity=np.array([share for _, share in pending]),
+        )
+
+    def _on_the_way(self, trial: Trial, max_epochs: int) -> list[tuple[float, float]]:
+        """How near a trial was to the target at epochs before it, 1 being there, and log seconds to it from these."""
+        found = []
+        for epoch in sorted(marks(max_epochs) | {trial.epochs}):
+            if epoch in trial.curve and trial.curve[epoch][0] < self.target:
+                accuracy = min(trial.value_at(epoch, max_epochs), self.target)
+                missing = max((1.0 - accuracy) / max(1.0 - self.target, LEAST_ERROR), 1.0)
+                found.append((1.0 / missing, math.log(epoch * self.seconds_per_epoch(trial.batch_size) * missing)))
+        return found
+
+
+def advise_time(race: Race, space: SearchSpace, *, max_epochs: int, max_batch_size: int | None = None) -> Advice | None:
+    """What follows for the time to the target: `advise`, its values in seconds.
+
+    Args:
+        race: the trials.
+        space: what may be used.
+        max_epochs: of a whole trial.
+        max_batch_size: what the machine that is advised holds, in examples; None for no limit.
+
+    Returns:
+        None where no trial reached the target. As good are batch sizes that reached it and are within one standard
+        error; the fastest of these is the best itself.
+    """
+    # The numerics take a second to load, and whoever looks for a crossing alone has no use for them.
+    from batchopt.search.advice import Estimate, advise
+    from batchopt.search.surrogate.cube import Cube
+
+    curves = race.curves(Cube(space.distributions()), max_epochs)
+    if curves is None:
+        return None
+    logs = advise(
+        race.seen(max_epochs),
+        space,
+        max_epochs=max_epochs,
+        sign=-1.0,
+        seconds_per_epoch=race.seconds_per_epoch,
+        max_batch_size=max_batch_size,
+        curves=curves,
+    )
+    if logs is None or not logs.complete:
+        return None
+
+    def seconds(log: float) -> float:
+        return math.exp(min(log, LONGEST_LOG_S))
+
+    def in_seconds(row: Estimate) -> Estimate:
+        mean = seconds(row.mean)
+        error = seconds(row.mean + row.standard_error) - mean
+        return replace(row, mean=mean, low=seconds(row.low), high=seconds(row.high), standard_error=error, seconds=mean)
+
+    best, rows = in_seconds(logs.best), [in_seconds(row) for row in logs.by_batch_size]
+    reached = {trial.batch_size for trial in race.trials if trial.trial in race.times}
+    means = {row.batch_size: row.mean for row in rows}
+    undecided = [
+        replace(row, seconds=None if row.runs is None else row.runs * (means[row.batch_size] + best.mean))
+        for row in logs.undecided
+    ]
+    return replace(
+        logs,
+        best=best,
+        by_batch_size=[best if row.batch_size == best.batch_size else row for row in rows],
+        as_good=[size for size in logs.as_good if size in reached],
+        tolerance=seconds(logs.best.mean + logs.tolerance) - best.mean,
+        fastest=best,
+        undecided=undecided,
+        run_sd=seconds(logs.best.mean + logs.run_sd) - best.mean,
+    )

@@ -1,0 +1,74 @@
+"""What the scheduler knows of a trial, and what it makes of all of them: points for the surrogate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
+from batchopt.search.steps import Trial
+from batchopt.search.surrogate.cube import Cube
+from batchopt.search.surrogate.curves import Curves
+
+
+def rungs(max_epochs: int) -> list[int]:
+    """Epochs at which a trial is paused and thought over: a quarter, a half, all."""
+    return sorted({math.ceil(max_epochs / 4), math.ceil(max_epochs / 2), max_epochs})
+
+
+def marks(max_epochs: int) -> set[int]:
+    """Epochs at which curves are looked at: an eighth, and the rungs."""
+    return {math.ceil(max_epochs / 8), *rungs(max_epochs)}
+
+
+def observed(trials: Sequence[Trial], cube: Cube, *, max_epochs: int, sign: float) -> Curves | None:
+    """Points for the surrogate: each curve at an eighth, at the rungs, and at its last epoch.
+
+    Args:
+        trials: in any state.
+        cube: coordinates of configurations.
+        max_epochs: epochs of a whole trial.
+        sign: 1 where larger values are better, -1 where smaller ones are.
+
+    Returns:
+        Row i is trial i. One that diverged or cannot be trained is at most the worst value seen anywhere, after all
+        epochs. None where no finite value was seen.
+    """
+    index, fidelity, value = [], [], []
+    for row, trial in enumerate(trials):
+        if trial.state == "infeasible":
+            continue
+        for epoch in sorted(marks(max_epochs) | {trial.epochs}):
+            if epoch in trial.curve:
+                index.append(row)
+                fidelity.append(epoch / max_epochs)
+                value.append(sign * trial.value_at(epoch, max_epochs))
+    if not value:
+        return None
+    exact, worst = len(value), min(value)
+    for row, trial in enumerate(trials):
+        if trial.state == "infeasible" and trial.reason in ("diverged", "untrainable"):
+            index.append(row)
+            fidelity.append(1.0)
+            value.append(worst)
+    pending = [(row, trial.until_epoch / max_epochs) for row, trial in enumerate(trials) if trial.state == "running"]
+    return Curves(
+        x=cube.encode(trial.params for trial in trials),
+        trial=np.array(index, dtype=np.int64),
+        fidelity=np.array(fidelity),
+        value=np.array(value),
+        censored=np.arange(len(value)) >= exact,
+        pending_trial=np.array([row for row, _ in pending], dtype=np.int64),
+        pending_fidelity=np.array([share for _, share in pending]),
+    )
+
+
+def rotation(space: SearchSpace, cube: Cube) -> tuple[int, int, float] | None:
+    """The surrogate's `rotation`: how the rate may turn with the batch size; None where one of them is fixed."""
+    low, high = space.learning_rate
+    if low == high or space.smallest == space.largest:
+        return None
+    ratio = math.log(space.largest / space.smallest) / math.log(high / low)
+    return cube.column(BATCH_SIZE), cube.column(LEARNING_RATE), ratio

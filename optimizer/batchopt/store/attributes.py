@@ -1,0 +1,54 @@
+"""Every key that we write into attributes and constraints of Optuna studies and trials, spelled once."""
+
+from __future__ import annotations
+
+REFERENCE = "reference_machine"
+"""User attribute of a study: the fingerprint of its reference machine."""
+
+
+DIVERGED = "diverged"
+"""User attribute of a trial whose loss was not finite."""
+
+FAILURE = "failure"
+"""User attribute of a trial that failed: why."""
+
+DEATHS = "worker_deaths"
+"""User attribute of a trial whose workers died: after how many epochs, and how many did then."""
+
+GUID = "guid"
+"""User attribute of a trial: its name in all databases that it is copied to."""
+
+MISSED = "target_not_reached_in_seconds"
+"""User attribute of a trial that trained all its epochs and did not reach its goal's target: what it trained."""
+
+NOT_REACHED = "target not reached"
+"""The note of such a trial."""
+
+NO_VALUE = "no_value"
+"""The constraint of a trial without a value: by how much its best accuracy falls short of the target."""
+
+LEARNED_NOTHING = 1.0
+"""What stands there for a trial that was ended before: as one that learned nothing."""
+
+OUT_OF_MEMORY = "out of memory"
+"""The note of a trial that did not fit."""
+
+MEMORY = "memory"
+"""The constraint of a trial: bytes above what the machine has."""
+
+
+ELAPSED = "elapsed_seconds"
+"""User attribute of a study: wall seconds of all its sessions."""
+
+ENGINES = "engines"
+"""User attribute of a study: the engine chosen on each machine, by the machine's fingerprint."""
+
+MEMORY_LIMITS = "memory_limits"
+"""User attribute of a study: `--memory-limit` as last given on each machine, in bytes, by its fingerprint."""
+
+TOGETHER = 100
+"""How many processes of one machine may begin in the same moment; of those in each other's way one gets through."""
+
+
+ATTRIBUTE = "batchopt"
+"""The user attribute of an Optuna study that holds its stamp."""

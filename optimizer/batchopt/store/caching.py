@@ -1,0 +1,67 @@
+"""Optuna's view of a study's trials, read again only where something has changed.
+
+Optuna keeps the trials that have ended in memory and reads all others at each look. A study that puts trials aside has
+hundreds of those, each some rows in five tables, and looks several times at each decision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.storages import RDBStorage, _CachedStorage
+from optuna.storages._cached_storage import _StudyInfo
+
+from batchopt.store.tables import optunas_children, optunas_trials
+
+Sign = tuple[Any, ...]
+"""A trial's state, and how many rows it has in each table: what tells that it has changed."""
+
+
+class Caching(_CachedStorage):
+    """Optuna's cache, which knows an unfinished trial that is as it was.
+
+    A value that is written in the place of another, as only user attributes are here, goes unnoticed: who needs the
+    newest asks the database for that trial. Where another Optuna does not call what is overridden here, all unfinished
+    trials are read again, as it always did.
+    """
+
+    def __init__(self, backend: RDBStorage) -> None:
+        super().__init__(backend)
+        self._signs: dict[int, dict[int, Sign]] = {}
+        self._newest: dict[int, int] = {}
+
+    def _read_trials_from_remote_storage(self, study_id: int) -> None:
+        with self._lock:
+            known, newest = self._signs.get(study_id, {}), self._newest.get(study_id, -1)
+            # Read before the trials: what changes in between is read once more the next time.
+            signs = self._read_signs(study_id, newest)
+            changed = {trial_id for trial_id, sign in known.items() if signs.get(trial_id) != sign}
+            if newest >= 0 and not changed and signs.keys() <= known.keys():
+                return
+            study = self._studies.setdefault(study_id, _StudyInfo())
+            trials = self._backend._get_trials(study_id, None, changed, newest)
+            self._add_trials_to_cache(study_id, trials)
+            for trial in trials:
+                if trial.state.is_finished():
+                    study.unfinished_trial_ids.discard(trial._trial_id)
+                    study.last_finished_trial_id = max(study.last_finished_trial_id, trial._trial_id)
+                    signs.pop(trial._trial_id, None)
+                else:
+                    study.unfinished_trial_ids.add(trial._trial_id)
+            self._newest[study_id] = max([newest, *(trial._trial_id for trial in trials)])
+            # One that was begun since the signs were read has none, and is read again.
+            unfinished = {trial._trial_id: () for trial in trials if not trial.state.is_finished()}
+            self._signs[study_id] = unfinished | signs
+
+    def _read_signs(self, study_id: int, newest: int) -> dict[int, Sign]:
+        """Of the unfinished trials, and of those that are new, by trial id."""
+        trials = optunas_trials
+        counts = [
+            sa.select(sa.func.count()).where(table.c.trial_id == trials.c.trial_id).scalar_subquery()
+            for table in optunas_children
+        ]
+        unfinished = sa.or_(trials.c.trial_id > newest, trials.c.state.in_(["RUNNING", "WAITING"]))
+        query = sa.select(trials.c.trial_id, trials.c.state, *counts).where(trials.c.study_id == study_id, unfinished)
+        with self._backend.engine.connect() as connection:
+            return {row[0]: tuple(row[1:]) for row in connection.execute(query)}

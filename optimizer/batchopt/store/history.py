@@ -1,0 +1,200 @@
+"""The trials of a study, with their curves, as plain records."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from batchopt.errors import StudyNotFound
+from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
+from batchopt.search.steps import Trial
+from batchopt.search.steps import TrialState as SearchState
+from batchopt.search.time_to_target import first_at
+from batchopt.store.attributes import DIVERGED, FAILURE, MEMORY, MISSED, NOT_REACHED, OUT_OF_MEMORY
+from batchopt.store.database import Database
+from batchopt.store.records import Records
+
+UNTRAINABLE = "untrainable"
+"""User attribute of a trial whose configuration `build_model` refused: why."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    Attributes:
+        number: Optuna's, from 0.
+        trial_id: the database's.
+        state: `running`, `complete`, `pruned`, `fail` or `waiting`.
+        batch_size, learning_rate, extra: its parameters; None where it waits for them.
+        value: the goal's value of a complete trial, the first where it has two.
+        epochs: one row for each epoch, as in the table of epochs.
+        note: `diverged`, `out of memory`, `target not reached`, why it cannot be trained or failed, or empty.
+        machine: fingerprint of the machine that trained it last; empty before its first epoch.
+    """
+
+    number: int
+    trial_id: int
+    state: str
+    batch_size: int | None
+    learning_rate: float | None
+    extra: dict[str, Any]
+    value: float | None
+    epochs: list[dict[str, Any]]
+    note: str
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters that it has been given, by name."""
+        given = {BATCH_SIZE: self.batch_size, LEARNING_RATE: self.learning_rate}
+        return {name: value for name, value in given.items() if value is not None} | self.extra
+
+    @property
+    def machine(self) -> str:
+        return str(self.epochs[-1]["machine"]) if self.epochs else ""
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds on the training clock, all epochs together."""
+        return float(sum(epoch["train_seconds"] for epoch in self.epochs))
+
+    def describe(self) -> dict[str, Any]:
+        """The trial as JSON values, its epochs included."""
+        return {
+            **self._head(),
+            "train_seconds": self.train_seconds,
+            "epochs": [{k: v for k, v in epoch.items() if k != "trial_id"} for epoch in self.epochs],
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The trial as flat rows, one for each epoch; one row where there is none."""
+        epochs: list[dict[str, Any]] = self.epochs or [{}]
+        return [{**self._head(), **{k: v for k, v in epoch.items() if k != "trial_id"}} for epoch in epochs]
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "trial": self.number,
+            "state": self.state,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            **{f"extra.{name}": value for name, value in self.extra.items()},
+            "note": self.note,
+        }
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last epoch's row; empty before the first."""
+        return self.epochs[-1] if self.epochs else {}
+
+
+def open_study(database: Database, name: str) -> Study:
+    """An existing study.
+
+    Raises:
+        StudyNotFound: naming those there are.
+    """
+    try:
+        return optuna.load_study(study_name=name, storage=database.storage)
+    except KeyError:
+        names = optuna.get_all_study_names(database.storage)
+        there = f"it holds {', '.join(map(repr, sorted(names)))}" if names else "it holds no study"
+        raise StudyNotFound(f"no study {name!r} in {database.url}; {there}. Check --study.") from None
+
+
+def read_trials(
+    study: Study, records: Records, wanted: Callable[[FrozenTrial], bool] = lambda trial: True
+) -> list[TrialRecord]:
+    """The trials of a study that are wanted, by number; all of them by default."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if wanted(trial)]
+    # An epoch is written together with its value: where Optuna's trial has not changed, its epochs have not.
+    there = {trial._trial_id: trial for trial in trials}
+    epochs = {key: rows for key, (trial, rows) in records.known.items() if there.get(key) is trial}
+    epochs |= records.epochs(there.keys() - epochs.keys())
+    records.known = {key: (there[key], rows) for key, rows in epochs.items() if not there[key].state.is_finished()}
+    return [_record(trial, epochs[trial._trial_id]) for trial in trials]
+
+
+def _record(trial: FrozenTrial, epochs: list[dict[str, Any]]) -> TrialRecord:
+    params = dict(trial.params)
+    return TrialRecord(
+        number=trial.number,
+        trial_id=trial._trial_id,
+        state=trial.state.name.lower(),
+        batch_size=params.pop(BATCH_SIZE, None),
+        learning_rate=params.pop(LEARNING_RATE, None),
+        extra=params,
+        value=trial.values[0] if trial.state == TrialState.COMPLETE else None,
+        epochs=epochs,
+        note=_note(trial),
+    )
+
+
+def _note(trial: FrozenTrial) -> str:
+    if trial.user_attrs.get(DIVERGED):
+        return DIVERGED
+    if trial.constraints.get(MEMORY, 0.0) > 0:
+        return OUT_OF_MEMORY
+    if MISSED in trial.user_attrs:
+        return NOT_REACHED
+    if UNTRAINABLE in trial.user_attrs:
+        return f"{UNTRAINABLE}: {trial.user_attrs[UNTRAINABLE]}"
+    return str(trial.user_attrs.get(FAILURE, ""))
+
+
+def summary(epochs: list[dict[str, Any]]) -> dict[str, float | int | str | None]:
+    """A trial in the words of its epochs: sums of seconds and steps, the last of the rest."""
+    if not epochs:
+        return {"epochs": 0}
+    total = {
+        name: sum(epoch[name] for epoch in epochs)
+        for name in ("train_seconds", "evaluation_seconds", "compile_seconds", "steps")
+    }
+    last = {
+        name: epochs[-1][name]
+        for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "machine")
+    }
+    if None in (last["train_loss"], last["validation_loss"]):
+        # It diverged; an accuracy beside such a loss would look like a good trial's.
+        last["validation_accuracy"] = None
+    speed = statistics.median(epoch["examples_per_second"] for epoch in epochs)
+    return {**last, **total, "examples_per_second": speed, "epochs": len(epochs)}
+
+
+def as_trial(record: TrialRecord, *, held: bool, max_epochs: int, target: float | None = None) -> Trial:
+    """A stored trial as a search knows it; `held` by another process or not; `target` is its goal's."""
+    assert record.batch_size is not None
+    assert record.learning_rate is not None
+    curve = {
+        row["epoch"]: (row["validation_accuracy"], row["train_seconds"])
+        for row in record.epochs
+        # Where a loss was not finite it diverged; without its end that epoch is trained once more, and ends it.
+        if None not in (row["validation_accuracy"], row["train_loss"], row["validation_loss"])
+    }
+    if record.state == "running":
+        # All that it needs and no end: it died between the two, and its last epoch is trained once more.
+        last = max_epochs if target is None else first_at(target, curve) or max_epochs
+        curve = {epoch: point for epoch, point in curve.items() if epoch < last}
+    state, reason = _state(record, held=held)
+    return Trial(
+        record.number, record.batch_size, record.learning_rate, record.extra, curve, state=state, reason=reason
+    )
+
+
+def _state(record: TrialRecord, *, held: bool) -> tuple[SearchState, str]:
+    if record.state == "complete":
+        return "complete", ""
+    if record.state == "running":
+        return ("running" if held else "paused"), ""
+    if record.state == "fail":
+        return "infeasible", "failed"
+    # What ran out of memory did so on its machine, maybe another one; what this one holds, its capacity says. But where
+    # a model has dimensions of its own, these may be the cause.
+    infeasible = {DIVERGED: "diverged", OUT_OF_MEMORY: "untrainable" if record.extra else "failed"}
+    infeasible |= {record.note: "untrainable"} if record.note.startswith(f"{UNTRAINABLE}: ") else {}
+    return ("infeasible", infeasible[record.note]) if record.note in infeasible else ("stopped", "")

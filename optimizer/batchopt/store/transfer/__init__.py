@@ -1,0 +1,1 @@
+"""Copies of studies between databases: exported, merged, read back."""

@@ -1,0 +1,333 @@
+"""`--confirm`: train what is recommended again, beside what else would do, and open the test set once.
+
+A run is trained as a trial is: for all epochs, or until it is at the target where the goal has one.
+Its runs are no trials: no search sees them, and nothing is decided by them. They take turns, A B C A B C, so that a
+machine that becomes slower becomes so for all; those of one number begin with the same weights. One process confirms a
+study at a time. What was confirmed is kept, and is not trained, nor looked at on the test set, a second time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchopt.errors import DataError, DeviceError, StorageError, WorkerDied
+from batchopt.events import Confirmed, Confirming, Listener, Noted, Starting
+from batchopt.machine.capacity import Capacity
+from batchopt.measured import Epoch
+from batchopt.question.options import Budget, Configuration, check_confirm_seeds
+from batchopt.report.answer.confirmation import from_common
+from batchopt.report.answer.recommendation import Report
+from batchopt.report.show.goal_view import shown_target
+from batchopt.search.time_to_target import epochs_to_target
+from batchopt.signals import Interruption
+from batchopt.store.attributes import ENGINES
+from batchopt.store.confirmations import ROLES, ConfirmationRun, Role, plan_of
+from batchopt.store.database import open_database
+from batchopt.store.history import open_study
+from batchopt.store.leases import Turns
+from batchopt.store.ledger import Ledger
+from batchopt.store.measurements import Measurements, measured_on
+from batchopt.store.stamp import Stamp, check_program
+from batchopt.store.transactions import Transactions
+from batchopt.study.loop import TICK_SECONDS
+from batchopt.text import first_line
+from batchopt.training.messages import Answer, EpochDone, Failed, OpenedTest, OpenTest, Ready, Remark, Train
+from batchopt.training.seeds import confirmation_seed
+from batchopt.workers.cluster import joined
+from batchopt.workers.process import Died
+from batchopt.workers.slot import DEATHS_ALLOWED, Seat, as_error
+from batchopt.workers.starting import first_setup, seated
+
+if TYPE_CHECKING:
+    from batchopt.search.advice import Estimate
+    from batchopt.study.study import Study
+
+
+KEEP_TURN_S = 2.0
+"""How often the turn at confirming is renewed; it is another's after ten seconds of silence."""
+
+LOOK_S = 0.5
+"""Between two looks at whether another process has confirmed."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A configuration that is to be confirmed, and what it is to the recommendation."""
+
+    role: Role
+    configuration: Configuration
+
+
+def confirm(study: Study, seeds: int, listener: Listener) -> None:
+    """Confirm what a study recommends, as far as that was not done already.
+
+    Args:
+        study: the study; without a complete trial, or one at the target, there is nothing to confirm.
+        seeds: how often each configuration is trained, a total.
+        listener: told what happens.
+
+    Raises:
+        BatchoptError: something the user can mend; the runs that were finished are kept.
+        Interrupted: by a signal; the same call goes on.
+    """
+    check_confirm_seeds(seeds)
+    report = study.report()
+    if report.advised is None:
+        lacking = "is complete" if report.time is None else f"reached {shown_target(report.time.target)}"
+        listener(Noted(f"nothing to confirm: no trial {lacking}"))
+        return
+    with joined(study.options) as cluster, Interruption() as interruption, ExitStack() as held:
+        database = open_database(study.storage, create=True)
+        held.callback(database.engine.dispose)
+        transactions = Transactions(
+            database.engine.url, say=lambda line: listener(Noted(line)), check=interruption.check
+        )
+        again = transactions.again
+        ledger = Ledger(database, again(lambda: open_study(database, study.name)), transactions=transactions)
+        stamp = again(lambda: Stamp.read(ledger.study))
+        assert stamp is not None, "what has a report has a stamp"
+        setup = first_setup(
+            study.task,
+            # One worker has the machine to itself, so that seconds mean something.
+            dataclasses.replace(study.options, workers=None),
+            stamp.space,
+            goal=stamp.goal,
+            budget=Budget(),
+            known_engines=again(lambda: ledger.study.user_attrs).get(ENGINES, {}),
+            cluster=cluster,
+        )
+
+        def start() -> tuple[Seat, int | None]:
+            """A worker, and the largest batch size that its machine is known to hold."""
+            listener(Starting(1))
+            seat = seated(setup, smallest=stamp.space.smallest, interruption=interruption, listener=listener)
+            held.enter_context(seat)
+            ready = seat.ready
+            assert ready is not None
+            check_program(study.name, database.url, stamp, ready.program)
+            if not ready.has_test:
+                raise DataError("--confirm: the data has no test set. Load it with Dataset(..., test=...).")
+            ledger.add_machine(ready.machine, ready.engine)
+            key = measured_on(ready.machine, ready.program, ready.engine)
+            rows = again(lambda: Measurements(database.engine).memory(key, study.options.memory_limit))
+            sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
+            return seat, Capacity(sizes, ready.memory, rows).max_batch_size
+
+        turns = Turns(database.engine, -ledger.study._study_id, ledger.owner, lease_seconds=math.inf)
+        _Confirmation(ledger, turns, stamp, report, seeds, interruption, listener).run(start)
+
+
+def planned(report: Report, begun: Sequence[ConfirmationRun], max_batch_size: int | None) -> list[Planned]:
+    """What is to be confirmed: what is recommended, the fastest that is as good, and batch size 32 at its best rate.
+
+    Args:
+        report: with a recommendation.
+        begun: the runs that there are of its confirmation; what they have begun with they go on with.
+        max_batch_size: what the machine holds, in examples; None for no limit.
+
+    Returns:
+        Each configuration once, the recommended one first; for 32 the nearest there is.
+    """
+    advice = report.advised
+    assert advice is not None, "there is something to confirm"
+    known = {run.role: Planned(run.role, _configuration(run)) for run in begun}
+    if any(run.run > 0 for run in begun):
+        # They take turns, so that all of them have had one.
+        return [known[role] for role in ROLES if role in known]
+    wanted = [Planned("recommended", _configuration(advice.best)), Planned("fastest", _configuration(advice.fastest))]
+    there = [row for row in advice.by_batch_size if max_batch_size is None or row.batch_size <= max_batch_size]
+    nearest = min(there, key=lambda row: from_common(row.batch_size), default=None)
+    wanted += [] if nearest is None else [Planned("reference", _configuration(nearest))]
+    found: list[Planned] = []
+    for plan in wanted:
+        each = known.get(plan.role, plan)
+        # The fastest may be the best one, and either may be the reference.
+        if each.configuration not in [other.configuration for other in found]:
+            found.append(each)
+    return found
+
+
+def _configuration(row: Estimate | ConfirmationRun) -> Configuration:
+    return Configuration(row.batch_size, row.learning_rate, dict(row.extra))
+
+
+def training_seconds(trained: Sequence[Epoch], target: float | None) -> float:
+    """Of a run that has ended: of all its epochs, or until it was at the target, interpolated as for trials.
+
+    Args:
+        trained: its epochs; the last one is the first at the target, if any is.
+        target: validation accuracy, in 0 to 1; None where there is none.
+    """
+    spent = sum(epoch.train_seconds for epoch in trained)
+    if target is None:
+        return spent
+    epochs = epochs_to_target(target, {epoch.epoch: (epoch.validation_accuracy, 0.0) for epoch in trained})
+    return spent if epochs is None else spent - (len(trained) - epochs) * trained[-1].train_seconds
+
+
+class _Confirmation:
+    """Trains and keeps the runs that are missing; arguments as in `confirm`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        turns: Turns,
+        stamp: Stamp,
+        report: Report,
+        seeds: int,
+        interruption: Interruption,
+        listener: Listener,
+    ) -> None:
+        assert report.advised is not None
+        self._ledger = ledger
+        self._turns = turns
+        self._renewed = 0.0
+        self._stamp = stamp
+        self._report = report
+        self._plan = plan_of(report.advised.best.params)
+        self._seeds = seeds
+        self._interruption = interruption
+        self._listener = listener
+
+    def run(self, start: Callable[[], tuple[Seat, int | None]]) -> None:
+        """Go on until nothing is missing; `start` gives a worker, where one is needed."""
+        self._await_turn()
+        try:
+            kept = self._kept()
+            begun = [run for run in kept if run.plan == self._plan]
+            roles = {run.role for run in begun}
+            if any(run.run > 0 for run in begun) and len(begun) >= len(roles) * self._seeds:
+                self._listener(Noted("confirmed already: what was found is kept, the test set stays closed"))
+                return
+            if kept and not begun:
+                when = f"one was confirmed after {kept[-1].trials} trials"
+                self._listener(Noted(f"the recommendation has changed since {when}; the new one is confirmed too"))
+            seat, largest = start()
+            self._train_missing(seat, planned(self._report, begun, largest))
+        finally:
+            with suppress(StorageError):
+                # Where nothing can be written any more, the turn expires by itself.
+                self._ledger.transactions.again(self._turns.end)
+
+    def _train_missing(self, seat: Seat, plans: Sequence[Planned]) -> None:
+        of = len(plans) * self._seeds
+        for number in range(self._seeds):
+            for at, plan in enumerate(plans):
+                # It may have expired while a worker was started; whoever has it now goes first.
+                self._await_turn()
+                kept = self._kept()
+                if any((run.plan, run.role, run.run) == (self._plan, plan.role, number) for run in kept):
+                    continue
+                same = [run for run in kept if run.run == number and _configuration(run) == plan.configuration]
+                run = same[0] if same else self._trained(seat, plan, number)
+                run = dataclasses.replace(run, plan=self._plan, role=plan.role, trials=self._ledger.count_finished())
+                self._ledger.transactions.again(lambda run=run: self._ledger.confirmations.add(run))  # type: ignore[misc]
+                self._listener(Confirmed(run, self._seeds, number * len(plans) + at + 1, of))
+
+    def _trained(self, seat: Seat, plan: Planned, number: int) -> ConfirmationRun:
+        """Train one run, again where its worker dies."""
+        for death_number in range(1, DEATHS_ALLOWED + 1):
+            try:
+                return self._attempt(seat, plan, number)
+            except Died as death:
+                if death.out_of_memory:
+                    raise self._too_large(plan, str(death)) from None
+                if death_number == DEATHS_ALLOWED:
+                    raise WorkerDied(str(death)) from None
+                self._listener(Noted(f"a run that confirms: {first_line(death)}; it begins again"))
+                seat.replace()
+        raise AssertionError
+
+    def _attempt(self, seat: Seat, plan: Planned, number: int) -> ConfirmationRun:
+        configuration, epochs, target = plan.configuration, self._stamp.goal.epochs, self._stamp.goal.target
+        seat.worker.send(
+            Train(
+                trial=number,
+                study_seed=self._stamp.seed,
+                batch_size=configuration.batch_size,
+                learning_rate=configuration.learning_rate,
+                extra=configuration.extra,
+                from_epoch=0,
+                until_epoch=epochs,
+                confirming=True,
+                until_accuracy=target,
+            )
+        )
+        trained: list[Epoch] = []
+        tested: OpenedTest | None = None
+        self._listener(Confirming(plan.role, configuration, number, 0, epochs))
+        while tested is None and not (trained and trained[-1].lost):
+            answer = self._heard(seat)
+            if isinstance(answer, EpochDone):
+                trained.append(answer.figures)
+                self._listener(Confirming(plan.role, configuration, number, len(trained), epochs))
+                reached = target is not None and answer.figures.validation_accuracy >= target
+                if (reached or len(trained) == epochs) and not answer.figures.lost:
+                    seat.worker.send(OpenTest(number))
+            elif isinstance(answer, OpenedTest):
+                tested = answer
+            elif isinstance(answer, Failed):
+                raise self._too_large(plan, answer.message) if answer.kind == "memory" else as_error(answer)
+        assert seat.ready is not None
+        return ConfirmationRun(
+            plan=self._plan,
+            role=plan.role,
+            run=number,
+            trials=0,
+            machine=seat.ready.machine.fingerprint,
+            batch_size=configuration.batch_size,
+            learning_rate=configuration.learning_rate,
+            extra=configuration.extra,
+            seed=confirmation_seed(self._stamp.seed, number),
+            epochs=len(trained),
+            train_seconds=training_seconds(trained, target),
+            validation_accuracy=None if tested is None else trained[-1].validation_accuracy,
+            test_loss=None if tested is None else tested.loss,
+            test_accuracy=None if tested is None else tested.accuracy,
+        )
+
+    def _heard(self, seat: Seat) -> Answer:
+        """The worker's next answer of note; the turn is kept meanwhile."""
+        while True:
+            while not seat.worker.connection.poll(TICK_SECONDS):
+                self._interruption.check()
+                self._keep_turn()
+            self._interruption.check()
+            self._keep_turn()
+            answer = seat.worker.receive()
+            if isinstance(answer, Remark):
+                self._listener(Noted(answer.text))
+            elif isinstance(answer, Ready):
+                # Of a worker that took another one's place.
+                self._listener(Noted(seat.sit(answer) or "another worker has taken its place"))
+            else:
+                return answer
+
+    def _await_turn(self) -> None:
+        waiting = False
+        while not self._ledger.transactions.again(self._turns.take):
+            if not waiting:
+                self._listener(Noted("another process confirms; waiting for what it finds"))
+            waiting = True
+            self._interruption.check()
+            time.sleep(LOOK_S)
+
+    def _keep_turn(self) -> None:
+        if time.monotonic() - self._renewed > KEEP_TURN_S:
+            self._ledger.transactions.again(self._turns.take)
+            self._renewed = time.monotonic()
+
+    def _kept(self) -> list[ConfirmationRun]:
+        return self._ledger.transactions.again(self._ledger.confirmations.all)
+
+    def _too_large(self, plan: Planned, why: str) -> DeviceError:
+        return DeviceError(
+            f"--confirm: batch size {plan.configuration.batch_size} ran out of memory: {first_line(why)}. "
+            "The runs that were finished are kept; the same command goes on where there is more."
+        )

@@ -1,0 +1,111 @@
+"""How a trial ends, by the goal of its study: when it has what the goal asks for, with which values, or without one.
+
+Values in seconds are those of the study's reference machine, the first that worked on it, so that trials of all
+machines compare: epochs, which belong to the model, times seconds per epoch there.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batchopt.machine.capacity import Capacity
+from batchopt.measured import Epoch
+from batchopt.question.space import BATCH_SIZE
+from batchopt.report.answer.places import place_of
+from batchopt.search.time_to_target import epochs_to_target
+from batchopt.store.attributes import ENGINES, MEMORY_LIMITS, NOT_REACHED, REFERENCE
+from batchopt.store.history import read_trials
+from batchopt.store.ledger import Ledger
+from batchopt.store.stamp import Stamp
+
+
+@dataclass(frozen=True)
+class End:
+    """How a trial ends.
+
+    Attributes:
+        state: `complete` or `pruned`.
+        write: puts that down, given the trial's number.
+        note: in a few words, for the screen; empty where the state says it all.
+        seconds_to_target: where there is a target and it was reached.
+    """
+
+    state: str
+    write: Callable[[int], None]
+    note: str = ""
+    seconds_to_target: float | None = None
+
+
+class Ending:
+    """The ends of one study's trials.
+
+    Args:
+        ledger: of the study, in whose turn this is made.
+        stamp: the study's.
+        capacity: of this machine.
+
+    Attributes:
+        last_epoch: after which a trial is over.
+        target: validation accuracy at which it is over too; None where the goal has none.
+        elsewhere: batch size -> seconds per epoch on the reference machine; None where that is this one, or where
+            nothing was measured there.
+    """
+
+    def __init__(self, ledger: Ledger, stamp: Stamp, capacity: Capacity) -> None:
+        self.last_epoch = stamp.goal.epochs
+        self.target = stamp.goal.target
+        self.elsewhere: Callable[[int], float] | None = None
+        self._ledger = ledger
+        self._goal = stamp.goal
+        self._capacity = capacity
+        if stamp.goal.kind == "accuracy":
+            return
+        reference = ledger.study.user_attrs.get(REFERENCE)
+        if reference is None:
+            reference = capacity.machine
+            ledger.transactions.again(lambda: ledger.study.set_user_attr(REFERENCE, reference))
+        if reference != capacity.machine:
+            self.elsewhere = place_of(
+                reference,
+                engine=ledger.engine,
+                stamp=stamp,
+                trials=read_trials(ledger.study, ledger.records),
+                engines=ledger.study.user_attrs.get(ENGINES, {}),
+                limits=ledger.study.user_attrs.get(MEMORY_LIMITS, {}),
+                described={},
+                name="",
+            ).seconds_per_epoch
+
+    def over(self, figures: Epoch) -> bool:
+        """Whether an epoch was its trial's last."""
+        reached = self.target is not None and figures.validation_accuracy >= self.target
+        return reached or figures.epoch == self.last_epoch
+
+    def of(self, number: int, figures: Epoch) -> End:
+        """The end of a trial after its last epoch, which has been written."""
+        ledger, accuracy = self._ledger, figures.validation_accuracy
+        if self._goal.kind == "accuracy":
+            return End("complete", lambda trial: ledger.complete(trial, accuracy))
+        per_epoch = self._seconds_per_epoch(number)
+        if self.target is None:
+            return End("complete", lambda trial: ledger.complete(trial, accuracy, self.last_epoch * per_epoch))
+        curve = {epoch: (value, per_epoch) for epoch, value in ledger.frozen(number).intermediate_values.items()}
+        epochs = epochs_to_target(self.target, curve)
+        if epochs is None:
+            short_by = self.target - max(value for value, _ in curve.values())
+            spent = figures.epoch * per_epoch
+            return End("pruned", lambda trial: ledger.miss(trial, spent, short_by), NOT_REACHED)
+        seconds = epochs * per_epoch
+        return End("complete", lambda trial: ledger.complete(trial, seconds), f"target in {seconds:.2f} s", seconds)
+
+    def _seconds_per_epoch(self, number: int) -> float:
+        """On the reference machine; where nothing was measured there, what this trial's epochs took."""
+        trial = self._ledger.frozen(number)
+        foretold = self.elsewhere or self._capacity.seconds_per_epoch()
+        if foretold is not None:
+            return foretold(trial.params[BATCH_SIZE])
+        key = trial._trial_id
+        epochs = self._ledger.transactions.again(lambda: self._ledger.records.epochs([key])[key])
+        return float(statistics.median(epoch["train_seconds"] for epoch in epochs))

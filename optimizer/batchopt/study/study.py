@@ -1,0 +1,360 @@
+"""The front door: open a study, or resume it; run it; ask what it found."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import optuna
+from optuna.trial import TrialState
+
+from batchopt.errors import InvalidInput, StorageError, StorageNotFound
+from batchopt.events import Listener, Noted, Opened, Starting, ignore
+from batchopt.machine.capacity import Capacity
+from batchopt.measured import EngineName
+from batchopt.question.goal import Goal
+from batchopt.question.options import (
+    AUTO_SEARCH,
+    CONFIRM_SEEDS,
+    DEFAULT_SEED,
+    Budget,
+    Configuration,
+    Options,
+    check_budget,
+)
+from batchopt.question.space import SearchSpace
+from batchopt.question.task import Task
+from batchopt.report.answer.reading import read_report
+from batchopt.report.answer.recommendation import Report
+from batchopt.report.show.dashboard import ShownWhileItGoesOn, bring_up_to_date
+from batchopt.signals import Interruption
+from batchopt.store.access import explained, opened
+from batchopt.store.address import shown_storage, storage_url
+from batchopt.store.attributes import ENGINES
+from batchopt.store.database import check_storage, open_database
+from batchopt.store.deletion import check_numbers
+from batchopt.store.folders import file_system
+from batchopt.store.ledger import Ledger
+from batchopt.store.making import checked_name, found_or_made, quiet_optuna, stamp_if_unmade, unmade
+from batchopt.store.stamp import Stamp, check_program, check_question, check_seed
+from batchopt.store.transactions import PATIENCE_S, Transactions
+from batchopt.study.ending import Ending
+from batchopt.study.loop import Loop
+from batchopt.study.session import SharedStudy
+from batchopt.study.tries import check_held, check_tries
+from batchopt.training.messages import ClusterShare
+from batchopt.workers.cluster import joined
+from batchopt.workers.slot import Seat
+from batchopt.workers.starting import first_setup, further_seats, measured, recorded_capacity, seated
+
+Space = SearchSpace | Callable[[int], SearchSpace]
+"""A search space, or one made from the number of training examples, for `full`."""
+
+PROVISIONAL_EXAMPLES = 1 << 30
+"""Stands for the number of training examples until the data is loaded."""
+
+
+LOCKED_S = 120.0
+"""How long a database that another program has locked is waited for before anything has begun."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do; nothing has been written.
+
+    Attributes:
+        opened: the study, its machine and engine, and what there is already.
+        stamp: the question.
+        new: whether the study would be made.
+    """
+
+    opened: Opened
+    stamp: Stamp
+    new: bool
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What there is of a study already."""
+
+    stamp: Stamp
+    engines: dict[str, EngineName]
+    finished: int
+    running: int
+
+
+class Study:
+    """A question, and the study in a database that answers it.
+
+    Args:
+        task: what is trained.
+        space: what may be tried.
+        goal: what is best.
+        name: the study's name in its database.
+        storage: a path, or an SQLAlchemy URL.
+        options: how it is searched and trained.
+
+    Raises:
+        InvalidInput: a space that cannot be.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        space: Space,
+        goal: Goal | None = None,
+        *,
+        name: str = "study",
+        storage: str | os.PathLike[str] = "sqlite:///studies.db",
+        options: Options | None = None,
+    ) -> None:
+        self.task = task
+        self.goal = goal or Goal()
+        self.name = checked_name(name)
+        self.storage = os.fspath(storage) if isinstance(storage, os.PathLike) else storage
+        storage_url(self.storage)
+        self.options = options or Options()
+        self._space = space
+
+    def run(
+        self,
+        budget: Budget | None = None,
+        *,
+        tries: Sequence[Configuration] = (),
+        listener: Listener = ignore,
+    ) -> Report:
+        """Search until the budget is used up; a study that is there already goes on where it stopped.
+
+        Args:
+            budget: totals of the study; 30 trials where None.
+            tries: configurations to train first.
+            listener: told what happens.
+
+        Raises:
+            BatchoptError: something the user can mend; nothing was written if it was there from the start.
+            Interrupted: by Ctrl-C or SIGTERM; the same call goes on.
+        """
+        # The numerics of the search take a second to import, and a report has no use for them.
+        from batchopt.study.searching import make_search
+
+        budget = budget or Budget()
+        # Ray sets a handler of SIGTERM; ours comes after it.
+        with joined(self.options) as cluster, Interruption() as interruption, ExitStack() as held:
+            held.enter_context(explained(self.storage))
+            held.enter_context(quiet_optuna())
+            workers = held.enter_context(ExitStack())
+            seat, plan, capacity = self._prepare(budget, tries, listener, interruption, cluster, workers, probing=True)
+            assert seat.ready is not None
+            ledger, stamp = self._open(plan.stamp, listener, interruption, held)
+            ledger.check_state(seat.ready.memory.beginning_bytes)
+            seats = [seat, *further_seats(seat, self.options, workers)]
+            ledger.add_machine(seat.ready.machine, seat.ready.engine, deterministic=self.options.deterministic)
+            ledger.measured(
+                seat.ready,
+                self.options.memory_limit,
+                capacity.step_rows,
+                capacity.rows,
+                anew=not capacity.recorded,
+            )
+            listener(plan.opened)
+            ending = ledger.in_turn(lambda: Ending(ledger, stamp, capacity))
+            search = make_search(ledger, stamp, self.options, budget, capacity, value_seconds=ending.elsewhere)
+            dimensions = stamp.space.distributions()
+            shared = SharedStudy(ledger, search, capacity, goal=self.goal, dimensions=dimensions)
+
+            def enqueue() -> None:
+                for configuration in tries:
+                    ledger.study.enqueue_trial(configuration.params, skip_if_exists=True)
+
+            ledger.in_turn(enqueue)
+            show = partial(bring_up_to_date, ledger, listener)
+            Loop(
+                ledger,
+                search,
+                shared,
+                seats,
+                capacity=capacity,
+                ending=ending,
+                seed=stamp.seed,
+                until=None if budget.seconds is None else time.monotonic() + budget.seconds - ledger.elapsed(),
+                interruption=interruption,
+                listener=ShownWhileItGoesOn(listener, show),
+            ).run()
+            workers.close()
+            evidence = show()
+        return self.report() if evidence is None else evidence.report
+
+    def plan(
+        self, budget: Budget | None = None, *, tries: Sequence[Configuration] = (), listener: Listener = ignore
+    ) -> Plan:
+        """What `run` would do, checked on this machine, nothing written.
+
+        Raises:
+            BatchoptError: as `run`.
+        """
+        budget = budget or Budget()
+        with joined(self.options) as cluster, Interruption() as interruption, ExitStack() as workers:
+            return self._prepare(budget, tries, listener, interruption, cluster, workers, probing=False)[1]
+
+    def confirm(self, seeds: int = CONFIRM_SEEDS, *, listener: Listener = ignore) -> Report:
+        """Train what is recommended again beside the common default, so often each, and open the test set; as `run`."""
+        from batchopt.study.confirming import confirm
+
+        confirm(self, seeds, listener)
+        return self.report()
+
+    def report(self) -> Report:
+        """What the study has found so far, from its database alone.
+
+        Raises:
+            StorageError: there is no such database or study.
+        """
+        return read_report(self.storage, self.name)
+
+    def _prepare(
+        self,
+        budget: Budget,
+        tries: Sequence[Configuration],
+        listener: Listener,
+        interruption: Interruption,
+        cluster: ClusterShare | None,
+        workers: ExitStack,
+        *,
+        probing: bool,
+    ) -> tuple[Seat, Plan, Capacity]:
+        """Check everything that can be checked without writing, a worker that can train included; `workers` ends it."""
+        check_budget(self.options, budget, self.goal.kind)
+        early = self._space_for(PROVISIONAL_EXAMPLES)
+        if early == self._space_for(PROVISIONAL_EXAMPLES + 1):
+            # It does not depend on the data, so what is wrong can be said before anything is started.
+            check_tries(tries, early)
+        if self.options.checkpoints is not None:
+            file_system(self.options.checkpoints)
+        waiting = self._transactions(listener, interruption, LOCKED_S)
+        found = waiting.again(self._find)
+        listener(Starting(self.options.workers or 1))
+        setup = first_setup(
+            self.task,
+            self.options,
+            early,
+            goal=self.goal,
+            budget=budget,
+            known_engines=found.engines if found and not self.options.probe else {},
+            cluster=cluster,
+        )
+        seat = seated(setup, smallest=early.smallest, interruption=interruption, listener=listener)
+        workers.enter_context(seat)
+        ready = seat.ready
+        assert ready is not None
+        space = self._space_for(ready.program.train_examples)
+        if space.largest > ready.program.train_examples:
+            raise InvalidInput(
+                f"batch size {space.largest} is above the training set of {ready.program.train_examples} examples. "
+                "Write 'full' for all of them at once."
+            )
+        check_tries(tries, space)
+        if found:
+            check_program(self.name, self._shown_storage, found.stamp, ready.program)
+        stamp = (found and found.stamp) or Stamp(
+            space=space,
+            goal=self.goal,
+            program=ready.program,
+            seed=DEFAULT_SEED if self.options.seed is None else self.options.seed,
+            search=self.options.search or AUTO_SEARCH,
+        )
+        capacity = waiting.again(partial(recorded_capacity, ready, space, self.options, self.storage))
+        if probing and self.options.probe is not False:
+            capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
+            ready = seat.ready or ready
+            check_held(tries, capacity.max_batch_size)
+        if probing and self.options.deterministic and capacity.steps is None:
+            raise InvalidInput("--deterministic: no step times of this machine are kept yet. Leave --no-probe out.")
+        opened = Opened(
+            study=self.name,
+            storage=self._shown_storage,
+            machine=ready.machine,
+            engine=ready.engine,
+            timings=ready.timings,
+            epochs=self.goal.epochs,
+            trials=budget.trials,
+            finished=found.finished if found else 0,
+            running=found.running if found else 0,
+            max_batch_size=capacity.max_batch_size,
+        )
+        return seat, Plan(opened, stamp, new=found is None), capacity
+
+    def _find(self) -> _Found | None:
+        """The study, if it is there, checked to be the one that is asked for.
+
+        Raises:
+            StorageError: it is there, and was not made by batchopt; or its database cannot be used.
+            StudyMismatch: it asks another question.
+        """
+        check_storage(self.storage, create=True)
+        try:
+            with opened(self.storage, plain=True) as database:
+                if self.name not in optuna.get_all_study_names(database.storage):
+                    return None
+                study = optuna.load_study(study_name=self.name, storage=database.storage)
+                if unmade(study, self.goal.directions):
+                    return None
+                trials = study.get_trials(deepcopy=False)
+                check_numbers(self.name, self._shown_storage, trials)
+                return _Found(
+                    self._checked_stamp(study),
+                    engines=study.user_attrs.get(ENGINES, {}),
+                    finished=sum(trial.state.is_finished() for trial in trials),
+                    running=sum(trial.state == TrialState.RUNNING for trial in trials),
+                )
+        except StorageNotFound:
+            return None
+
+    def _checked_stamp(self, study: optuna.Study) -> Stamp:
+        """The stamp of an existing study; arguments and errors as `_find`."""
+        stamp = Stamp.read(study)
+        if stamp is None:
+            raise StorageError(
+                f"study {self.name!r} in {self._shown_storage} was not made by batchopt. Use --study another-name."
+            )
+        check_question(self.name, self._shown_storage, stamp, self._space_for(stamp.program.train_examples), self.goal)
+        check_seed(self.name, self._shown_storage, stamp, self.options.seed)
+        return stamp
+
+    @property
+    def _shown_storage(self) -> str:
+        return shown_storage(self.storage)
+
+    def _transactions(self, listener: Listener, interruption: Interruption, patience: float) -> Transactions:
+        url, check = storage_url(self.storage), interruption.check
+        return Transactions(url, say=lambda line: listener(Noted(line)), check=check, patience=patience)
+
+    def _space_for(self, train_examples: int) -> SearchSpace:
+        return self._space if isinstance(self._space, SearchSpace) else self._space(train_examples)
+
+    def _open(
+        self, stamp: Stamp, listener: Listener, interruption: Interruption, held: ExitStack
+    ) -> tuple[Ledger, Stamp]:
+        """The study, open for writing until `held` ends, and its question; made where it is new, by one process."""
+        transactions = self._transactions(listener, interruption, PATIENCE_S)
+        database = transactions.again(lambda: open_database(self.storage, create=True))
+        held.callback(database.engine.dispose)
+        if database.warning:
+            listener(Noted(database.warning, warning=True))
+        study = transactions.again(lambda: found_or_made(database, self.name, self.goal.directions))
+        ledger = Ledger(
+            database,
+            study,
+            lease_seconds=self.options.lease,
+            transactions=transactions,
+            checkpoint_limit=self.options.checkpoint_limit,
+            checkpoints=self.options.checkpoints,
+        )
+        stamp_if_unmade(ledger, stamp)
+        # Another process may have made it since it was looked for, and for another question.
+        made = transactions.again(lambda: self._checked_stamp(study))
+        check_program(self.name, self._shown_storage, made, stamp.program)
+        return ledger, made

@@ -1,0 +1,1 @@
+"""How a trial is trained, inside the worker: the only wing that imports TensorFlow."""

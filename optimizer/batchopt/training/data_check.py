@@ -1,0 +1,301 @@
+"""Data that no training can make sense of, found before training: what it is and where, in one line.
+
+`check` looks at the arrays alone, `check_with` at what a model does with them. What may be meant is not refused by
+rule: a NaN that the model or its loss masks is fine, and whether it does is seen by asking it, with the example it is
+in. Of streams only the form is looked at; they are not read through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from batchopt.errors import DataError
+from batchopt.question.task import Dataset, leaves, take
+
+PARTS = ("train", "validation", "test")
+NAMES = ("x", "y", "sample_weight")
+
+Fault = tuple[str, Any, tuple[int, ...], str]
+"""An array, a value in it, where, and what is wrong with that."""
+
+CHUNK_VALUES = 1 << 22
+"""So many values are looked at at once, so that looking takes no memory."""
+
+COMPANY = 32
+"""Examples of a batch in which one with a NaN is tried: a masked mean over it alone would be NaN."""
+
+
+def check(data: Dataset) -> None:
+    """What holds for any model: a pair of arrays of one length, of numbers or text; the parts alike.
+
+    Raises:
+        DataError: naming the part, the array and what is wrong with it.
+    """
+    if not isinstance(data, Dataset):
+        raise DataError(f"load_data returned {type(data).__name__}, not a Dataset: return Dataset(train=(x, y)).")
+    for part in PARTS:
+        content = getattr(data, part)
+        if content is None or hasattr(content, "element_spec"):
+            continue
+        if not isinstance(content, tuple) or not 1 <= len(content) <= 3:
+            raise DataError(
+                f"{part} is a {type(content).__name__}: give a tuple (x, y) or (x, y, sample_weight) of arrays, or a "
+                "tf.data.Dataset."
+            )
+        arrays = list(_named(part, content))
+        for name, array in arrays:
+            _check_kind(name, array)
+        lengths = {name: len(array) for name, array in arrays}
+        if len(set(lengths.values())) > 1:
+            raise DataError(
+                f"{', '.join(f'{name} has {count}' for name, count in lengths.items())} examples: all arrays of a part "
+                "need as many."
+            )
+        if not any(lengths.values()):
+            raise DataError(f"{part} has no examples.")
+        if isinstance(data.train, tuple) and part != "train":
+            _check_alike(part, content, data.train)
+
+
+def check_with(model: Any, data: Dataset, given: Dataset | None = None) -> None:
+    """What holds for this model: built, and compiled; its weights and metrics stay as they are.
+
+    Args:
+        model: whose data it is.
+        data: as the model takes it.
+        given: the same before it was cast, where it is still there: what is wrong is told as it was given.
+
+    Raises:
+        DataError: as `check`.
+    """
+    for part in PARTS:
+        content = getattr(data, part)
+        if hasattr(content, "element_spec"):
+            _check_unbatched(part, content.element_spec, model)
+        elif content is not None:
+            _check_inputs(part, content[0], model)
+            for name, value, at, fault in (*_bad_labels(part, content, model), *_not_finite(part, content, model)):
+                as_given = dict(_named(part, getattr(given, part)))[name][at] if given else value
+                raise DataError(f"{_place(data, part, name, as_given, at)}{fault}")
+
+
+def _named(name: str, nest: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """The arrays of a part with names for people: `train x`, `validation y['a']`."""
+    for item, content in zip(NAMES, nest, strict=False):
+        yield from _leaves(f"{name} {item}", content)
+
+
+def _leaves(name: str, nest: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    if isinstance(nest, dict):
+        for key in sorted(nest):
+            yield from _leaves(f"{name}[{key!r}]", nest[key])
+    elif isinstance(nest, list | tuple):
+        for position, item in enumerate(nest):
+            yield from _leaves(f"{name}[{position}]", item)
+    elif nest is not None:
+        yield name, np.asarray(nest)
+
+
+def _check_kind(name: str, array: npt.NDArray[Any]) -> None:
+    if array.ndim == 0:
+        raise DataError(f"{name} is a single value: the first dimension of an array counts its examples.")
+    kind = array.dtype
+    what = {"M": "dates", "m": "durations"}.get(kind.kind)
+    # Text of any length is what pandas has so, and TensorFlow takes it.
+    if kind.kind == "O" and not all(isinstance(item, str | bytes) for item in array.flat):
+        what = "Python objects"
+    if kind.kind == "V" and (kind.names or kind.type is np.void):
+        what = "records of several fields"
+    if what:
+        raise DataError(f"{name} holds {what} (dtype {kind}): give numbers, for example with .astype('float32').")
+
+
+def _check_alike(part: str, content: tuple[Any, ...], train: tuple[Any, ...]) -> None:
+    mine, theirs = (list(_named("", nest[:2])) for nest in (content, train))
+    if [name for name, _ in mine] != [name for name, _ in theirs]:
+        there, wanted = (", ".join(name.strip() for name, _ in arrays) for arrays in (mine, theirs))
+        raise DataError(f"{part} has the arrays {there}, and train has {wanted}: both need the same.")
+    for (name, array), (_, reference) in zip(mine, theirs, strict=True):
+        if name.startswith(" x") and array.ndim != reference.ndim:
+            raise DataError(
+                f"{part}{name} has shape {array.shape}, and train{name} {reference.shape}: their examples need the "
+                "same number of dimensions."
+            )
+
+
+def _inputs(model: Any) -> list[Any]:
+    """What a model declares of its inputs; nothing where it is not known before it is called."""
+    try:
+        return list(model.inputs or [])
+    except (AttributeError, ValueError):
+        return []
+
+
+def _check_inputs(part: str, x: Any, model: Any) -> None:
+    inputs = _inputs(model)
+    arrays = list(_leaves(f"{part} x", x))
+    if not inputs or len(inputs) != len(arrays):
+        return
+    takes = {str(declared.dtype) for declared in inputs}
+    for name, array in arrays:
+        what = "complex numbers" if array.dtype.kind == "c" else "text" if array.dtype.kind in "OUS" else ""
+        if what and not any(kind.startswith(("complex", "string")) for kind in takes):
+            raise DataError(f"{name} holds {what} (dtype {array.dtype}), and the model takes {', '.join(takes)}.")
+    if isinstance(x, dict) or len(arrays) > 1:
+        return
+    name, array = arrays[0]
+    wanted = tuple(inputs[0].shape[1:])
+    fits = len(wanted) == array.ndim - 1 and all(w in (None, a) for w, a in zip(wanted, array.shape[1:], strict=True))
+    # Keras adds or drops a last dimension of 1.
+    if not fits and [a for a in array.shape[1:] if a != 1] != [w for w in wanted if w != 1]:
+        raise DataError(f"{name} has examples of shape {array.shape[1:]}, and the model takes {wanted}.")
+
+
+def _check_unbatched(part: str, spec: Any, model: Any) -> None:
+    """An element of a stream is one example; a batched one would be batched once more."""
+    shapes = [leaf.shape for leaf in _specs(spec)]
+    first = [leaf.shape for leaf in _specs(spec[0] if isinstance(spec, tuple) else spec)]
+    inputs = _inputs(model)
+    as_batches = bool(inputs) and len(inputs) == len(first) and first[0].rank == len(inputs[0].shape)
+    open_ended = all(shape.rank and shape[0] is None for shape in shapes)
+    if as_batches or open_ended:
+        raise DataError(
+            f"{part} is a tf.data.Dataset of batches (its elements have shape {shapes[0]}): a study batches by itself. "
+            "Leave .batch(...) out, or add .unbatch()."
+        )
+
+
+def _specs(spec: Any) -> list[Any]:
+    if isinstance(spec, dict):
+        return [leaf for key in sorted(spec) for leaf in _specs(spec[key])]
+    if isinstance(spec, list | tuple):
+        return [leaf for item in spec for leaf in _specs(item)]
+    return [spec]
+
+
+def _place(data: Dataset, part: str, name: str, value: Any, at: tuple[int, ...]) -> str:
+    """What is where, in the arrays that `load_data` returned."""
+    if part in data.rows:
+        name, at = name.replace(part, "train", 1), (int(data.rows[part][at[0]]), *at[1:])
+    shown = f"{value.item():g}" if isinstance(value, np.floating) else str(value)
+    return f"{name} has {shown} at index {', '.join(map(str, at))}"
+
+
+def _bad_labels(part: str, content: tuple[Any, ...], model: Any) -> Iterator[Fault]:
+    """Class numbers that the model has an output for, probabilities in 0 to 1; of Keras' own losses."""
+    for name, array, classes, loss in _targets(part, content, model):
+        if array.dtype.kind not in "biuf":
+            raise DataError(f"{name} holds no numbers (dtype {array.dtype}): give class numbers or values.")
+        kind = _kind_of(loss)
+        if kind == "sparsecategoricalcrossentropy" and classes is not None:
+            is_bad: Callable[[Any], Any] = partial(_is_no_class, classes, getattr(loss, "ignore_class", None))
+            fault = f"the model has {classes} outputs, for the classes 0 to {classes - 1}"
+        elif kind in ("binarycrossentropy", "categoricalcrossentropy", "binaryfocalcrossentropy"):
+            is_bad, fault = _is_no_probability, "its loss compares probabilities, 0 to 1"
+        else:
+            continue
+        at = _first_bad(array, is_bad)
+        if at is not None:
+            yield name, array[at], at, f": {fault}."
+
+
+def _is_no_class(classes: int, ignored: int | None, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    wrong: npt.NDArray[np.bool_] = (values < 0) | (values >= classes) | (values != np.floor(values))
+    meant = np.isnan(values) if ignored is None else np.isnan(values) | (values == ignored)
+    return np.asarray(wrong & ~meant)
+
+
+def _is_no_probability(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    return np.asarray((values < 0) | (values > 1))
+
+
+def _kind_of(loss: Any) -> str:
+    """Which of Keras' losses it is, however it was written; empty where it is another."""
+    if isinstance(loss, str):
+        return loss.replace("_", "").lower()
+    what = loss if hasattr(loss, "__name__") else type(loss)
+    return what.__name__.replace("_", "").lower() if what.__module__.startswith("keras.") else ""
+
+
+def _targets(part: str, content: tuple[Any, ...], model: Any) -> Iterator[tuple[str, npt.NDArray[Any], Any, Any]]:
+    """Each output's labels with their name, the output's last dimension, its loss; where it is clear whose is whose.
+
+    It is not where the model has steps or a loss of its own, which may make something else of the labels first.
+    """
+    import keras
+    import tensorflow as tf
+
+    own = any(getattr(type(model), name) is not getattr(keras.Model, name) for name in ("train_step", "compute_loss"))
+    if len(content) < 2 or content[1] is None or own:
+        return
+    labels, losses = content[1], model.loss
+    outputs = model(tf.nest.map_structure(tf.constant, take(content[0], np.arange(1))), training=False)
+    if hasattr(outputs, "shape"):
+        if not isinstance(labels, dict | list | tuple) and not isinstance(losses, dict | list | tuple):
+            yield f"{part} y", np.asarray(labels), outputs.shape[-1] if len(outputs.shape) else None, losses
+        return
+    names = getattr(model, "output_names", None) or []
+    by_name = [
+        nest
+        if isinstance(nest, dict)
+        else dict(zip(names, nest, strict=False))
+        if isinstance(nest, list | tuple)
+        else {}
+        for nest in (labels, outputs, losses)
+    ]
+    for name in by_name[0]:
+        if all(name in nest for nest in by_name):
+            yield f"{part} y[{name!r}]", np.asarray(by_name[0][name]), by_name[1][name].shape[-1], by_name[2][name]
+
+
+def _not_finite(part: str, content: tuple[Any, ...], model: Any) -> Iterator[Fault]:
+    for name, array in _named(part, content):
+        if array.dtype.kind != "f":
+            continue
+        for what, is_bad in (("nan", np.isnan), ("inf", _is_infinite)):
+            at = _first_bad(array, is_bad)
+            if at is not None and not _copes(model, content, at[0], array, is_bad):
+                fault = "a loss with it is not finite" if what == "nan" else "it is infinite to the model"
+                yield name, array[at], at, f", and {fault}. Mend the data, or mask it."
+
+
+def _is_infinite(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether values are infinite in 32 bits, in which Keras trains."""
+    return np.asarray(np.abs(values) > np.finfo(np.float32).max)
+
+
+def _copes(model: Any, content: tuple[Any, ...], row: int, array: npt.NDArray[Any], is_bad: Any) -> bool:
+    """Whether the model's loss is finite on a batch with this example, and others without such a value."""
+    import tensorflow as tf
+
+    head = array[: 8 * COMPANY].reshape(min(len(array), 8 * COMPANY), -1)
+    sound = np.flatnonzero(~is_bad(head).any(axis=1))[: COMPANY - 1]
+    batch = take(tuple(item for item in content if item is not None), np.array([row, *sound]))
+    model.reset_metrics()
+    try:
+        figures = model.test_step(tf.nest.map_structure(tf.constant, batch))
+    except tf.errors.OpError:
+        return False
+    losses = [value for name, value in figures.items() if name == "loss"] or list(figures.values())
+    finite = all(np.isfinite(np.asarray(value, np.float64)).all() for value in leaves(losses))
+    model.reset_metrics()
+    return finite
+
+
+def _first_bad(array: npt.NDArray[Any], is_bad: Any) -> tuple[int, ...] | None:
+    rows = max(1, CHUNK_VALUES // max(1, array[:1].size))
+    for start in range(0, len(array), rows):
+        wrong = is_bad(array[start : start + rows])
+        if wrong.any():
+            at = _first(wrong)
+            return (start + at[0], *at[1:])
+    return None
+
+
+def _first(wrong: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))

@@ -1,0 +1,277 @@
+"""Engines: three ways to run an epoch of the same Keras model.
+
+A small model's epoch is all overhead under `fit`: one to two milliseconds a step around 50 microseconds of arithmetic.
+The fused engines make the whole epoch one compiled program: data on the device, batches gathered by the epoch's
+permutation, `model.train_step` inside a loop, one small tensor back. `fit` is Keras' own loop, for data that does not
+fit on the device and for models that do not compile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from batchopt.errors import InvalidInput
+from batchopt.measured import EngineName
+from batchopt.question.task import example_count, take
+from batchopt.training.footprint import examples_held
+from batchopt.training.form import form_of
+from batchopt.training.one_pass import Figures, Pass, flat, temporary_bytes
+from batchopt.training.out_of_memory import is_out_of_memory
+from batchopt.training.resident import Resident, from_host
+
+EVALUATION_BATCH_SIZE = 1000
+"""Examples per evaluation step: its own, so that a trial's batch size never decides whether evaluation fits.
+Fewer where memory is short, so that evaluation never decides which batch sizes fit."""
+
+STEPS_PER_EXECUTION = 64
+"""For `fit`: enough to amortise a call. An epoch of fewer steps ends where its data does, in the same function."""
+
+SHUFFLE_BUFFER = 16_384
+"""Examples held while a streamed data set is shuffled."""
+
+
+class Engine(ABC):
+    """Runs epochs of one model on one data set; compiled programs are kept by batch size."""
+
+    name: EngineName
+
+    def __init__(self, model: Any, resident: Resident) -> None:
+        self._model = model
+        self._resident = resident
+        self._chunk: int | None = None
+
+    @property
+    def chunk(self) -> int:
+        """Examples per evaluation step."""
+        if self._chunk is None:
+            data, most = self._resident.data.validation, EVALUATION_BATCH_SIZE
+            if isinstance(data, tuple):
+                most = min(most, example_count(data))
+                if not self._model.run_eagerly:
+                    most = examples_held(self._model.test_step, data, most, self._resident.room)
+            self._chunk = most
+        return self._chunk
+
+    @abstractmethod
+    def prepare(self, batch_size: int) -> float:
+        """Make all that an epoch of this batch size needs beside its steps, and return the seconds it took.
+
+        Once for each trial, after its model was built, also where everything is compiled: setting the seed
+        (`keras.utils.set_random_seed`, `tf.random.set_seed`) has TensorFlow drop the kernels of all functions
+        (`TFE_ContextClearCaches`), since random ones hold seeds. A function that runs next without XLA has its graph
+        optimized and its executor made again, which takes a tenth of a second: 20 epochs of a small model.
+
+        Training variables may change: load the trial's state afterwards.
+        """
+
+    def prepare_evaluation(self) -> None:  # noqa: B027  nothing, where evaluation needs no program of its own
+        """Compile what evaluation needs, once for all batch sizes."""
+
+    @abstractmethod
+    def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
+        """One pass over the training data in the order that `rng` gives, every example once.
+
+        Args:
+            rng: the epoch's own generator.
+            batch_size: examples per optimizer step; the last one takes what is left.
+            steps: at most so many whole batches, for timing; all of them where None.
+
+        Returns:
+            The metrics over the pass. The device has finished when this returns.
+        """
+
+    def evaluate(self) -> Figures:
+        """The metrics over the validation data, in as large chunks as memory holds."""
+        while True:
+            try:
+                return self.evaluate_in_chunks()
+            except tf.errors.OpError as error:
+                if self.chunk == 1 or not is_out_of_memory(error):
+                    raise
+            # Not by halves: an allocator waits for ten seconds before it gives up.
+            self._chunk = max(1, self.chunk // 8)
+
+    @abstractmethod
+    def evaluate_in_chunks(self) -> Figures:
+        """The metrics over the validation data, `chunk` examples at a time.
+
+        Raises:
+            OpError: also where memory does not suffice.
+        """
+
+    def keep_only(self, batch_size: int) -> None:  # noqa: B027  nothing, where no programs are kept
+        """Forget the programs of other batch sizes; they are compiled anew when they are prepared again."""
+
+    def foresee(self, batch_size: int) -> int | None:
+        """Bytes of device memory that an epoch's program needs beside its arguments, without running it.
+
+        None where the compiler does not tell.
+        """
+        return None
+
+
+class FusedEngine(Engine):
+    """One compiled program per epoch, data resident on the device."""
+
+    def __init__(self, model: Any, resident: Resident, *, xla: bool) -> None:
+        super().__init__(model, resident)
+        self.name = "fused-xla" if xla else "fused"
+        self._xla = xla
+        self._train_count = resident.train_count
+        self._validation_count = example_count(resident.data.validation)
+        self._epochs: dict[int, Pass] = {}
+        self._evaluation: tuple[int, Pass] | None = None
+
+    def prepare(self, batch_size: int) -> float:
+        started = time.perf_counter()
+        epoch = self._epoch_program(batch_size)
+        self.prepare_evaluation()
+        # No whole batch: enough to trace and compile, and next to no work.
+        order = tf.range(self._train_count, dtype=tf.int32)
+        epoch(order, 0)
+        return time.perf_counter() - started
+
+    def prepare_evaluation(self) -> None:
+        if self._evaluation is None:
+            self.evaluate()
+        else:
+            self._evaluation[1](tf.range(self._validation_count, dtype=tf.int32), 0)
+
+    def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
+        order = tf.constant(rng.permutation(self._train_count).astype(np.int32))
+        whole = self._train_count // batch_size
+        return self._epochs[batch_size](order, whole if steps is None else min(steps, whole))
+
+    def evaluate_in_chunks(self) -> Figures:
+        if self._evaluation is None or self._evaluation[0] != self.chunk:
+            data = self._resident.validation
+            logs = form_of(self._model).logs[1]
+            step = self._model.test_step
+            self._evaluation = self.chunk, Pass(self._model, step, logs, data, self.chunk, xla=self._xla)
+        order = tf.range(self._validation_count, dtype=tf.int32)
+        return self._evaluation[1](order, self._validation_count // self.chunk)
+
+    def keep_only(self, batch_size: int) -> None:
+        self._epochs = {size: program for size, program in self._epochs.items() if size == batch_size}
+        gc.collect()
+
+    def foresee(self, batch_size: int) -> int | None:
+        if not self._xla:
+            return None
+        order = tf.range(self._train_count, dtype=tf.int32)
+        compiled = self._epoch_program(batch_size).program.experimental_get_compiler_ir(order, tf.constant(0))
+        # The arguments, variables and data, are resident; what is live on return is a few numbers.
+        return temporary_bytes(compiled(stage="optimized_hlo_proto_serialized"))
+
+    def _epoch_program(self, batch_size: int) -> Pass:
+        """The epoch's program, traced and compiled when it is first run."""
+        if batch_size not in self._epochs:
+            logs, data = form_of(self._model).logs[0], self._resident.train
+            step = self._model.train_step
+            self._epochs[batch_size] = Pass(self._model, step, logs, data, batch_size, xla=self._xla)
+        return self._epochs[batch_size]
+
+
+class FitEngine(Engine):
+    """Keras' `fit`, several steps per execution; arrays or a streamed `tf.data.Dataset`."""
+
+    name = "fit"
+
+    def __init__(self, model: Any, resident: Resident) -> None:
+        super().__init__(model, resident)
+        self._data = resident.data
+        self._held = resident.held
+        self._count = resident.train_count
+        self._evaluated = False
+        if model.steps_per_execution != STEPS_PER_EXECUTION:
+            model.steps_per_execution = STEPS_PER_EXECUTION
+            model.train_function = None
+
+    def prepare(self, batch_size: int) -> float:
+        if self._model.run_eagerly:
+            # Nothing is compiled, and a step would make what the trial's first one is to make.
+            return 0.0
+        started = time.perf_counter()
+        self.train(np.random.default_rng(0), batch_size, steps=1)
+        if not self._evaluated:
+            self.evaluate()
+            self._evaluated = True
+        return time.perf_counter() - started
+
+    def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
+        # The last partial batch with any number of steps: Keras traces arrays with and without one apart.
+        used = None if steps is None else steps * batch_size + self._count % batch_size
+        if self._data.streamed:
+            stream = self._data.train if used is None else self._data.train.take(used)
+            shuffled = stream.shuffle(min(self._count, SHUFFLE_BUFFER), seed=int(rng.integers(2**31)))
+            batches = {"x": shuffled.batch(batch_size).prefetch(tf.data.AUTOTUNE)}
+        else:
+            order = rng.permutation(self._count)[:used]
+            if self._held and len(self._data.train) > 1:
+                batch = take(self._data.train, order)
+                batches = {"x": batch[0], "y": batch[1], "sample_weight": _weight(batch), "batch_size": batch_size}
+            else:
+                # Without targets too: `fit` would hand over an array, and not the tuple that was given.
+                batches = {"x": from_host(self._data.train, order, batch_size)}
+        with _unfinished(self._model.optimizer):
+            history = self._model.fit(**batches, shuffle=False, verbose=0)
+        return flat({name: values[-1] for name, values in history.history.items()})
+
+    def evaluate_in_chunks(self) -> Figures:
+        data = self._data.validation
+        if isinstance(data, tuple) and not (self._held and len(data) > 1):
+            order = np.arange(example_count(data))
+            figures = self._model.evaluate(from_host(data, order, self.chunk), verbose=0, return_dict=True)
+        elif isinstance(data, tuple):
+            figures = self._model.evaluate(
+                *data[:2],
+                sample_weight=_weight(data),
+                batch_size=self.chunk,
+                verbose=0,
+                return_dict=True,
+            )
+        else:
+            figures = self._model.evaluate(data.batch(self.chunk), verbose=0, return_dict=True)
+        return flat(figures)
+
+
+@contextlib.contextmanager
+def _unfinished(optimizer: Any) -> Iterator[None]:
+    """Keep `fit` from writing averages of the weights over the weights at its end, where the optimizer keeps them.
+
+    Keras does so once, after the last epoch; it is called here for each, none of which is known to be the last.
+    """
+    optimizer.finalize_variable_values = lambda variables: None
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values
+
+
+def make_engine(name: EngineName, model: Any, resident: Resident) -> Engine:
+    """The engine of that name.
+
+    Raises:
+        InvalidInput: a fused engine for streamed data, or for a model compiled to run eagerly.
+    """
+    if name == "fit":
+        return FitEngine(model, resident)
+    if resident.data.streamed:
+        raise InvalidInput(f"engine {name!r} holds the data on the device; a tf.data training set needs --engine fit.")
+    if not resident.held:
+        raise InvalidInput(f"engine {name!r} holds the data on the device, which does not fit; use --engine fit.")
+    if model.run_eagerly:
+        raise InvalidInput(f"engine {name!r} compiles the epoch; a model with run_eagerly=True needs --engine fit.")
+    return FusedEngine(model, resident, xla=name == "fused-xla")
+
+
+def _weight(batch: Any) -> Any:
+    return batch[2] if len(batch) > 2 else None

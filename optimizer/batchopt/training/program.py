@@ -1,0 +1,235 @@
+"""A program: one compiled Keras model that is trained again and again from exact starting points.
+
+Compiling is dear and trials are many, so trials of one study share a model and its compiled epochs. What differs
+between trials, initial weights, optimizer slots, seed generators and the learning rate, are variables: each trial
+builds a fresh model the way the user wrote it, and its values are copied into the compiled one. Where more than
+variables differ (another schedule, another extra dimension), or may differ, the form (`form.py`) is another one, and a
+program of its own is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from batchopt.errors import DataError, ModelError
+from batchopt.measured import EngineName, Epoch
+from batchopt.question.task import Dataset, Task, take
+from batchopt.training.data_check import check_with
+from batchopt.training.engines import Engine, make_engine
+from batchopt.training.form import Form, form_of, look, reachable
+from batchopt.training.metrics import refuse_less_is_better
+from batchopt.training.one_pass import flat
+from batchopt.training.resident import Resident
+
+State = list[npt.NDArray[Any]]
+"""Every variable that training reads or writes, in the order of the model's form."""
+
+
+class Program:
+    """One model, its engine, and its compiled epochs by batch size."""
+
+    def __init__(self, task: Task, resident: Resident, engine: EngineName, model: Any) -> None:
+        self._metric = task.metric
+        self.data = resident.data
+        self.train_examples = resident.train_count
+        self.model = model
+        self.form: Form = form_of(model)
+        self.variables = self.form.variables
+        self.engine: Engine = make_engine(engine, model, resident)
+
+    def prepare(self, batch_size: int) -> float:
+        """Compile for a batch size; returns seconds. Changes variables: `load` a state afterwards."""
+        return self.engine.prepare(batch_size)
+
+    def state(self) -> State:
+        """The state that training has reached; `load` goes on from there."""
+        if self.model.run_eagerly:
+            # Nobody traced its steps, so it holds what they make only once they ran.
+            self.variables = reachable(self.model, self.variables)
+        return [variable.numpy() for variable in self.variables]
+
+    def load(self, state: State) -> None:
+        """Set every variable; the reverse of `state`."""
+        for variable, value in zip(self.variables, state, strict=not self.model.run_eagerly):
+            variable.assign(_as_stored(value, variable))
+
+    def fits(self, state: State) -> bool:
+        """Whether `load` can take a state: it may be of another version of this package, or of Keras."""
+        return len(state) == len(self.variables) and all(
+            value.shape == tuple(variable.shape) and _as_stored(value, variable).dtype == variable.dtype.as_numpy_dtype
+            for value, variable in zip(state, self.variables, strict=True)
+        )
+
+    def epoch(self, number: int, *, batch_size: int, rng: np.random.Generator) -> Epoch:
+        """Train epoch `number` (from 1) in the order that `rng` gives, then evaluate."""
+        started = time.perf_counter()
+        train = self.engine.train(rng, batch_size)
+        trained = time.perf_counter()
+        validation = self.engine.evaluate()
+        evaluated = time.perf_counter()
+        return Epoch(
+            epoch=number,
+            train_loss=loss_of(train),
+            train_accuracy=train[self._metric],
+            validation_loss=loss_of(validation),
+            validation_accuracy=validation[self._metric],
+            train_seconds=trained - started,
+            evaluation_seconds=evaluated - trained,
+            steps=-(-self.train_examples // batch_size),
+            examples_per_second=self.train_examples / (trained - started),
+        )
+
+
+def use_deterministic_ops() -> None:
+    """Have TensorFlow give equal results for equal inputs on equal hardware; before its first use."""
+    tf.config.experimental.enable_op_determinism()
+    # Random ops refuse to run without a seed then; each trial sets its own.
+    keras.utils.set_random_seed(0)
+
+
+def build(task: Task, data: Dataset, *, learning_rate: float, extra: Mapping[str, Any], seed: int) -> Any:
+    """The user's model, compiled, with every variable made; initial values derive from `seed` alone.
+
+    Raises:
+        ModelError: what `build_model` returned cannot be trained, or does not have the task's metric, or less of that
+            is better.
+        DataError: the model refuses the data for what is wrong with that.
+    """
+    keras.utils.set_random_seed(seed)
+    model = task.build_model(learning_rate, **extra)
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"build_model returned {type(model).__name__}, not a keras.Model; return the compiled model.")
+    if not model.compiled or model.optimizer is None:
+        raise ModelError("build_model returned a model that is not compiled; call model.compile(...) before return.")
+    try:
+        form = look(model, _sample(data), _spec(data))
+    except Exception as error:
+        # Where it is the data that does not fit, that is what there is to say.
+        try:
+            check_with(model, data)
+        except DataError:
+            raise
+        except Exception:  # noqa: BLE001  whatever the model raises; what it raised first is the user's to see
+            raise error from None
+        raise
+    refuse_less_is_better(model, task.metric)
+    names = form.logs[0] or tuple(flat(model.get_metrics_result()))
+    if task.metric not in names:
+        raise ModelError(
+            f"the model has no metric {task.metric!r}, only {', '.join(names)}. "
+            f"Compile it with metrics=[{task.metric!r}], or name another with Task(metric=...)."
+        )
+    return model
+
+
+def state_of(model: Any) -> State:
+    """A copy of the state of a model from `build`, on the host."""
+    return [variable.numpy() for variable in form_of(model).variables]
+
+
+def made_with(device: str, *, deterministic: bool) -> str:
+    """What the form of a model depends on beside the model."""
+    versions = f"tensorflow {tf.__version__}, keras {keras.__version__}"
+    return f"{versions}, {device}{', deterministic' if deterministic else ''}"
+
+
+def loss_of(figures: Mapping[str, float]) -> float | None:
+    """The loss among a model's figures: `loss`, as Keras calls it, or what steps of a user's own return in its place.
+
+    That is `total_loss`, or the one figure whose name ends in "loss"; None where that does not tell.
+    """
+    ending = [name for name in figures if name.lower().endswith("loss")]
+    named = next((name for name in ("loss", "total_loss") if name in figures), None)
+    named = named or (ending[0] if len(ending) == 1 else None)
+    return None if named is None else figures[named]
+
+
+def signature(model: Any) -> str:
+    """What a model's config says, architecture, loss and optimizer, without the learning rate.
+
+    It does not say all that the model computes, which is its form, but what it says does not depend on versions. Names
+    that Keras numbers by itself are replaced by their position, so that a model built twice has one signature. What has
+    no config is known by its class and the shapes of its variables.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    architecture = _config(model, lambda: json.loads(model.to_json()))
+    optimizer = _config(model.optimizer, lambda: keras.saving.serialize_keras_object(model.optimizer))
+    _forget_rate(optimizer)
+    architecture.pop("compile_config", None)
+    compiled = {
+        name: repr(value) if callable(value) else value
+        for name, value in _config(model.loss, lambda: model.get_compile_config() or {}).items()
+        if name != "optimizer"
+    }
+    shapes = [(list(v.shape), str(v.dtype)) for v in model.variables]
+    content = [architecture, optimizer, compiled, shapes]
+    names = {name: f"#{position}" for position, name in enumerate(dict.fromkeys(_names(content)))}
+    return hashlib.sha256(json.dumps(_rename(content, names), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _as_stored(value: npt.NDArray[Any], variable: Any) -> npt.NDArray[Any]:
+    """NumPy's archives know bfloat16 only as two bytes of void."""
+    return value.view(variable.dtype.as_numpy_dtype) if value.dtype.kind == "V" else value
+
+
+def _sample(data: Dataset) -> Any:
+    """One example, as a batch."""
+    if data.streamed:
+        return next(iter(data.train.batch(1)))
+    sample = tuple(item for item in take(data.train, np.arange(1)) if item is not None)
+    return tf.nest.map_structure(tf.constant, sample)
+
+
+def _spec(data: Dataset) -> Any:
+    """Batches of any size."""
+    if data.streamed:
+        return data.train.batch(1).element_spec
+    return tf.nest.map_structure(lambda item: tf.TensorSpec((None, *item.shape[1:]), item.dtype), _sample(data))
+
+
+def _names(config: Any) -> list[str]:
+    """The names of the Keras objects in a config, in the order of their appearance; a precision is not a name."""
+    if isinstance(config, list):
+        return [name for item in config for name in _names(item)]
+    if not isinstance(config, dict):
+        return []
+    inner = config.get("config")
+    own = []
+    if isinstance(inner, dict) and "name" in inner and config.get("class_name") != "DTypePolicy":
+        own = [inner["name"]]
+    return own + [name for key in sorted(config) for name in _names(config[key])]
+
+
+def _config(of: Any, config: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return config()
+    except (NotImplementedError, TypeError, ValueError):
+        return {"class_name": f"{type(of).__module__}.{type(of).__qualname__}"}
+
+
+def _forget_rate(optimizer: dict[str, Any]) -> None:
+    """Take a plain learning rate out of a config: it is a variable. A schedule is compiled in, and stays."""
+    config = optimizer.get("config", {})
+    if isinstance(config.get("learning_rate"), float | int):
+        del config["learning_rate"]
+    if isinstance(config.get("inner_optimizer"), dict):
+        _forget_rate(config["inner_optimizer"])
+
+
+def _rename(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _rename(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rename(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value

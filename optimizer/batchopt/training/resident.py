@@ -1,0 +1,137 @@
+"""A data set as engines see it: copied to the device, or left on the host and taken from there batch by batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from batchopt.errors import InvalidInput
+from batchopt.question.task import Dataset, example_count, leaves, take
+
+SHARED_ALIGNMENT = 64
+"""TensorFlow shares the memory of arrays that lie at a multiple of this."""
+
+
+class Resident:
+    """A data set and, once a fused engine asks for it, its copy on the device: one, whatever the number of programs.
+
+    Args:
+        data: split.
+        held: whether it may be held on the device; else every engine but `fit` is refused.
+        capacity: bytes of the device, in all.
+    """
+
+    def __init__(self, data: Dataset, *, held: bool = True, capacity: float = math.inf) -> None:
+        # Only as long as whoever loaded it keeps it: it may be twice as large.
+        self.given = weakref.ref(data)
+        self.data = dataclasses.replace(
+            data, train=as_fit_takes(data.train), validation=as_fit_takes(data.validation), test=as_fit_takes(data.test)
+        )
+        self._capacity = capacity
+        self.held = held and not data.streamed
+        self.train_count = train_count(data)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on the device."""
+        parts = (self.data.train, self.data.validation)
+        return sum(leaf.nbytes for part in parts if isinstance(part, tuple) for leaf in leaves(part))
+
+    @property
+    def room(self) -> float:
+        """Bytes of the device beside it."""
+        return max(0.0, self._capacity - (self.bytes if self.held else 0))
+
+    @functools.cached_property
+    def train(self) -> Any:
+        """The training arrays as device tensors."""
+        return _on_device(self.data.train)
+
+    @functools.cached_property
+    def validation(self) -> Any:
+        """The validation arrays as device tensors."""
+        return _on_device(self.data.validation)
+
+
+def train_count(data: Dataset) -> int:
+    """The number of training examples, of arrays or of a stream with a known cardinality.
+
+    Raises:
+        InvalidInput: a stream that does not know how long it is.
+    """
+    if not data.streamed:
+        return example_count(data.train)
+    count = int(data.train.cardinality())
+    if count < 1:
+        raise InvalidInput(
+            "the tf.data training set does not know its length; add .apply(tf.data.experimental.assert_cardinality(n))."
+        )
+    return count
+
+
+def validation_count(data: Dataset) -> int:
+    """The number of validation examples; -1 where a stream does not know."""
+    return example_count(data.validation) if isinstance(data.validation, tuple) else int(data.validation.cardinality())
+
+
+def as_fit_takes(data: Any) -> Any:
+    """Arrays with floats of any kind as `fit` casts them, to `keras.config.floatx()`; streams as they are."""
+    if not isinstance(data, tuple):
+        return data
+
+    def cast(leaf: Any) -> Any:
+        array = np.asarray(leaf)
+        # What 32 bits do not hold is told by the check of the data.
+        with np.errstate(over="ignore"):
+            return array.astype(keras.config.floatx(), copy=False) if "float" in array.dtype.name else leaf
+
+    return tf.nest.map_structure(lambda leaf: None if leaf is None else cast(leaf), data)
+
+
+def from_host(data: Any, order: npt.NDArray[np.int64], batch_size: int) -> Any:
+    """Batches of arrays that stay in the host's memory, in this order, as a `tf.data.Dataset`."""
+    parts = tuple(item for item in data if item is not None)
+    starts = range(0, len(order), batch_size)
+
+    def batches() -> Iterator[Any]:
+        for start in starts:
+            yield take(parts, order[start : start + batch_size])
+
+    signature = tf.nest.map_structure(lambda leaf: tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype), parts)
+    stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return stream.apply(tf.data.experimental.assert_cardinality(len(starts)))
+
+
+def _on_device(nest: Any) -> Any:
+    def copy(leaf: Any) -> Any:
+        array = np.asarray(leaf)
+        # An operation that finds no memory raises ResourceExhaustedError; a constant ends the process.
+        tf.zeros((array.nbytes,), tf.uint8)
+        # Not `tf.constant`, which has NumPy copy the array first, to an address that is a matter of luck.
+        return tf.raw_ops.Identity(input=_unaligned(array))
+
+    return tf.nest.map_structure(copy, tuple(item for item in nest if item is not None))
+
+
+def _unaligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same values where TensorFlow copies them.
+
+    What happens to lie at a multiple of 64 it would share with the host, and the device's memory would be a matter of
+    luck.
+    """
+    if array.ctypes.data % SHARED_ALIGNMENT or not array.size or array.dtype.hasobject:
+        return array
+    buffer = np.empty(array.nbytes + SHARED_ALIGNMENT + array.itemsize, np.uint8)
+    start = -buffer.ctypes.data % SHARED_ALIGNMENT + array.itemsize
+    moved = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    return moved

@@ -1,0 +1,302 @@
+"""The worker: a process of its own that alone touches the device, and answers one request at a time.
+
+It is started as `python -m batchopt.training.worker FD PARENT`, FD being its end of a socket pair; so it never forks
+TensorFlow nor runs the user's script again. It ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pickle
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from batchopt.machine.gpu import Meter, has_card, hold, why_no_gpu
+from batchopt.machine.memory import shown_bytes
+from batchopt.measured import DeviceMemory
+from batchopt.question.options import gpu_indices
+from batchopt.question.task import Dataset, ProgramStamp, leaves
+from batchopt.training.by_value import Opening, opened
+from batchopt.training.checkpoint import Pace, pack
+from batchopt.training.data_check import check
+from batchopt.training.device import use_device
+from batchopt.training.limits import limit_process
+from batchopt.training.messages import (
+    Answer,
+    EpochDone,
+    Failed,
+    Foresee,
+    Measure,
+    OpenedTest,
+    OpenTest,
+    Ready,
+    Remark,
+    Request,
+    Save,
+    Saved,
+    Setup,
+    Train,
+)
+from batchopt.training.raised import Untrainable, failure
+from batchopt.training.seeds import confirmation_rng
+
+if TYPE_CHECKING:
+    from batchopt.training.resident import Resident
+
+
+OOM_SCORE = Path("/proc/self/oom_score_adj")
+
+
+class Trainer:
+    """Holds the data and the compiled programs; trains what it is asked to.
+
+    Raises:
+        BatchoptError: something the user can mend, when made.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        machine = use_device(setup.device, setup.cores, memory_limit=setup.memory_limit)
+        # TensorFlow is configured by now; these modules may import it.
+        from batchopt.training import measure, noise, probe, program, programs, resident
+
+        if setup.deterministic:
+            program.use_deterministic_ops()
+        self._meter = Meter((gpu_indices(setup.device) or (0,))[0] if machine.kind == "gpu" else None)
+        if machine.kind == "gpu" and not setup.share:
+            self._held = contextlib.ExitStack()
+            self._held.enter_context(hold(self._meter.name))
+        self._task = setup.task
+        loaded = setup.task.load_data(setup.data_path)
+        check(loaded)
+        data = loaded.split(setup.train_examples)
+        self._gauge = measure.Gauge(machine.kind)
+        capacity = measure.capacity_bytes(machine, setup.memory_limit, self._gauge.in_use())
+        self.remarks: list[str] = []
+        if machine.kind == "cpu" and setup.device == "auto" and has_card():
+            self.remarks.append(f"training on the processor: {why_no_gpu()}")
+        if setup.memory_limit is not None and machine.kind == "cpu":
+            limit_process(capacity)
+        self._resident = self._held_if_it_fits(data, capacity, asked=setup.hold_data and setup.engine != "fit")
+        started = time.perf_counter()
+        first, timings = probe.choose_engine(
+            setup.task,
+            self._resident,
+            learning_rate=setup.learning_rate,
+            extra=setup.extra,
+            pinned=setup.engine or (setup.known_engines.get(machine.fingerprint) if self._resident.held else "fit"),
+            batch_sizes=setup.batch_sizes,
+            epochs=setup.epochs,
+        )
+        engine_seconds = time.perf_counter() - started
+        self._engine = first.engine.name
+        self._position: tuple[int, int] | None = None
+        self._confirming = False
+        self._pace = Pace()
+        self._noise = noise.NoiseWatch(lambda text: self.remarks.append(text))
+        # While a trial begins, its own fresh model lies beside the compiled one.
+        model_bytes = sum(array.nbytes for array in program.state_of(first.model))
+        self._memory = DeviceMemory(capacity, self._gauge.in_use(), beginning_bytes=model_bytes)
+        self._programs = programs.Programs(
+            setup.task,
+            self._resident,
+            first,
+            lambda current, batch_size: measure.make_room(current, self._memory, self._gauge, batch_size),
+        )
+        self.ready = Ready(
+            machine=machine,
+            program=ProgramStamp(
+                model=program.signature(first.model),
+                data=data_fingerprint(data),
+                train_examples=self._resident.train_count,
+                validation_examples=resident.validation_count(data),
+                metric=setup.task.metric,
+                form=first.form.digest,
+                made_with=program.made_with(machine.kind, deterministic=setup.deterministic),
+            ),
+            parameters=int(first.model.count_params()),
+            engine=self._engine,
+            timings=tuple(timings),
+            memory=self._memory,
+            data_held=self._resident.held,
+            has_test=data.test is not None,
+            engine_seconds=engine_seconds,
+        )
+
+    def _held_if_it_fits(self, data: Dataset, capacity: int, *, asked: bool) -> Resident:
+        """The data on the device; on the host where it does not fit, or was not asked for there."""
+        import tensorflow as tf
+
+        from batchopt.training.resident import Resident
+
+        resident = Resident(data, held=asked, capacity=capacity)
+        if not resident.held:
+            return resident
+        try:
+            if resident.bytes < capacity:
+                # Made when first looked at.
+                _ = resident.train, resident.validation
+                return resident
+        except tf.errors.ResourceExhaustedError:
+            del resident
+        streamed = Resident(data, held=False, capacity=capacity)
+        self.remarks.append(
+            f"the data, {shown_bytes(streamed.bytes)}, does not fit on the device beside training "
+            f"({shown_bytes(capacity)} in all): it stays on the host, and epochs are slower"
+        )
+        return streamed
+
+    def answer(self, request: Request) -> Iterator[Answer]:
+        """Do as asked, and say what came of it."""
+        if isinstance(request, Train):
+            yield from self._train(request)
+        elif isinstance(request, Save):
+            yield self._save(request)
+        elif isinstance(request, OpenTest):
+            yield self._open_test(request)
+        elif isinstance(request, Foresee):
+            from batchopt.training.measure import foresee
+
+            foreseen = foresee(self._programs.current, request.batch_sizes)
+            if foreseen.refusal:
+                yield Remark(f"the compiler does not foretell memory here ({foreseen.refusal}); it is measured")
+            yield foreseen
+        elif isinstance(request, Measure):
+            yield from self._measure(request)
+        else:
+            raise TypeError(f"a worker is set up once; it cannot answer {type(request).__name__}")
+
+    def _train(self, request: Train) -> Iterator[Answer]:
+        from batchopt.training.seeds import epoch_rng
+
+        order = confirmation_rng if request.confirming else epoch_rng
+        compile_seconds = 0.0
+        if request.confirming != self._confirming or self._position != (request.trial, request.from_epoch):
+            self._pace.restart()
+            self._position, self._confirming = None, request.confirming
+            try:
+                compile_seconds, from_epoch = self._programs.begin(request, self.remarks.append)
+            except Untrainable as refusal:
+                yield Failed("untrainable", "TrialPruned", str(refusal))
+                return
+            request = dataclasses.replace(request, from_epoch=from_epoch)
+            yield from self.said()
+        process = psutil.Process()
+        for number in range(request.from_epoch + 1, request.until_epoch + 1):
+            rng = order(request.study_seed, request.trial, number)
+            self._gauge.reset()
+            before = self._meter.joules()
+            figures = self._programs.current.epoch(number, batch_size=request.batch_size, rng=rng)
+            after = self._meter.joules()
+            drawn = None if before is None or after is None else after - before
+            figures = dataclasses.replace(figures, peak_bytes=self._gauge.peak(), joules=drawn)
+            self._position = (request.trial, number)
+            if not request.confirming:
+                figures = self._noise.look(self._programs.current, request, figures)
+                yield from self.said()
+            reached = request.until_accuracy is not None and figures.validation_accuracy >= request.until_accuracy
+            over = figures.lost or reached
+            checkpoint = None if over else self._checkpoint(request, number, figures.train_seconds)
+            yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss, checkpoint)
+            compile_seconds = 0.0
+            if over:
+                return
+
+    def _checkpoint(self, request: Train, epoch: int, train_seconds: float) -> bytes | None:
+        """The state after an epoch, where that is worth its cost."""
+        if epoch >= request.last_epoch or not self._pace.due(train_seconds, request.save_seconds):
+            return None
+        started = time.perf_counter()
+        return self._pace.packed(self._programs.current.state(), started)
+
+    def said(self) -> Iterator[Remark]:
+        """What there is to say, once."""
+        remarks, self.remarks = self.remarks, []
+        return map(Remark, remarks)
+
+    def _measure(self, request: Measure) -> Iterator[Answer]:
+        from batchopt.training.measure import measure
+
+        self._position = None
+        start = self._programs.current.state()
+        yield from measure(self._programs.current, self._memory, self._gauge, request.batch_sizes, request.seconds)
+        self._programs.current.load(start)
+
+    def _save(self, request: Save) -> Saved:
+        if self._position is None or self._position[0] != request.trial:
+            raise ValueError(f"trial {request.trial} is not on the device")
+        return Saved(*self._position, pack(self._programs.current.state()))
+
+    def _open_test(self, request: OpenTest) -> OpenedTest:
+        """The one place where the test set is looked at; a trial of the search is refused."""
+        from batchopt.training.test_set import evaluate
+
+        if not self._confirming or self._position is None or self._position[0] != request.run:
+            raise ValueError(f"the test set is opened for a run that confirms; {request.run} is none on this device")
+        figures = evaluate(self._programs.current.model, self._resident.data.test)
+        return OpenedTest(request.run, figures["loss"], figures[self._task.metric])
+
+
+def data_fingerprint(data: Dataset) -> str:
+    """SHA-256 of the training and validation arrays; of its element specification where data is streamed."""
+    digest = hashlib.sha256()
+    for part in (data.train, data.validation):
+        if isinstance(part, tuple):
+            for leaf in leaves(part):
+                digest.update(f"{leaf.shape} {leaf.dtype}".encode())
+                if leaf.dtype.hasobject:
+                    digest.update(repr(leaf.tolist()).encode())
+                else:
+                    digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+        else:
+            digest.update(f"{part.element_spec} {int(part.cardinality())}".encode())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    """Serve the requests that come over the inherited socket until it closes."""
+    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    # Whatever the user's code prints must not mix with the study's own standard output.
+    os.dup2(2, 1)
+    with contextlib.suppress(OSError):
+        # Where the host's memory runs out, the kernel is to end the worker and not the study.
+        OOM_SCORE.write_text("500")
+    threading.Thread(target=_end_with_parent, args=(int(sys.argv[2]),), daemon=True).start()
+    try:
+        trainer: Trainer | None = None
+        while True:
+            request: Opening | Request = pickle.loads(connection.recv_bytes())
+            if isinstance(request, Opening):
+                setup, missing = opened(request)
+                trainer = Trainer(setup)
+                for remark in (*map(Remark, missing), *trainer.said()):
+                    connection.send(remark)
+                connection.send(trainer.ready)
+            else:
+                assert trainer is not None, "an opening comes first"
+                for answer in trainer.answer(request):
+                    connection.send(answer)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except Exception as error:  # noqa: BLE001  the user's code may raise anything; the study's process decides
+        connection.send(failure(error))
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

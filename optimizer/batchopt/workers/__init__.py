@@ -1,0 +1,1 @@
+"""Workers as the study's process sees them: started, probed, told what to train; no TensorFlow."""

@@ -1,0 +1,210 @@
+"""Workers and where they sit: what each is told, how the first one comes to be ready, what it finds out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from batchopt.errors import DeviceError, InvalidInput, StorageNotFound
+from batchopt.events import Listener
+from batchopt.machine.capacity import Capacity
+from batchopt.machine.machine import core_shares
+from batchopt.measured import EngineName
+from batchopt.question.goal import Goal
+from batchopt.question.options import Budget, Options, gpu_indices
+from batchopt.question.space import SearchSpace
+from batchopt.question.task import Task
+from batchopt.signals import Interruption
+from batchopt.store.access import opened
+from batchopt.store.filesystem import special_file
+from batchopt.store.measurements import Measurements, measured_on
+from batchopt.store.records import Records
+from batchopt.text import first_line
+from batchopt.training.messages import ClusterShare, Ready, Setup
+from batchopt.workers.client import Worker
+from batchopt.workers.cluster import LOCAL
+from batchopt.workers.probing import OutOfMemory, TooSmall, least_limit, probe, started, too_small
+from batchopt.workers.slot import Seat
+
+UNBOUNDED_TRIALS = 100
+"""Stands for the number of trials where only time ends a study."""
+
+
+def first_setup(
+    task: Task,
+    options: Options,
+    space: SearchSpace,
+    *,
+    goal: Goal,
+    budget: Budget,
+    known_engines: Mapping[str, EngineName],
+    cluster: ClusterShare | None = None,
+) -> Setup:
+    """What the first worker is told; `cluster` where it is to sit in one.
+
+    Raises:
+        InvalidInput: data that would be waited for for ever.
+    """
+    if options.data is not None and (kind := special_file(Path(options.data))):
+        raise InvalidInput(f"--data {options.data}: that is {kind}. Give the path of a file or a folder.")
+    _, rate = space.from_unit([0.5, 0.5])
+    indices = gpu_indices(options.device)
+    trials = budget.trials or UNBOUNDED_TRIALS
+    return Setup(
+        task=task,
+        data_path=options.data,
+        train_examples=options.train_examples,
+        device=f"gpu:{indices[0]}" if indices else options.device,
+        cores=_core_shares(options)[0],
+        engine=options.pinned_engine,
+        deterministic=options.deterministic,
+        learning_rate=rate,
+        extra=space.middle_of_extra(),
+        known_engines=dict(known_engines),
+        memory_limit=options.memory_limit,
+        share=options.share,
+        cluster=cluster,
+        batch_sizes=min(trials, len(space.grid_batch_sizes())),
+        epochs=trials * goal.epochs,
+    )
+
+
+def further_seats(first: Seat, options: Options, workers: ExitStack) -> list[Seat]:
+    """The other workers, started; they take the engine that the first one chose.
+
+    Args:
+        first: the first worker's seat.
+        options: how many there are to be, and where.
+        workers: ends them.
+
+    On GPUs one worker sits on each. On a processor each gets its share of the cores. In a cluster Ray seats them.
+
+    Raises:
+        InvalidInput: more workers than GPUs, which would share them.
+    """
+    assert first.ready is not None
+    machine, setup = first.ready.machine, dataclasses.replace(first.worker.setup, engine=first.ready.engine)
+
+    def seat(setup: Setup) -> Seat:
+        return workers.enter_context(Seat(Worker(setup)))
+
+    if setup.cluster is not None and (machine.kind == "gpu" or options.ray != LOCAL):
+        return [seat(setup) for _ in range(1, setup.cluster.workers)]
+    if machine.kind == "cpu":
+        return [seat(dataclasses.replace(setup, cores=share)) for share in _core_shares(options)[1:]]
+    indices = gpu_indices(options.device) or tuple(range(machine.gpus))
+    count = 1 if options.deterministic else options.workers or len(indices)
+    if count > len(indices) and not options.share:
+        raise InvalidInput(
+            f"--workers {count}: one worker trains on each GPU, and there is {len(indices)} to use. "
+            "Use --share to put several on one; their timings then mean little."
+        )
+    setup = dataclasses.replace(setup, share=options.share)
+    return [
+        seat(dataclasses.replace(setup, device=f"gpu:{indices[number % len(indices)]}")) for number in range(1, count)
+    ]
+
+
+def _core_shares(options: Options) -> list[tuple[int, ...] | None]:
+    """Each worker's own cores of this machine; None where it has them all, or is to sit on another one."""
+    count = options.workers or 1
+    if count == 1 or options.ray not in (None, LOCAL):
+        return [None] * count
+    return list(core_shares(count))
+
+
+def seated(setup: Setup, *, smallest: int, interruption: Interruption, listener: Listener) -> Seat:
+    """A worker that is ready, its data on the device, or on the host where only that has room.
+
+    Args:
+        setup: what it is told.
+        smallest: the least batch size of the space.
+        interruption: looked at while it is waited for.
+        listener: told what it remarks.
+
+    Raises:
+        DeviceError: not even the model fits; it says what would.
+        BatchoptError: something the user can mend.
+    """
+    why = ""
+    for held in (True, False):
+        place = dataclasses.replace(setup, hold_data=held and setup.hold_data)
+        try:
+            return Seat(*started(place, interruption, listener))
+        except OutOfMemory as shortage:
+            why = first_line(shortage)
+        if not setup.hold_data or setup.engine == "fit":
+            # It was on the host already.
+            break
+    if setup.memory_limit is None:
+        raise DeviceError(f"not enough memory to set up the study: {why}")
+    raise too_small(setup.memory_limit, smallest, least_limit(setup, smallest, interruption))
+
+
+def measured(
+    seat: Seat, capacity: Capacity, *, timed: bool, interruption: Interruption, listener: Listener
+) -> Capacity:
+    """The probe; with the data on the host where it leaves no room for training on the device.
+
+    Args:
+        seat: with a worker that is ready; another one may sit there afterwards.
+        capacity: what is known already.
+        timed: whether steps are to be timed.
+        interruption, listener: as for `seated`.
+
+    Returns:
+        What is known of the machine.
+
+    Raises:
+        DeviceError: not even the least batch size fits; it says what would.
+        BatchoptError: something the user can mend.
+    """
+    while True:
+        assert seat.ready is not None
+        try:
+            examples = seat.ready.program.train_examples
+            probe(seat, capacity, timed=timed, train_examples=examples, listener=listener, interruption=interruption)
+            return capacity
+        except TooSmall:
+            setup, need = seat.worker.setup, capacity.needed(capacity.sizes[0])
+            seat.worker.kill()
+            if not seat.ready.data_held or setup.engine not in (None, "fit"):
+                if setup.memory_limit is not None or need is None:
+                    need = least_limit(setup, capacity.sizes[0], interruption)
+                raise too_small(setup.memory_limit, capacity.sizes[0], need) from None
+            setup = dataclasses.replace(setup, hold_data=False)
+            other = seated(setup, smallest=capacity.sizes[0], interruption=interruption, listener=listener)
+            assert other.ready is not None
+            seat.worker, seat.ready = other.worker, other.ready
+            capacity = Capacity(capacity.sizes, seat.ready.memory, machine=seat.ready.machine.fingerprint)
+
+
+def new_capacity(ready: Ready, space: SearchSpace) -> Capacity:
+    """Nothing is known yet but the device's memory."""
+    sizes = [int(size) for size in space.grid_batch_sizes()]
+    return Capacity(sizes, ready.memory, machine=ready.machine.fingerprint)
+
+
+def recorded_capacity(ready: Ready, space: SearchSpace, options: Options, storage: str) -> Capacity:
+    """What a database knows of this program on this machine; nothing where that is to be measured anew.
+
+    What was measured with another TensorFlow holds no longer, and is used only where nothing may be measured.
+    """
+    capacity = new_capacity(ready, space)
+    if options.probe:
+        return capacity
+    # Optuna's own, or one whose tables another process is making in this moment, knows nothing either.
+    with suppress(StorageNotFound), opened(storage, plain=True) as database:
+        if not Measurements(database.engine).kept():
+            return capacity
+        versions = Records(database.engine).machines().get(capacity.machine, {}).get("versions", {})
+        if options.probe is None and versions.get("tensorflow") != ready.machine.versions.get("tensorflow"):
+            return capacity
+        measurements = Measurements(database.engine)
+        key = measured_on(ready.machine, ready.program, ready.engine)
+        rows = measurements.memory(key, options.memory_limit)
+        capacity = Capacity(capacity.sizes, ready.memory, rows, machine=capacity.machine, recorded=True)
+        capacity.timed(measurements.step_times(key), ready.program.train_examples)
+    return capacity

@@ -1,1 +1,0 @@
-"""What is said of a study: while it goes on, and at its end."""

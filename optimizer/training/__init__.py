@@ -1,1 +1,0 @@
-"""How one trial is trained: the only floor that knows TensorFlow, and that in the worker process alone."""

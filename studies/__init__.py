@@ -1,1 +1,0 @@
-"""Studies: each script asks one question. A new question is a new script and nothing else."""

@@ -1,0 +1,104 @@
+"""The records of a question, and how validation data is set apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from batchopt import Dataset, Goal
+from batchopt.errors import DataError, InvalidInput
+from batchopt.question.task import example_count, take
+
+
+def numbered(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(count), np.arange(count) % 10
+
+
+def test_the_split_is_the_same_each_time_and_loses_nothing() -> None:
+    one, same = (Dataset(train=numbered(600), validation_examples=100).split() for _ in range(2))
+    np.testing.assert_array_equal(one.train[0], same.train[0])
+    assert len(one.validation[0]) == 100
+    assert sorted([*one.train[0], *one.validation[0]]) == list(range(600))
+
+
+def test_nothing_is_copied_where_nothing_is_split_off() -> None:
+    train = numbered(60)
+    assert Dataset(train=train, validation=numbered(7)).split().train[0] is train[0]
+
+
+def test_fewer_training_examples_leave_the_validation_data_as_it_is() -> None:
+    whole = Dataset(train=numbered(600), validation_examples=100).split()
+    part = Dataset(train=numbered(600), validation_examples=100).split(50)
+    np.testing.assert_array_equal(whole.validation[0], part.validation[0])
+    assert len(part.train[0]) == 50
+    assert set(part.train[0]) <= set(whole.train[0])
+
+
+def test_validation_data_that_is_given_is_not_split_off() -> None:
+    data = Dataset(train=numbered(60), validation=numbered(7)).split()
+    assert (len(data.train[0]), len(data.validation[0])) == (60, 7)
+
+
+def test_a_sixth_is_validation_data_where_nothing_is_said() -> None:
+    data = Dataset(train=numbered(600)).split()
+    assert (len(data.train[0]), len(data.validation[0])) == (500, 100)
+
+
+def test_the_test_set_passes_through_untouched() -> None:
+    test = numbered(5)
+    assert Dataset(train=numbered(60), test=test).split().test is test
+
+
+@pytest.mark.parametrize("asked", [0, 600, 601])
+def test_a_split_that_leaves_nothing_is_refused(asked: int) -> None:
+    with pytest.raises(DataError, match="cannot be split"):
+        Dataset(train=numbered(600), validation_examples=asked).split()
+
+
+def test_more_training_examples_than_there_are_are_refused() -> None:
+    with pytest.raises(DataError, match="there are only 500"):
+        Dataset(train=numbered(600)).split(501)
+
+
+def test_arrays_of_different_lengths_are_refused() -> None:
+    with pytest.raises(DataError, match=r"lengths \[3, 4\]"):
+        example_count((np.arange(3), {"a": np.arange(4)}))
+
+
+def test_take_keeps_the_shape_of_the_nest() -> None:
+    nest = ({"a": np.arange(4), "b": [np.arange(4) * 10]}, None)
+    taken = take(nest, np.array([2, 0]))
+    assert taken[0]["a"].tolist() == [2, 0]
+    assert taken[0]["b"][0].tolist() == [20, 0]
+    assert taken[1] is None
+
+
+@pytest.mark.parametrize("epochs", [0, -1, True, 2.5])
+def test_a_goal_needs_at_least_one_epoch(epochs: int) -> None:
+    with pytest.raises(InvalidInput, match="at least 1"):
+        Goal(epochs=epochs)
+
+
+GOALS: list[tuple[dict[str, object], str]] = [
+    ({"kind": "speed"}, "goal 'speed' is unknown. Use accuracy, time or pareto"),
+    ({"kind": "time"}, "goal time needs a target: the validation accuracy to be reached, for example 0.97"),
+    ({"target": 0.97}, "target 0.97 is for goal time, and this is accuracy"),
+    ({"kind": "pareto", "target": 0.97}, "target 0.97 is for goal time, and this is pareto"),
+    ({"kind": "time", "target": 0.0}, "target 0 is outside 0 to 1. Write 0.97 or 97%"),
+    ({"kind": "time", "target": -0.5}, "target -0.5 is outside 0 to 1"),
+    ({"kind": "time", "target": 97.0}, "target 97 is outside 0 to 1"),
+    ({"kind": "time", "target": float("nan")}, "target nan is outside 0 to 1"),
+]
+
+
+@pytest.mark.parametrize(("asked", "wrong"), GOALS, ids=[wrong for _, wrong in GOALS])
+def test_a_goal_that_cannot_be_is_refused_in_one_line(asked: dict[str, object], wrong: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        Goal(**asked)  # type: ignore[arg-type]
+    assert wrong in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_each_goal_has_its_values_and_directions() -> None:
+    time = Goal("time", epochs=3, target=1.0)
+    assert (time.directions, time.describe()) == (("minimize",), {"kind": "time", "epochs": 3, "target": 1.0})
+    assert Goal("pareto").directions == ("maximize", "minimize") and len(Goal("pareto").metrics) == 2
+    assert Goal().describe() == {"kind": "accuracy", "epochs": 5}

@@ -1,0 +1,154 @@
+"""What runs that confirm come to: means, intervals, differences run by run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from batchopt.report.answer.confirmation import confirmation
+from batchopt.report.answer.intervals import mean_of
+from batchopt.report.answer.recommendation import Recommendation
+from batchopt.report.show.confirmation_view import confirmation_paragraphs, confirmation_sentences
+from batchopt.store.confirmations import ConfirmationRun, Role, plan_of
+
+ADVICE = Recommendation(128, 0.01, {}, 0.9, 0.8, 0.95, 0.9, 2.0, 3)
+
+
+def run(
+    role: Role, number: int, batch_size: int, test: float | None, seconds: float = 1.0, advice: Recommendation = ADVICE
+) -> ConfirmationRun:
+    return ConfirmationRun(
+        plan=plan_of(advice.params),
+        role=role,
+        run=number,
+        trials=30 if advice is ADVICE else 20,
+        machine="abacus",
+        batch_size=batch_size,
+        learning_rate=0.01,
+        extra={},
+        seed=number,
+        epochs=5,
+        train_seconds=seconds,
+        validation_accuracy=test,
+        test_loss=None,
+        test_accuracy=test,
+    )
+
+
+def test_an_interval_is_students() -> None:
+    """Of 1 to 5: mean 3, standard deviation sqrt(2.5), and the 95 % point of t with 4 degrees of freedom is 2.132."""
+    found = mean_of([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert found is not None
+    assert (found.mean, found.count) == (3.0, 5)
+    assert found.high == pytest.approx(3 + 2.1318 * math.sqrt(2.5 / 5), abs=1e-4)
+    assert found.low == pytest.approx(6 - found.high)
+    assert mean_of([]) is None
+    assert mean_of([7.0]).low is None  # type: ignore[union-attr]
+
+
+def test_differences_are_taken_run_by_run() -> None:
+    """Luck that both share, as initial weights are, is no part of the interval."""
+    found = confirmation(
+        [
+            run(role, number, size, luck + gain, seconds)
+            for number, luck in enumerate([0.5, 0.6, 0.9])
+            for role, size, gain, seconds in (("recommended", 128, 0.0625, 1.0), ("reference", 32, 0.0, 3.0))
+        ],
+        ADVICE,
+    )
+    assert found is not None
+    recommended, reference = found.configurations
+    assert (recommended.role, reference.role, found.reference) == ("recommended", "reference", 32)
+    assert recommended.accuracy_difference is not None and recommended.test_accuracy is not None
+    assert recommended.accuracy_difference.mean == pytest.approx(0.0625)
+    assert recommended.accuracy_difference.spread == pytest.approx(0.0, abs=1e-9)
+    assert recommended.test_accuracy.spread == pytest.approx(found.test_spread) == pytest.approx(0.2082, abs=1e-4)
+    assert recommended.seconds_difference is not None
+    assert recommended.seconds_difference.mean == -2.0
+    assert (reference.accuracy_difference, reference.seconds_difference) == (None, None)
+    said = confirmation_paragraphs(found)
+    assert said[0].startswith("Recommended, 128 x 0.01: 72.92% \N{PLUS-MINUS SIGN} 35.09 test accuracy, 1")
+    assert "(+6.25 \N{PLUS-MINUS SIGN} 0.00 points and -2 \N{PLUS-MINUS SIGN} 0 s against the reference)" in said[0]
+    assert "From seed to seed, runs of one configuration differ by 21 points" in said[3]
+
+
+def test_where_the_recommendation_is_the_common_default_it_is_what_is_compared_with() -> None:
+    advice = dataclasses.replace(ADVICE, batch_size=32)
+    found = confirmation(
+        [run("recommended", 0, 32, 0.9, advice=advice), run("fastest", 0, 256, 0.8, advice=advice)], advice
+    )
+    assert found is not None
+    assert [row.accuracy_difference is None for row in found.configurations] == [True, False]
+    assert found.reference == 32
+
+
+def test_a_run_that_diverged_is_counted_and_in_no_mean() -> None:
+    found = confirmation([run("recommended", 0, 32, 0.9), run("recommended", 1, 32, None)], ADVICE)
+    assert found is not None
+    (row,) = found.configurations
+    assert row.diverged == 1
+    assert row.test_accuracy is not None
+    assert (row.test_accuracy.mean, row.test_accuracy.count) == (0.9, 1)
+    assert found.test_spread is None
+    nothing = confirmation([run("recommended", 0, 32, None)], ADVICE)
+    assert nothing is not None
+    assert nothing.configurations[0].test_accuracy is None
+    assert confirmation_paragraphs(nothing)[0] == "Recommended, 32 x 0.01: all runs diverged."
+    assert confirmation_paragraphs(None) == []
+
+
+def test_another_recommendation_than_the_one_that_was_confirmed_is_said_so() -> None:
+    before = dataclasses.replace(ADVICE, batch_size=64)
+    old = run("recommended", 0, 64, 0.8, advice=before)
+    found = confirmation([old], ADVICE)
+    assert found is not None
+    assert not found.current
+    assert "after 20 trials; --confirm confirms what it advises now" in confirmation_sentences(found)[-1]
+    both = confirmation([old, run("recommended", 0, 128, 0.9)], ADVICE)
+    assert both is not None
+    assert (both.current, both.recommendations, both.configurations[0].batch_size) == (True, 2, 128)
+    assert any("opened for 2 recommendations" in sentence for sentence in confirmation_sentences(both))
+
+
+def test_that_something_else_stands_for_the_common_default_is_said() -> None:
+    found = confirmation([run("recommended", 0, 256, 0.9), run("reference", 0, 64, 0.9)], ADVICE)
+    assert found is not None
+    assert found.reference == 64
+    assert any("32 is not to be had here, so 64 stands for it" in text for text in confirmation_sentences(found))
+
+
+def test_seconds_to_a_target_are_those_of_runs_that_reached_it_and_the_others_are_counted() -> None:
+    def to_target(role: Role, number: int, size: int, reached: float, seconds: float) -> ConfirmationRun:
+        return dataclasses.replace(run(role, number, size, 0.95, seconds), validation_accuracy=reached)
+
+    runs = [
+        to_target("recommended", 0, 128, 0.97, 2.0),
+        to_target("recommended", 1, 128, 0.98, 3.0),
+        to_target("recommended", 2, 128, 0.96, 9.0),
+        to_target("reference", 0, 32, 0.97, 5.0),
+        to_target("reference", 1, 32, 0.97, 6.0),
+        to_target("reference", 2, 32, 0.97, 7.0),
+    ]
+    found = confirmation(runs, ADVICE, 0.97)
+    assert found is not None
+    recommended, reference = found.configurations
+    assert (recommended.missed, recommended.diverged, reference.missed) == (1, 0, 0)
+    assert recommended.train_seconds is not None and recommended.seconds_difference is not None
+    assert (recommended.train_seconds.mean, recommended.train_seconds.count) == (2.5, 2)
+    assert (recommended.seconds_difference.mean, recommended.seconds_difference.spread) == (-3.0, 0.0)
+    said = confirmation_paragraphs(found)
+    assert said[0].startswith("Recommended, 128 x 0.01: 2.5 \N{PLUS-MINUS SIGN} 3.2 s until 97%, 95.00%")
+    assert said[0].endswith("-3 \N{PLUS-MINUS SIGN} 0 s against the reference); 1 missed the target.")
+    assert "each trained until 97% validation accuracy" in said[2] and "is in no mean" in said[3]
+    assert not any("From seed to seed" in sentence for sentence in said)
+    none = confirmation(runs[2:3], ADVICE, 0.97)
+    assert none is not None
+    assert confirmation_paragraphs(none)[0] == "Recommended, 128 x 0.01: no run reached 97%."
+    whole = confirmation(runs, ADVICE)
+    assert whole is not None
+    assert whole.configurations[0].missed == 0, "without a target there is none to miss"
+
+
+def test_before_the_first_run_there_is_nothing_to_say() -> None:
+    assert confirmation([], ADVICE) is None

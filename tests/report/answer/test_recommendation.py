@@ -1,0 +1,204 @@
+"""From trials to advice: what is recommended, and what each batch size is worth."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from batchopt.question.space import SearchSpace
+from batchopt.report.answer.batch_sizes import accuracy, by_batch_size, count_states
+from batchopt.report.answer.recommendation import Recommendation, Report, advise_from, recommend
+from batchopt.report.answer.targets import best_by_batch_size
+from batchopt.search.advice import Estimate, _undecided
+from batchopt.store.history import TrialRecord
+
+
+def trial(
+    number: int,
+    batch_size: int | None = 32,
+    accuracies: tuple[float | None, ...] = (0.9,),
+    *,
+    state: str = "complete",
+    learning_rate: float | None = 0.01,
+    seconds: float = 2.0,
+    speed: float = 500.0,
+    note: str = "",
+) -> TrialRecord:
+    same = {"train_loss": 0.25, "validation_loss": 0.25, "train_seconds": seconds, "examples_per_second": speed}
+    epochs = [{"epoch": at, "validation_accuracy": value, **same} for at, value in enumerate(accuracies, start=1)]
+    value = accuracies[-1] if state == "complete" else None
+    return TrialRecord(number, 100 + number, state, batch_size, learning_rate, {}, value, epochs, note)
+
+
+SPACE = SearchSpace([8, 16, 32, 64, 128, 256], (1e-3, 1e-1))
+
+
+def advised(trials: list[TrialRecord], max_epochs: int = 1, **options: float) -> Recommendation | None:
+    return recommend(trials, advise_from(trials, SPACE, max_epochs=max_epochs, **options))
+
+
+def test_the_best_complete_trial_is_recommended_with_what_it_reached() -> None:
+    trials = [trial(0, 16, (0.5, 0.7)), trial(1, 64, (0.6, 0.9), learning_rate=0.03), trial(2, 128, (0.7, 0.8))]
+    advice = advised(trials, max_epochs=2)
+    assert advice is not None
+    assert (advice.trial, advice.batch_size, advice.learning_rate) == (1, 64, 0.03)
+    assert (advice.validation_accuracy, advice.train_seconds) == (0.9, 4.0)
+    assert advice.low < advice.expected_accuracy < advice.high
+
+
+def test_a_lucky_run_among_many_is_not_what_is_recommended() -> None:
+    """The winner's curse: one run at 8 is far above its equals, those at 64 are good every time."""
+    rng = np.random.default_rng(0)
+    values = [(8, 0.90 + 0.004 * rng.standard_normal()) for _ in range(8)]
+    values += [(64, 0.91 + 0.004 * rng.standard_normal()) for _ in range(8)]
+    values[3] = (8, max(value for _, value in values) + 0.001)
+    trials = [
+        trial(number, size, (value,), learning_rate=0.01 * 1.01**number) for number, (size, value) in enumerate(values)
+    ]
+    advice = advised(trials)
+    assert advice is not None
+    assert advice.batch_size == 64
+    assert advice.expected_accuracy < values[3][1]
+
+
+def test_of_batch_sizes_that_are_as_good_the_fastest_is_named() -> None:
+    sizes = [8, 16, 32, 64, 128, 256]
+    trials = [
+        trial(number, size, (0.9 - 0.05 * (size == 256) - 1e-4 * (number % 6),), seconds=100 / size)
+        for number, size in enumerate(sizes * 2)
+    ]
+    advice = advise_from(trials, SPACE, max_epochs=1, tolerance=0.01)
+    assert advice is not None
+    assert 256 not in advice.as_good
+    assert advice.as_good[-1] == advice.fastest.batch_size == 128
+    assert advice.fastest.seconds == pytest.approx(100 / 128)
+
+
+def test_what_the_data_cannot_tell_apart_is_said_with_what_would() -> None:
+    rng = np.random.default_rng(1)
+    trials = [
+        trial(number, (32, 64)[number % 2], (0.9 + 0.01 * rng.standard_normal(),), learning_rate=0.01 + 1e-4 * number)
+        for number in range(8)
+    ]
+    advice = advise_from(trials, SPACE, max_epochs=1)
+    assert advice is not None
+    other = {32: 64, 64: 32}[advice.best.batch_size]
+    assert other in {row.batch_size for row in advice.undecided}
+
+
+def runs_that_differ(gap: float, seed: int, runs: int, *, more: int = 0) -> list[TrialRecord]:
+    """So many runs each at 32 and at 64, which is better by a gap; runs differ by 0.005."""
+    rng, later = np.random.default_rng(seed), np.random.default_rng(seed + 1000)
+    trials = []
+    for number in range(2 * (runs + more)):
+        size, noise = (32, 64)[number % 2], (rng if number < 2 * runs else later).standard_normal()
+        rate = 0.01 * 1.001 ** (number // 2)
+        trials.append(trial(number, size, (0.9 + gap * (size == 64) + 0.005 * noise,), learning_rate=rate))
+    return trials
+
+
+TWO = SearchSpace([32, 64], (1e-3, 1e-1))
+
+
+def test_as_many_more_runs_as_are_asked_for_mostly_tell_two_batch_sizes_apart() -> None:
+    told, asked = 0, 0
+    for seed in range(30):
+        advice = advise_from(runs_that_differ(0.005, seed, 3), TWO, max_epochs=1)
+        assert advice is not None
+        for row in advice.undecided:
+            if row.runs is not None:
+                asked += 1
+                after = advise_from(runs_that_differ(0.005, seed, 3, more=row.runs), TWO, max_epochs=1)
+                told += after is not None and after.undecided == []
+    assert asked >= 12
+    assert told >= 0.6 * asked
+
+
+def test_runs_that_there_are_need_not_be_made_again() -> None:
+    """Where the difference is known to as much as it is, fewer are asked for than where nothing is known."""
+    best, other = estimate(64, 0.91, error=1.0), estimate(32, 0.90, error=1.0)
+    from_nothing = _undecided(other, best, run_sd=0.02)
+    known = _undecided(estimate(32, 0.90, error=0.005), estimate(64, 0.91, error=0.005), run_sd=0.02)
+    assert from_nothing.runs == math.ceil(2 * (0.02 * (1.645 + 0.842) / 0.01) ** 2)
+    assert known.runs is not None
+    assert known.runs < 0.7 * from_nothing.runs
+    assert _undecided(estimate(32, 0.90999, error=0.005), best, run_sd=0.02).runs is None
+
+
+def estimate(batch_size: int, mean: float, *, error: float) -> Estimate:
+    return Estimate(batch_size, 0.01, {}, mean, mean, mean, error, 0.3, seconds=1.0, runs=1, trial=1)
+
+
+@pytest.mark.parametrize("state", ["pruned", "running", "fail"])
+def test_only_complete_trials_are_recommended(state: str) -> None:
+    advice = advised([trial(0, 16, (0.5,)), trial(1, 64, (0.99,), state=state)])
+    assert advice is not None
+    assert advice.trial == 0
+    assert advised([trial(1, 64, (0.99,), state=state)]) is None
+
+
+def test_nothing_is_recommended_without_trials() -> None:
+    assert advised([]) is None
+    assert advised([trial(0, None, (), state="waiting", learning_rate=None)]) is None
+
+
+def test_a_trial_with_an_accuracy_of_zero_is_still_complete() -> None:
+    advice = advised([trial(0, 16, (0.0,))])
+    assert advice is not None
+    assert advice.validation_accuracy == 0.0
+
+
+def test_each_batch_size_that_was_trained_has_one_row_in_ascending_order() -> None:
+    rows = by_batch_size([trial(0, 64), trial(1, 8), trial(2, 64), trial(3, 256, (), state="running")])
+    assert [(row.batch_size, row.trials) for row in rows] == [(8, 1), (64, 2)]
+
+
+def test_a_row_shows_the_trial_trained_furthest_and_of_those_the_most_accurate() -> None:
+    """A trial that was stopped early is not compared with whole ones."""
+    (row,) = by_batch_size(
+        [
+            trial(0, 32, (0.95,), state="pruned", learning_rate=0.1),
+            trial(1, 32, (0.7, 0.8), learning_rate=0.001),
+            trial(2, 32, (0.7, 0.9), learning_rate=0.01),
+        ]
+    )
+    assert (row.learning_rate, row.validation_accuracy, row.epochs, row.trials) == (0.01, 0.9, 2, 3)
+
+
+def test_a_row_has_the_median_speed_of_all_epochs_of_its_batch_size() -> None:
+    trials = [trial(0, seconds=1.0, speed=600), trial(1, seconds=9.0, speed=100), trial(2, seconds=2.0, speed=500)]
+    (row,) = by_batch_size(trials)
+    assert (row.seconds_per_epoch, row.examples_per_second) == (2.0, 500)
+
+
+def test_a_batch_size_whose_trials_all_diverged_has_a_row_that_json_can_hold() -> None:
+    """A metric that is not a number is kept as NULL; what is said of it must still be JSON, which has no infinity."""
+    rows = by_batch_size([trial(0, 32, (None,), state="pruned", note="diverged")])
+    report = Report("mnist", {}, "sqlite:///studies.db", {}, {"pruned": 1}, None, None, rows, 0.0)
+    json.dumps(report.describe(), allow_nan=False)
+
+
+def test_the_accuracy_of_a_trial_is_its_last_and_least_of_all_where_there_is_none() -> None:
+    assert accuracy(trial(0, accuracies=(0.5, 0.75))) == 0.75
+    assert accuracy(trial(0, accuracies=(0.5, None))) == float("-inf")
+    assert accuracy(trial(0, accuracies=(), state="running")) == float("-inf")
+
+
+def test_states_are_counted_and_those_that_none_is_in_left_out() -> None:
+    assert count_states([trial(0), trial(1), trial(2, state="pruned")]) == {"complete": 2, "pruned": 1}
+    assert count_states([]) == {}
+
+
+def test_a_metric_below_zero_is_no_divergence() -> None:
+    """R2 after too few epochs; the row of a batch size is its best trial's all the same."""
+    rows = by_batch_size([trial(0, 32, (-0.5, -0.2)), trial(1, 32, (-0.9,), state="pruned"), trial(2, 64, (-3.0,))])
+    assert [row.validation_accuracy for row in rows] == [-0.2, -3.0]
+    assert [row.validation_loss for row in rows] == [0.25, 0.25]
+    assert best_by_batch_size([trial(0, 32, (-0.5, -0.2)), trial(2, 64, (-3.0, -2.0))]) == {32: -0.2, 64: -2.0}
+
+
+def test_a_metric_that_never_varies_gives_no_advice() -> None:
+    trials = [trial(0, 16, (0.0, 0.0)), trial(1, 64, (0.0, 0.0)), trial(2, 128, (0.0,), state="pruned")]
+    assert advised(trials, max_epochs=2) is None

@@ -1,0 +1,180 @@
+"""A report as one screen: advice, table, doubts."""
+
+from __future__ import annotations
+
+import dataclasses
+from io import StringIO
+
+import pytest
+from batchopt.machine.step_time_fit import StepTimeFit, fastest_by_laws
+from batchopt.report.answer.batch_sizes import BatchSizeRow
+from batchopt.report.answer.recommendation import Recommendation, Report
+from batchopt.report.answer.targets import Reached, ToTarget
+from batchopt.report.show.sentences import (
+    alternatives,
+    bar,
+    doubts,
+    headline,
+    report_view,
+    table,
+    table_cells,
+    target_sentences,
+    training_cells,
+)
+from batchopt.search.advice import Advice, Estimate, Undecided
+from batchopt.search.laws import StepsLaw
+from rich.console import Console, Group, RenderableType
+from written_study import MACHINE
+
+BEST = Estimate(64, 0.0123, {}, 0.9375, 0.93, 0.945, 0.005, 0.5, seconds=90.0, runs=2, trial=7)
+SMALL = Estimate(8, 0.001, {}, 0.92, 0.91, 0.93, 0.006, 0.01, seconds=360.0, runs=3, trial=-1, behind=0.0185)
+COMMON = Estimate(32, 0.01, {}, 0.9355, 0.929, 0.942, 0.005, 0.4, seconds=120.0, runs=1, trial=4)
+LARGE = Estimate(512, 0.05, {}, 0.935, 0.93, 0.94, 0.003, 0.3, seconds=45.0, runs=1, trial=5)
+ADVICE = Advice(
+    best=BEST,
+    complete=True,
+    by_batch_size=[SMALL, COMMON, BEST, LARGE],
+    tolerance=0.005,
+    as_good=[32, 64, 512],
+    fastest=LARGE,
+    undecided=[Undecided(32, 0.4, None, None), Undecided(512, 0.3, 4, 540.0)],
+    run_sd=0.002,
+)
+REPORT = Report(
+    study="mnist",
+    goal={"kind": "accuracy", "epochs": 5},
+    storage="sqlite:///studies.db",
+    machine=MACHINE.describe(),
+    trials={"pruned": 3, "complete": 2},
+    recommendation=Recommendation(64, 0.0123, {}, 0.9375, 0.93, 0.945, 0.9412, 90.0, trial=7),
+    advice=ADVICE,
+    by_batch_size=[
+        BatchSizeRow(8, 0.001, 0.92, 5, 72.0, 40512.3, 3, 1, 0.25, 0.375, 0.0125, 5 << 20, -0.0155, 3.0, 1.0, 72.0),
+        BatchSizeRow(64, 0.0123, 0.9375, 5, 18.0, 155763.0, 2),
+        BatchSizeRow(512, 0.05, 0.935, 5, 9.0, 311526.0, 1),
+    ],
+    elapsed_seconds=100.0,
+    to_target=ToTarget(
+        0.92,
+        [Reached(8, 0.001, 2, 1.0, 6250.0, 72.0, within_first=True), Reached(64, 0.0123, 7, 2.5, 1954.0, 45.0)],
+        0.94,
+        None,
+    ),
+)
+
+
+def rendered(view: RenderableType) -> list[str]:
+    console = Console(file=StringIO(), width=120)
+    console.print(view)
+    assert isinstance(console.file, StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_the_advice_is_what_is_expected_with_its_interval_and_not_what_was_lucky() -> None:
+    assert headline(REPORT) == (
+        "Use batch size 64 with learning rate 0.012: 93.75% validation accuracy expected after 5 epochs "
+        "(93.00 to 94.50%), 1 min 30 s of training."
+    )
+
+
+def test_the_advice_names_the_extra_dimensions() -> None:
+    assert REPORT.recommendation is not None
+    extra = dataclasses.replace(REPORT.recommendation, extra={"dropout": 0.25})
+    assert "learning rate 0.012, dropout 0.25: " in headline(dataclasses.replace(REPORT, recommendation=extra))
+
+
+def test_what_is_as_good_and_faster_is_named_and_what_the_default_would_be_worth() -> None:
+    assert alternatives(REPORT) == [
+        "As good within 0.5 points and faster: 512 with learning rate 0.05, 0.5 of the time.",
+        "Against the common 32 at its own best rate, 0.01: +0.20 points, 0.75 of the time.",
+    ]
+
+
+def test_a_table_is_no_wider_than_a_hundred_columns() -> None:
+    assert (
+        max(len(line) for line in rendered(Group(table(*table_cells(REPORT)), table(*training_cells(REPORT))))) <= 100
+    )
+
+
+def test_the_laws_are_told_and_nothing_of_a_critical_batch_size_that_was_not_measured() -> None:
+    law = StepsLaw(300.0, 200.0, 100.0, None, smallest=8.0, largest=1024.0, worst=0.1)
+    target = ToTarget(0.92, [Reached(64, 0.0123, 7, 2.5, 1954.0, 45.0)], 0.94, law)
+    step_time = StepTimeFit(4e-4, 3e-4, 5e-4, 2e-6, 1e-6, 3e-6, 8, 1024, 0.1, followed=True)
+    report = dataclasses.replace(
+        REPORT, to_target=target, step_time=step_time, fastest_by_laws=fastest_by_laws(law, step_time)
+    )
+    assert target_sentences(report) == [
+        "Soonest at 92.0%: batch size 64 with learning rate 0.012, 45.0 s of training, 2.5 epochs.",
+        "The steps to it fall as 300 (1 + B / batch size), to 10% at every batch size. The critical batch size B is "
+        "200 (100 or more, with no upper bound, as any one measurement is left out).",
+        "By both laws, steps times seconds a step, the least time to it is at batch size about 200.",
+    ]
+    for critical, side in ((2000.0, "above 1024, the largest"), (3.0, "below 8, the smallest")):
+        out = dataclasses.replace(law, critical_batch_size=critical)
+        said = target_sentences(dataclasses.replace(report, to_target=dataclasses.replace(target, law=out)))
+        assert f"The critical batch size B is {side} that got there." in said[1]
+
+
+def test_a_target_reached_within_the_first_epoch_is_said_to_be() -> None:
+    early = ToTarget(0.9, [Reached(8, 0.001, 2, 1.0, 6250.0, 72.0, within_first=True)], 0.94, None)
+    assert target_sentences(dataclasses.replace(REPORT, to_target=early))[:2] == [
+        "Soonest at 90.0%: batch size 8 with learning rate 0.001, within the first epoch, "
+        "at most 1 min 12 s of training.",
+        "Within the first epoch, so that no law can use them: 8.",
+    ]
+
+
+def test_where_nothing_faster_is_as_good_that_is_said() -> None:
+    alone = dataclasses.replace(ADVICE, by_batch_size=[SMALL, BEST], as_good=[64], fastest=BEST)
+    assert alternatives(dataclasses.replace(REPORT, advice=alone)) == [
+        "No faster batch size is as good within 0.5 points."
+    ]
+
+
+def test_what_the_data_cannot_tell_is_said_with_the_runs_that_would() -> None:
+    assert doubts(REPORT) == [
+        "The data cannot tell it from 32, 512; runs differ by 0.2 points (standard deviation).",
+        "4 more runs each of it and of 512 would tell these two apart, 9 min 00 s of training.",
+    ]
+    alike = dataclasses.replace(ADVICE, undecided=[Undecided(32, 0.4, None, None)])
+    assert doubts(dataclasses.replace(REPORT, advice=alike))[1] == (
+        "They differ by so little that no reasonable number of runs would tell."
+    )
+    sure = dataclasses.replace(REPORT, advice=dataclasses.replace(ADVICE, undecided=[]))
+    assert doubts(sure) == []
+
+
+def test_without_a_complete_trial_there_is_nothing_to_recommend_and_that_is_said() -> None:
+    lines = rendered(report_view(dataclasses.replace(REPORT, recommendation=None, by_batch_size=[], trials={})))
+    assert lines[0] == "Study mnist has no complete trial yet, so there is nothing to recommend."
+    assert lines[-1] == "study mnist in sqlite:///studies.db; trials: none"
+
+
+def test_the_table_shows_each_batch_size_and_marks_the_recommended_one() -> None:
+    lines = rendered(report_view(REPORT))
+    words = [line.split() for line in lines]
+    small = ["8", "~0.001", "92.00%", "91.00", "to", "93.00%", 6 * "\N{FULL BLOCK}", "-1.55", "3", "360"]
+    assert small in words, "nobody trained at this rate, so it is marked"
+    assert "vs 32: points of accuracy, and parts of its time; ~ a rate between those that were trained" in lines
+    assert ["8", "40,512", "5", "MiB", "+0.125", "0.013", "3", "1", "<72", "<1"] in words
+    assert [*("64", "0.012", "93.75%", "93.00", "to", "94.50%"), 8 * "\N{FULL BLOCK}"] in [line[:7] for line in words]
+    assert [line[-1] for line in words if line[:2] == ["64", "0.012"]] == ["recommended"]
+    assert [line[-3:] for line in words if line[:2] == ["512", "0.05"]] == [["as", "good,", "fastest"]]
+    assert lines[-1] == "study mnist in sqlite:///studies.db; trials: 2 complete, 3 pruned"
+
+
+@pytest.mark.parametrize(("gap", "blocks"), [(0.0, 8), (0.0049, 8), (0.0099, 7), (0.0199, 6), (0.5, 1)])
+def test_a_bar_loses_a_block_with_each_doubling_of_the_distance(gap: float, blocks: int) -> None:
+    assert len(bar(dataclasses.replace(LARGE, behind=gap), ADVICE)) == blocks
+
+
+def test_a_batch_size_without_a_finite_accuracy_is_shown_without_infinities() -> None:
+    row = BatchSizeRow(4096, 0.1, None, 1, 0.1, 1e5, 1)
+    text = "\n".join(rendered(report_view(dataclasses.replace(REPORT, by_batch_size=[*REPORT.by_batch_size, row]))))
+    assert "diverged" in text
+    assert "inf" not in text
+    assert "nan" not in text
+
+
+def test_a_name_in_brackets_is_shown_as_it_is() -> None:
+    assert "study a [bold] name in" in rendered(report_view(dataclasses.replace(REPORT, study="a [bold] name")))[-1]
