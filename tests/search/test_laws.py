@@ -11,21 +11,8 @@ from batchopt.search.laws import (
     fastest_batch_size,
     fitted_steps_law,
     gradient_noise_scale,
-    scaled_learning_rate,
-    step_time_s,
     steps_to_target,
-    time_to_target_s,
 )
-
-
-@pytest.mark.parametrize(("rule", "factor"), [("linear", 4.0), ("sqrt", 2.0), ("none", 1.0)])
-def test_four_times_the_batch_scales_the_rate_by_the_rule(rule, factor):
-    assert scaled_learning_rate(1e-3, 128, reference_batch_size=32, rule=rule) == pytest.approx(factor * 1e-3)
-
-
-def test_a_rule_changes_nothing_at_the_reference_batch_size():
-    for rule in ("linear", "sqrt", "none"):
-        assert scaled_learning_rate(3e-3, 32, reference_batch_size=32, rule=rule) == pytest.approx(3e-3)
 
 
 def test_twice_the_least_steps_are_needed_at_the_critical_batch_size():
@@ -41,9 +28,8 @@ def test_more_examples_a_step_never_need_more_steps_and_never_fewer_examples():
 def test_time_to_target_is_least_where_overhead_balances_noise():
     overhead_s, per_example_s, critical = 2e-4, 1e-7, 500.0
     batch_sizes = np.arange(1, 10_000)
-    time_s = time_to_target_s(
-        batch_sizes, min_steps=300, critical_batch_size=critical, overhead_s=overhead_s, per_example_s=per_example_s
-    )
+    steps = steps_to_target(batch_sizes, min_steps=300, critical_batch_size=critical)
+    time_s = steps * (overhead_s + per_example_s * batch_sizes)
     expected = fastest_batch_size(critical_batch_size=critical, overhead_s=overhead_s, per_example_s=per_example_s)
     assert expected == pytest.approx(math.sqrt(overhead_s * critical / per_example_s))
     assert batch_sizes[time_s.argmin()] == pytest.approx(expected, abs=1)
@@ -51,10 +37,6 @@ def test_time_to_target_is_least_where_overhead_balances_noise():
 
 def test_where_an_example_costs_nothing_the_largest_batch_is_fastest():
     assert fastest_batch_size(critical_batch_size=500, overhead_s=1e-4, per_example_s=0.0) == math.inf
-
-
-def test_a_step_of_one_example_still_pays_the_overhead():
-    assert step_time_s([1, 1001], overhead_s=1e-3, per_example_s=1e-6) == pytest.approx([1.001e-3, 2.001e-3])
 
 
 def test_the_noise_scale_is_found_from_two_batch_sizes():
@@ -77,11 +59,6 @@ def test_the_noise_scale_needs_two_batch_sizes(small, big):
 def test_a_batch_of_nothing_is_refused():
     with pytest.raises(InvalidInput, match="above 0"):
         steps_to_target([32, 0], min_steps=1, critical_batch_size=1)
-
-
-def test_an_unknown_rule_is_refused_with_the_known_ones():
-    with pytest.raises(InvalidInput, match="linear, sqrt, none"):
-        scaled_learning_rate(1e-3, 64, reference_batch_size=32, rule="cubic")
 
 
 def test_the_law_of_steps_is_found_again_in_what_follows_it():

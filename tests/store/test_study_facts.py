@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from batchopt import Options, Study, Task
 from batchopt.events import Event, Noted
-from batchopt.measured import DeviceMemory, MemoryRow, StepTime
+from batchopt.measured import MemoryRow, StepTime
 from batchopt.report.show.dashboard import bring_up_to_date
 from batchopt.signals import Interruption
 from batchopt.store.attributes import ENGINES, MEMORY_LIMITS
@@ -21,7 +21,6 @@ from batchopt.store.database import open_database
 from batchopt.store.ledger import Ledger
 from batchopt.store.measurements import Measurements, measured_on
 from batchopt.store.records import Records
-from batchopt.training.messages import Ready
 from servers import cut_connections
 from written_study import GOAL, MACHINE, PROGRAM, SPACE, STAMP, begin, epoch, new_study
 
@@ -39,10 +38,10 @@ def test_machines_that_join_in_the_same_moment_are_all_kept(any_storage: str) ->
     def join(at: int) -> None:
         database, machine = open_database(any_storage, create=False), machines[at % 3]
         ledger = Ledger(database, optuna.load_study(study_name="mnist", storage=database.storage))
-        ready = Ready(machine, PROGRAM, 1, "fused", (), DeviceMemory(1 << 30, 0))
+        key = measured_on(machine, PROGRAM, "fused")
         for write in (
             lambda: ledger.add_machine(machine, "fused"),
-            lambda: ledger.measured(ready, machine.cores << 30, STEP_TIMES, MEMORY, anew=True),
+            lambda: ledger.add_measurements(key, machine.cores << 30, STEP_TIMES, MEMORY, anew=True),
         ):
             together.wait(60)
             write()

@@ -183,7 +183,7 @@ def dashboard_command(storage: str, port: int) -> None:
         # Before anything is written.
         with make_server(LOOPBACK, port, local_only(wsgi(database.storage))) as server:
             for name in names:
-                if not show(open_study(database, name), read_evidence(storage, name), database.engine):
+                if not show(open_study(database, name), read_evidence(storage, name), database):
                     say(f"study {printable(name)} has a note of your own, which stays as it is")
             say(f"http://{LOOPBACK}:{port}/dashboard shows it; Ctrl-C ends it")
             with suppress(KeyboardInterrupt):

@@ -11,11 +11,15 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from batchopt.measured import StepTime
+
+FOLLOWED = 1 / 3
+"""Measurements farther than this from a law, in parts of it, are said not to follow it."""
 
 
 class StepTimeLaw:
@@ -31,10 +35,8 @@ class StepTimeLaw:
     """
 
     def __init__(self, rows: Sequence[StepTime], train_examples: int) -> None:
-        from scipy.optimize import (
-            isotonic_regression,
-            nnls,
-        )  # here, for it costs half a second, and most commands have no use for it
+        # Not at the top: it costs half a second, and most commands have no use for it.
+        from scipy.optimize import isotonic_regression, nnls
 
         ordered = sorted(rows, key=lambda row: row.batch_size)
         self._train_examples = train_examples
@@ -63,10 +65,6 @@ class StepTimeLaw:
         at, beside = (0, 1) if x < self._log_sizes[0] else (-1, -2)
         slope = (self._log_seconds[at] - self._log_seconds[beside]) / (self._log_sizes[at] - self._log_sizes[beside])
         return float(np.exp(self._log_seconds[at] + slope * (x - self._log_sizes[at])))
-
-    def throughput(self, batch_size: float) -> float:
-        """Examples per second at whole batches, as probed."""
-        return batch_size / self.step_time_s(batch_size)
 
     def probed_epoch_s(self, batch_size: int) -> float:
         """Seconds per epoch as the probe alone foretells them: whole steps, the partial one, what an epoch adds."""
@@ -97,3 +95,60 @@ class StepTimeLaw:
             [statistics.median(self._live[size]) / self.probed_epoch_s(size) for size in sizes]
         )
         return float(np.exp(np.interp(np.log(batch_size), np.log(sizes), ratios)))
+
+
+@dataclass(frozen=True)
+class StepTimeFit:
+    """Seconds per step = overhead + batch size times seconds per example, as fitted to measurements.
+
+    Attributes:
+        overhead_s: alpha, seconds per step whatever its size.
+        overhead_low, overhead_high: the same, with each of the measurements left out in turn.
+        per_example_s: beta, seconds per example.
+        per_example_low, per_example_high: the same, with each of the measurements left out in turn.
+        smallest, largest: of the batch sizes that were measured, in examples.
+        worst: the largest distance of a measurement from the law, in parts of the law.
+        followed: whether the measurements follow the law, to a third.
+    """
+
+    overhead_s: float
+    overhead_low: float
+    overhead_high: float
+    per_example_s: float
+    per_example_low: float
+    per_example_high: float
+    smallest: int
+    largest: int
+    worst: float
+    followed: bool
+
+
+def fitted_step_time(rows: Sequence[StepTime], train_examples: int) -> StepTimeFit | None:
+    """The law that step times follow best, by relative errors; None with fewer than three batch sizes.
+
+    Args:
+        rows: a measurement for each batch size.
+        train_examples: examples of an epoch.
+    """
+    if len(rows) < 3:
+        return None
+    whole = StepTimeLaw(rows, train_examples)
+    parts = [StepTimeLaw([*rows[:at], *rows[at + 1 :]], train_examples) for at in range(len(rows))]
+    overheads = [part.overhead_s for part in (whole, *parts)]
+    per_examples = [part.per_example_s for part in (whole, *parts)]
+    alpha, beta = whole.overhead_s, whole.per_example_s
+    off = [abs(row.step_time_s / (alpha + beta * row.batch_size) - 1) for row in rows]
+    sizes = [row.batch_size for row in rows]
+    worst = float(max(off))
+    return StepTimeFit(
+        overhead_s=alpha,
+        overhead_low=min(overheads),
+        overhead_high=max(overheads),
+        per_example_s=beta,
+        per_example_low=min(per_examples),
+        per_example_high=max(per_examples),
+        smallest=min(sizes),
+        largest=max(sizes),
+        worst=worst,
+        followed=worst <= FOLLOWED,
+    )

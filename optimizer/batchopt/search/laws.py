@@ -9,51 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from batchopt.errors import InvalidInput
+from batchopt.machine.step_time import FOLLOWED
 
 FloatArray = npt.NDArray[np.float64]
-ScalingRule = Literal["linear", "sqrt", "none"]
-
-SCALING_EXPONENTS: dict[ScalingRule, float] = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
-"""a in `rate ~ batch size ** a`: linear for SGD (Goyal et al. 2017, arXiv:1706.02677), square root for Adam (Malladi
-et al. 2022, arXiv:2205.10287). Adam's best rate can fall again at large batches (arXiv:2405.14578): a prior, no law."""
 
 
 ROUNDING = 1e-6
 """Of the steps at the largest batch size: a least number below this is nothing but rounding."""
-
-FOLLOWED = 1 / 3
-"""Measurements farther than this from a law, in parts of it, are said not to follow it."""
-
-
-def scaled_learning_rate(
-    base_learning_rate: float, batch_size: npt.ArrayLike, *, reference_batch_size: int, rule: ScalingRule
-) -> FloatArray:
-    """The learning rate that a scaling rule expects at a batch size.
-
-    Args:
-        base_learning_rate: as applied at the reference batch size.
-        batch_size: examples per optimizer step, any shape.
-        reference_batch_size: in examples.
-        rule: `linear`, `sqrt` or `none`.
-
-    Returns:
-        Learning rates, as applied; shape of `batch_size`.
-
-    Raises:
-        InvalidInput: an unknown rule, or a size that is not positive.
-
-    Source: see `SCALING_EXPONENTS`.
-    """
-    if rule not in SCALING_EXPONENTS:
-        raise InvalidInput(f"scaling rule {rule!r} is unknown. Choose from {', '.join(SCALING_EXPONENTS)}.")
-    sizes = _positive(batch_size, "batch_size") / _positive(reference_batch_size, "reference_batch_size")
-    return np.asarray(base_learning_rate * sizes ** SCALING_EXPONENTS[rule])
 
 
 def steps_to_target(batch_size: npt.ArrayLike, *, min_steps: float, critical_batch_size: float) -> FloatArray:
@@ -147,27 +114,6 @@ def _fit(sizes: FloatArray, steps: FloatArray) -> tuple[float, float] | None:
     return float(a), float(b / a)
 
 
-def step_time_s(batch_size: npt.ArrayLike, *, overhead_s: float, per_example_s: float) -> FloatArray:
-    """Seconds per optimizer step: a fixed overhead, and so much for each example; shape of `batch_size`."""
-    return np.asarray(overhead_s + per_example_s * _positive(batch_size, "batch_size"))
-
-
-def time_to_target_s(
-    batch_size: npt.ArrayLike,
-    *,
-    min_steps: float,
-    critical_batch_size: float,
-    overhead_s: float,
-    per_example_s: float,
-) -> FloatArray:
-    """Training seconds to a target: `steps_to_target` times `step_time_s`; shape of `batch_size`.
-
-    Source: Shallue et al. 2018, arXiv:1811.03600.
-    """
-    steps = steps_to_target(batch_size, min_steps=min_steps, critical_batch_size=critical_batch_size)
-    return np.asarray(steps * step_time_s(batch_size, overhead_s=overhead_s, per_example_s=per_example_s))
-
-
 def fastest_batch_size(*, critical_batch_size: float, overhead_s: float, per_example_s: float) -> float:
     """The batch size of least time to a target: where overhead balances noise.
 
@@ -179,7 +125,7 @@ def fastest_batch_size(*, critical_batch_size: float, overhead_s: float, per_exa
     Returns:
         sqrt(critical_batch_size * overhead_s / per_example_s), in examples; infinite where an example costs nothing.
 
-    Source: the derivative of `time_to_target_s` set to zero.
+    Source: the derivative of `steps_to_target` times (overhead_s + per_example_s * batch size), set to zero.
     """
     return math.inf if per_example_s == 0 else math.sqrt(critical_batch_size * overhead_s / per_example_s)
 

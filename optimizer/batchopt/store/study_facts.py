@@ -13,11 +13,10 @@ from sqlalchemy.engine import Engine
 from batchopt.machine.machine import Machine
 from batchopt.measured import MemoryRow, StepTime
 from batchopt.store.attributes import ELAPSED, ENGINES, MEMORY_LIMITS, TOGETHER
-from batchopt.store.measurements import MeasuredOn, Measurements, measured_on
+from batchopt.store.measurements import MeasuredOn, Measurements
 from batchopt.store.records import Records, put_entry
 from batchopt.store.tables import optunas_study_system_attributes, optunas_trials
 from batchopt.store.transactions import Transactions
-from batchopt.training.messages import Ready
 
 T = TypeVar("T")
 
@@ -74,17 +73,16 @@ class StudyLedger:
         self._put(lambda: self.records.add_machine(machine))
         self._set_entry(ENGINES, machine.fingerprint, engine)
 
-    def measured(
+    def add_measurements(
         self,
-        ready: Ready,
+        key: MeasuredOn,
         memory_limit: int | None,
         step_times: Sequence[StepTime],
         memory: Sequence[MemoryRow],
         *,
         anew: bool = False,
     ) -> None:
-        """Keep what a probe has found with this program on this machine; `anew` in the place of all that was known."""
-        key = measured_on(ready.machine, ready.program, ready.engine)
+        """Keep what a probe has found, and for what it holds; `anew` in the place of all that was known."""
         self._measured = (key, memory_limit)
         measurements = Measurements(self.engine)
         if anew:

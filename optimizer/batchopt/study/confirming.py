@@ -20,7 +20,8 @@ from batchopt.errors import DataError, DeviceError, StorageError, WorkerDied
 from batchopt.events import Confirmed, Confirming, Listener, Noted, Starting
 from batchopt.machine.capacity import Capacity
 from batchopt.measured import Epoch
-from batchopt.question.options import Budget, Configuration, check_confirm_seeds
+from batchopt.question.options import Budget, Configuration, Options, check_confirm_seeds
+from batchopt.question.task import Task
 from batchopt.report.answer.confirmation import from_common
 from batchopt.report.answer.recommendation import Report
 from batchopt.report.show.goal_view import shown_target
@@ -46,7 +47,6 @@ from batchopt.workers.starting import first_setup, seated
 
 if TYPE_CHECKING:
     from batchopt.search.advice import Estimate
-    from batchopt.study.study import Study
 
 
 KEEP_TURN_S = 2.0
@@ -64,12 +64,17 @@ class Planned:
     configuration: Configuration
 
 
-def confirm(study: Study, seeds: int, listener: Listener) -> None:
+def confirm(
+    task: Task, report: Report, *, name: str, storage: str, options: Options, seeds: int, listener: Listener
+) -> None:
     """Confirm what a study recommends, as far as that was not done already.
 
     Args:
-        study: the study; without a complete trial, or one at the target, there is nothing to confirm.
-        seeds: how often each configuration is trained, a total.
+        task: what is trained.
+        report: the study's; without a complete trial, or one at the target, there is nothing to confirm.
+        name, storage: where the study is.
+        options: how it is trained.
+        seeds: how often each configuration is trained, in total.
         listener: told what happens.
 
     Raises:
@@ -77,25 +82,24 @@ def confirm(study: Study, seeds: int, listener: Listener) -> None:
         Interrupted: by a signal; the same call goes on.
     """
     check_confirm_seeds(seeds)
-    report = study.report()
     if report.advised is None:
         lacking = "is complete" if report.time is None else f"reached {shown_target(report.time.target)}"
         listener(Noted(f"nothing to confirm: no trial {lacking}"))
         return
-    with joined(study.options) as cluster, Interruption() as interruption, ExitStack() as held:
-        database = open_database(study.storage, create=True)
+    with joined(options) as cluster, Interruption() as interruption, ExitStack() as held:
+        database = open_database(storage, create=True)
         held.callback(database.engine.dispose)
         transactions = Transactions(
             database.engine.url, say=lambda line: listener(Noted(line)), check=interruption.check
         )
         again = transactions.again
-        ledger = Ledger(database, again(lambda: open_study(database, study.name)), transactions=transactions)
+        ledger = Ledger(database, again(lambda: open_study(database, name)), transactions=transactions)
         stamp = again(lambda: Stamp.read(ledger.study))
         assert stamp is not None, "what has a report has a stamp"
         setup = first_setup(
-            study.task,
+            task,
             # One worker has the machine to itself, so that seconds mean something.
-            dataclasses.replace(study.options, workers=None),
+            dataclasses.replace(options, workers=None),
             stamp.space,
             goal=stamp.goal,
             budget=Budget(),
@@ -110,12 +114,12 @@ def confirm(study: Study, seeds: int, listener: Listener) -> None:
             held.enter_context(seat)
             ready = seat.ready
             assert ready is not None
-            check_program(study.name, database.url, stamp, ready.program)
+            check_program(name, database.url, stamp, ready.program)
             if not ready.has_test:
                 raise DataError("--confirm: the data has no test set. Load it with Dataset(..., test=...).")
             ledger.add_machine(ready.machine, ready.engine)
             key = measured_on(ready.machine, ready.program, ready.engine)
-            rows = again(lambda: Measurements(database.engine).memory(key, study.options.memory_limit))
+            rows = again(lambda: Measurements(database.engine).memory(key, options.memory_limit))
             sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
             return seat, Capacity(sizes, ready.memory, rows).max_batch_size
 

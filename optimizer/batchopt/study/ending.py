@@ -18,6 +18,7 @@ from batchopt.search.time_to_target import epochs_to_target
 from batchopt.store.attributes import ENGINES, MEMORY_LIMITS, NOT_REACHED, REFERENCE
 from batchopt.store.history import read_trials
 from batchopt.store.ledger import Ledger
+from batchopt.store.measurements import Measurements
 from batchopt.store.stamp import Stamp
 
 
@@ -69,7 +70,7 @@ class Ending:
         if reference != capacity.machine:
             self.elsewhere = place_of(
                 reference,
-                engine=ledger.engine,
+                measurements=Measurements(ledger.engine),
                 stamp=stamp,
                 trials=read_trials(ledger.study, ledger.records),
                 engines=ledger.study.user_attrs.get(ENGINES, {}),

@@ -17,6 +17,7 @@ from batchopt.signals import Interruption
 from batchopt.store.access import opened
 from batchopt.store.address import shown_storage
 from batchopt.store.history import open_study
+from batchopt.store.measurements import measured_on
 from batchopt.store.records import Records
 from batchopt.store.stamp import check_program
 from batchopt.store.study_facts import StudyLedger
@@ -151,8 +152,9 @@ def join_study(
         study = transactions.again(lambda: open_study(database, name))
         ledger = StudyLedger(database.engine, study, Records(database.engine), transactions)
         ledger.add_machine(found.ready.machine, found.ready.engine)
+        key = measured_on(found.ready.machine, found.ready.program, found.ready.engine)
         capacity = found.capacity
-        ledger.measured(found.ready, options.memory_limit, capacity.step_rows, capacity.rows, anew=True)
+        ledger.add_measurements(key, options.memory_limit, capacity.step_rows, capacity.rows, anew=True)
     return name, found
 
 

@@ -40,6 +40,7 @@ from batchopt.store.deletion import check_numbers
 from batchopt.store.folders import file_system
 from batchopt.store.ledger import Ledger
 from batchopt.store.making import checked_name, found_or_made, quiet_optuna, stamp_if_unmade, unmade
+from batchopt.store.measurements import measured_on
 from batchopt.store.stamp import Stamp, check_program, check_question, check_seed
 from batchopt.store.transactions import PATIENCE_S, Transactions
 from batchopt.study.ending import Ending
@@ -153,8 +154,8 @@ class Study:
             ledger.check_state(seat.ready.memory.beginning_bytes)
             seats = [seat, *further_seats(seat, self.options, workers)]
             ledger.add_machine(seat.ready.machine, seat.ready.engine, deterministic=self.options.deterministic)
-            ledger.measured(
-                seat.ready,
+            ledger.add_measurements(
+                measured_on(seat.ready.machine, seat.ready.program, seat.ready.engine),
                 self.options.memory_limit,
                 capacity.step_rows,
                 capacity.rows,
@@ -204,7 +205,15 @@ class Study:
         """Train what is recommended again beside the common default, so often each, and open the test set; as `run`."""
         from batchopt.study.confirming import confirm
 
-        confirm(self, seeds, listener)
+        confirm(
+            self.task,
+            self.report(),
+            name=self.name,
+            storage=self.storage,
+            options=self.options,
+            seeds=seeds,
+            listener=listener,
+        )
         return self.report()
 
     def report(self) -> Report:

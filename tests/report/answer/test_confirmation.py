@@ -55,7 +55,7 @@ def test_differences_are_taken_run_by_run() -> None:
             for number, luck in enumerate([0.5, 0.6, 0.9])
             for role, size, gain, seconds in (("recommended", 128, 0.0625, 1.0), ("reference", 32, 0.0, 3.0))
         ],
-        ADVICE,
+        ADVICE.params,
     )
     assert found is not None
     recommended, reference = found.configurations
@@ -74,7 +74,7 @@ def test_differences_are_taken_run_by_run() -> None:
 
 
 def test_where_the_recommendation_is_the_common_default_it_is_what_is_compared_with() -> None:
-    advice = dataclasses.replace(ADVICE, batch_size=32)
+    advice = dataclasses.replace(ADVICE.params, batch_size=32)
     found = confirmation(
         [run("recommended", 0, 32, 0.9, advice=advice), run("fastest", 0, 256, 0.8, advice=advice)], advice
     )
@@ -84,14 +84,14 @@ def test_where_the_recommendation_is_the_common_default_it_is_what_is_compared_w
 
 
 def test_a_run_that_diverged_is_counted_and_in_no_mean() -> None:
-    found = confirmation([run("recommended", 0, 32, 0.9), run("recommended", 1, 32, None)], ADVICE)
+    found = confirmation([run("recommended", 0, 32, 0.9), run("recommended", 1, 32, None)], ADVICE.params)
     assert found is not None
     (row,) = found.configurations
     assert row.diverged == 1
     assert row.test_accuracy is not None
     assert (row.test_accuracy.mean, row.test_accuracy.count) == (0.9, 1)
     assert found.test_spread is None
-    nothing = confirmation([run("recommended", 0, 32, None)], ADVICE)
+    nothing = confirmation([run("recommended", 0, 32, None)], ADVICE.params)
     assert nothing is not None
     assert nothing.configurations[0].test_accuracy is None
     assert confirmation_paragraphs(nothing)[0] == "Recommended, 32 x 0.01: all runs diverged."
@@ -99,20 +99,20 @@ def test_a_run_that_diverged_is_counted_and_in_no_mean() -> None:
 
 
 def test_another_recommendation_than_the_one_that_was_confirmed_is_said_so() -> None:
-    before = dataclasses.replace(ADVICE, batch_size=64)
+    before = dataclasses.replace(ADVICE.params, batch_size=64)
     old = run("recommended", 0, 64, 0.8, advice=before)
-    found = confirmation([old], ADVICE)
+    found = confirmation([old], ADVICE.params)
     assert found is not None
     assert not found.current
     assert "after 20 trials; --confirm confirms what it advises now" in confirmation_sentences(found)[-1]
-    both = confirmation([old, run("recommended", 0, 128, 0.9)], ADVICE)
+    both = confirmation([old, run("recommended", 0, 128, 0.9)], ADVICE.params)
     assert both is not None
     assert (both.current, both.recommendations, both.configurations[0].batch_size) == (True, 2, 128)
     assert any("opened for 2 recommendations" in sentence for sentence in confirmation_sentences(both))
 
 
 def test_that_something_else_stands_for_the_common_default_is_said() -> None:
-    found = confirmation([run("recommended", 0, 256, 0.9), run("reference", 0, 64, 0.9)], ADVICE)
+    found = confirmation([run("recommended", 0, 256, 0.9), run("reference", 0, 64, 0.9)], ADVICE.params)
     assert found is not None
     assert found.reference == 64
     assert any("32 is not to be had here, so 64 stands for it" in text for text in confirmation_sentences(found))
@@ -130,7 +130,7 @@ def test_seconds_to_a_target_are_those_of_runs_that_reached_it_and_the_others_ar
         to_target("reference", 1, 32, 0.97, 6.0),
         to_target("reference", 2, 32, 0.97, 7.0),
     ]
-    found = confirmation(runs, ADVICE, 0.97)
+    found = confirmation(runs, ADVICE.params, 0.97)
     assert found is not None
     recommended, reference = found.configurations
     assert (recommended.missed, recommended.diverged, reference.missed) == (1, 0, 0)
@@ -142,13 +142,13 @@ def test_seconds_to_a_target_are_those_of_runs_that_reached_it_and_the_others_ar
     assert said[0].endswith("-3 \N{PLUS-MINUS SIGN} 0 s against the reference); 1 missed the target.")
     assert "each trained until 97% validation accuracy" in said[2] and "is in no mean" in said[3]
     assert not any("From seed to seed" in sentence for sentence in said)
-    none = confirmation(runs[2:3], ADVICE, 0.97)
+    none = confirmation(runs[2:3], ADVICE.params, 0.97)
     assert none is not None
     assert confirmation_paragraphs(none)[0] == "Recommended, 128 x 0.01: no run reached 97%."
-    whole = confirmation(runs, ADVICE)
+    whole = confirmation(runs, ADVICE.params)
     assert whole is not None
     assert whole.configurations[0].missed == 0, "without a target there is none to miss"
 
 
 def test_before_the_first_run_there_is_nothing_to_say() -> None:
-    assert confirmation([], ADVICE) is None
+    assert confirmation([], ADVICE.params) is None

@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
-from batchopt.measured import DeviceMemory, MemoryRow, StepTime
+from batchopt.measured import MemoryRow, StepTime
 from batchopt.report.answer.reading import read_evidence, read_report
 from batchopt.report.show.sentences import machine_sentences
 from batchopt.store.database import open_database
 from batchopt.store.ledger import Ledger
-from batchopt.training.messages import Ready
+from batchopt.store.measurements import measured_on
 from written_study import MACHINE, PROGRAM, begin, epoch, new_study
 
-READY = Ready(MACHINE, PROGRAM, 1, "fused", (), DeviceMemory(1 << 30, 1 << 20))
+KEY = measured_on(MACHINE, PROGRAM, "fused")
 STEP_TIMES = [StepTime(size, 1e-3 + 1e-4 * size, 0.0, 0.0, 9) for size in (16, 64, 256)]
 
 
@@ -45,7 +45,7 @@ def storage(ledger: Ledger, tmp_path: Path) -> str:
 def test_a_batch_size_that_does_not_fit_is_neither_advised_nor_compared(ledger: Ledger, storage: str) -> None:
     sizes = [row.batch_size for row in read_report(storage).advice.by_batch_size]  # type: ignore[union-attr]
     assert sizes == [16, 64, 256], "nothing says yet that 256 does not fit"
-    ledger.measured(READY, None, STEP_TIMES, [MemoryRow(64, 1000, True), MemoryRow(256, None, False)])
+    ledger.add_measurements(KEY, None, STEP_TIMES, [MemoryRow(64, 1000, True), MemoryRow(256, None, False)])
     report = read_report(storage)
     assert report.advice is not None
     assert [row.batch_size for row in report.advice.by_batch_size] == [16, 64]
@@ -58,19 +58,19 @@ def test_a_batch_size_that_does_not_fit_is_neither_advised_nor_compared(ledger: 
 def test_the_limit_that_a_study_was_run_under_holds_in_its_report(ledger: Ledger, storage: str) -> None:
     """Measured twice, with all the memory there is and under a limit; the last session's counts."""
     rows = [MemoryRow(64, 1000, True), MemoryRow(256, 1000, True)]
-    ledger.measured(READY, None, STEP_TIMES, rows)
+    ledger.add_measurements(KEY, None, STEP_TIMES, rows)
     assert read_report(storage).max_batch_size == 256
-    ledger.measured(READY, 64 << 20, STEP_TIMES, [rows[0], MemoryRow(256, 1000, False)])
+    ledger.add_measurements(KEY, 64 << 20, STEP_TIMES, [rows[0], MemoryRow(256, 1000, False)])
     report = read_report(storage)
     assert (report.max_batch_size, report.memory_bytes) == (64, 64 << 20)
     assert machine_sentences(report)[0] == "The largest batch size known to fit in memory of 64 MiB is 64."
-    ledger.measured(READY, None, STEP_TIMES, rows)
+    ledger.add_measurements(KEY, None, STEP_TIMES, rows)
     assert read_report(storage).max_batch_size == 256
 
 
 def test_what_an_untried_batch_size_costs_is_what_the_probe_foretells(ledger: Ledger, storage: str) -> None:
     """256 was never trained; its steps take half as long as the probe says, as those of 64 do."""
-    ledger.measured(READY, None, STEP_TIMES, [MemoryRow(256, 1000, True)])
+    ledger.add_measurements(KEY, None, STEP_TIMES, [MemoryRow(256, 1000, True)])
     advice = read_report(storage).advice
     assert advice is not None
     estimate = advice.at(256)
@@ -81,14 +81,14 @@ def test_what_an_untried_batch_size_costs_is_what_the_probe_foretells(ledger: Le
 
 
 def test_the_law_of_step_times_is_told_with_its_interval(ledger: Ledger, storage: str) -> None:
-    ledger.measured(READY, None, STEP_TIMES, [])
+    ledger.add_measurements(KEY, None, STEP_TIMES, [])
     law = read_report(storage).step_time
     assert law is not None
     assert (law.overhead_s, law.per_example_s) == pytest.approx((1e-3, 1e-4))
     assert law.overhead_low == pytest.approx(law.overhead_high)
     assert law.followed
     bent = [dataclasses.replace(STEP_TIMES[0], step_time_s=0.02), *STEP_TIMES[1:], StepTime(1024, 0.03, 0.0, 0.0, 9)]
-    ledger.measured(READY, None, bent, [])
+    ledger.add_measurements(KEY, None, bent, [])
     law = read_report(storage).step_time
     assert law is not None
     assert law.overhead_low < law.overhead_s < law.overhead_high
@@ -98,7 +98,7 @@ def test_the_law_of_step_times_is_told_with_its_interval(ledger: Ledger, storage
 
 def test_seconds_that_were_taken_side_by_side_are_not_the_machines(ledger: Ledger, storage: str) -> None:
     """Nine seconds side by side with another worker, one alone: one is what it takes."""
-    ledger.measured(READY, None, STEP_TIMES, [])
+    ledger.add_measurements(KEY, None, STEP_TIMES, [])
     train(ledger, 256, [0.75, 0.96875], train_seconds=9.0, side_by_side=True)
     train(ledger, 256, [0.75, 0.96875], train_seconds=1.0)
     train(ledger, 256, [0.75, 0.96875], train_seconds=9.0, side_by_side=True)

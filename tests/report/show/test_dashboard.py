@@ -25,12 +25,11 @@ from batchopt.events import Event, Noted, TrialEnded
 from batchopt.report.answer.reading import read_evidence
 from batchopt.report.show.dashboard import ShownWhileItGoesOn, bring_up_to_date, show
 from batchopt.report.show.page import PICTURES, pictures
-from batchopt.store.database import open_database
+from batchopt.store.database import Database, open_database
 from batchopt.store.ledger import Ledger
 from browsing import drawn_by_browser, svg_texts
 from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
-from sqlalchemy.engine import Engine
 from written_study import write_study
 
 DASHBOARD = [sys.executable, "-c", "from batchopt.cli.batchopt import main; main()", "dashboard"]
@@ -122,42 +121,42 @@ def study(tmp_path: Path) -> optuna.Study:
 
 
 @pytest.fixture
-def engine(study: optuna.Study, tmp_path: Path) -> Iterator[Engine]:
-    database = open_database(str(tmp_path / "studies.db"), create=False)
-    yield database.engine
-    database.engine.dispose()
+def database(study: optuna.Study, tmp_path: Path) -> Iterator[Database]:
+    opened = open_database(str(tmp_path / "studies.db"), create=False)
+    yield opened
+    opened.engine.dispose()
 
 
 def test_a_figure_that_cannot_be_drawn_any_more_is_removed_and_one_of_the_users_own_stays(
-    study: optuna.Study, engine: Engine, tmp_path: Path
+    study: optuna.Study, database: Database, tmp_path: Path
 ) -> None:
     def shown() -> set[str]:
         return set(get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id)))
 
     evidence = read_evidence(str(tmp_path / "studies.db"))
     save_plotly_graph_object(study, go.Figure(), graph_object_id="mine")
-    show(study, evidence, engine)
+    show(study, evidence, database)
     drawn = {name.replace("_", "-") for name in pictures(evidence)}
     assert shown() == {"mine", *drawn} and {"time-to-target", "learning-curves"} <= drawn
     assert set(pictures(evidence)) <= set(PICTURES)
-    show(study, dataclasses.replace(evidence, report=dataclasses.replace(evidence.report, to_target=None)), engine)
+    show(study, dataclasses.replace(evidence, report=dataclasses.replace(evidence.report, to_target=None)), database)
     assert shown() == {"mine", *drawn} - {"time-to-target", "steps-to-target"}
 
 
 def test_a_note_of_the_users_own_stays_and_one_of_ours_is_brought_up_to_date(
-    study: optuna.Study, engine: Engine, tmp_path: Path
+    study: optuna.Study, database: Database, tmp_path: Path
 ) -> None:
     evidence = read_evidence(str(tmp_path / "studies.db"))
-    assert show(study, evidence, engine)
+    assert show(study, evidence, database)
     assert get_note(study).startswith("**Use batch size 64")
     without = dataclasses.replace(evidence, report=dataclasses.replace(evidence.report, recommendation=None))
-    assert show(study, without, engine)
+    assert show(study, without, database)
     assert get_note(study).startswith("**Study mnist has no complete trial yet")
     save_note(study, "Remember the milk.")
-    assert not show(study, evidence, engine)
+    assert not show(study, evidence, database)
     assert get_note(study) == "Remember the milk."
     save_note(study, " ")
-    assert show(study, evidence, engine)
+    assert show(study, evidence, database)
 
 
 def test_a_study_that_goes_on_is_shown_once_a_minute_and_less_often_where_that_is_slow() -> None:

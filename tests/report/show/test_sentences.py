@@ -6,10 +6,10 @@ import dataclasses
 from io import StringIO
 
 import pytest
-from batchopt.machine.step_time_fit import StepTimeFit, fastest_by_laws
+from batchopt.machine.step_time import StepTimeFit
 from batchopt.report.answer.batch_sizes import BatchSizeRow
 from batchopt.report.answer.recommendation import Recommendation, Report
-from batchopt.report.answer.targets import Reached, ToTarget
+from batchopt.report.answer.targets import Reached, ToTarget, fastest_by_laws
 from batchopt.report.show.sentences import (
     alternatives,
     bar,

@@ -7,17 +7,13 @@ run, and their interval is that of paired values.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchopt.question.space import COMMON_BATCH_SIZE
 from batchopt.report.answer.intervals import Mean, _pooled, mean_of
 from batchopt.store.confirmations import ROLES, ConfirmationRun, Role, plan_of
-
-if TYPE_CHECKING:
-    from batchopt.report.answer.recommendation import Recommendation
-    from batchopt.search.advice import Estimate
 
 
 @dataclass(frozen=True)
@@ -78,13 +74,13 @@ class Confirmation:
 
 
 def confirmation(
-    runs: Sequence[ConfirmationRun], recommended: Recommendation | Estimate | None, target: float | None = None
+    runs: Sequence[ConfirmationRun], recommended: Mapping[str, Any] | None, target: float | None = None
 ) -> Confirmation | None:
     """What the runs of a study say of what is recommended now; where it was not confirmed, of the last that was.
 
     Args:
         runs: all that confirm, in the order in which recommendations were confirmed.
-        recommended: now.
+        recommended: the configuration that is recommended now, by dimension.
         target: validation accuracy at which the study's trials end, and these runs; None where there is none.
 
     Returns:
@@ -93,7 +89,7 @@ def confirmation(
     if not runs:
         return None
     plans = list(dict.fromkeys(run.plan for run in runs))
-    now = None if recommended is None else plan_of(recommended.params)
+    now = None if recommended is None else plan_of(recommended)
     plan = now if now in plans else plans[-1]
     mine = [run for run in runs if run.plan == plan]
     by_role = {role: [run for run in mine if run.role == role] for role in ROLES}

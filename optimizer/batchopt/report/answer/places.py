@@ -14,12 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.engine import Engine
-
 from batchopt.errors import InvalidInput
+from batchopt.machine.capacity import Capacity
 from batchopt.machine.gpu import has_card
 from batchopt.machine.machine import available_cores, processor
-from batchopt.machine.step_time_fit import StepTimeFit
+from batchopt.machine.step_time import StepTimeFit, StepTimeLaw, fitted_step_time
 from batchopt.measured import StepTime
 from batchopt.store.history import TrialRecord
 from batchopt.store.measurements import MeasuredOn, Measurements, program_fingerprint
@@ -78,7 +77,7 @@ def machines_of(trials: Sequence[TrialRecord], engines: Mapping[str, str]) -> li
 def place_of(
     fingerprint: str,
     *,
-    engine: Engine,
+    measurements: Measurements,
     stamp: Stamp,
     trials: Sequence[TrialRecord],
     engines: Mapping[str, Any],
@@ -90,7 +89,7 @@ def place_of(
 
     Args:
         fingerprint: the machine's.
-        engine: of the database.
+        measurements: of the database.
         stamp: the study's.
         trials: all of them.
         engines: how epochs are run on each machine, by fingerprint.
@@ -98,12 +97,6 @@ def place_of(
         described: the machine, as it describes itself.
         name: the machine's, for people.
     """
-    # The numerics take a second to import.
-    from batchopt.machine.capacity import Capacity
-    from batchopt.machine.step_time import StepTimeLaw
-    from batchopt.machine.step_time_fit import fitted_step_time
-
-    measurements = Measurements(engine)
     program = program_fingerprint(dataclasses.asdict(stamp.program))
     key = MeasuredOn(fingerprint, program, engines.get(fingerprint, "fused"))
     trained = _trained_on(fingerprint, trials)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from batchopt.errors import InvalidInput, StorageError, StudyNotFound
-from batchopt.machine.step_time_fit import fastest_by_laws
 from batchopt.question.goal import Goal, GoalKind
 from batchopt.question.space import SearchSpace
 from batchopt.report.answer.batch_sizes import by_batch_size, count_states
@@ -22,12 +21,13 @@ from batchopt.report.answer.noise import gradient_noise
 from batchopt.report.answer.notes import notes
 from batchopt.report.answer.places import Place, chosen, is_this, machines_of, names_of, place_of
 from batchopt.report.answer.recommendation import MachineAdvice, Report, advise_from, compared, recommend
-from batchopt.report.answer.targets import to_target
+from batchopt.report.answer.targets import fastest_by_laws, to_target
 from batchopt.store.access import opened
 from batchopt.store.attributes import ATTRIBUTE, ELAPSED, ENGINES, MEMORY_LIMITS
 from batchopt.store.confirmations import Confirmations
 from batchopt.store.database import Database
 from batchopt.store.history import TrialRecord, open_study, read_trials
+from batchopt.store.measurements import Measurements
 from batchopt.store.records import Records
 from batchopt.store.stamp import Stamp
 from batchopt.text import printable
@@ -97,7 +97,7 @@ def read_evidence(
         places = {
             key: place_of(
                 key,
-                engine=database.engine,
+                measurements=Measurements(database.engine),
                 stamp=stamp,
                 trials=trials,
                 engines=engines,
@@ -130,7 +130,7 @@ def read_evidence(
             to_target=found,
             confirmation=confirmation(
                 Confirmations(database.engine, study._study_id).all(),
-                None if advised is None else advised.best,
+                None if advised is None else advised.best.params,
                 stamp.goal.target,
             ),
             gradient_noise=gradient_noise(trials),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from batchopt.machine.step_time_fit import StepTimeFit
+from batchopt.machine.step_time import StepTimeFit
 from batchopt.question.space import BATCH_SIZE, COMMON_BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.report.answer.batch_sizes import BatchSizeRow, accuracy, epoch_seconds
 from batchopt.report.answer.confirmation import Confirmation

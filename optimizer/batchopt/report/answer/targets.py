@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from batchopt.search.laws import StepsLaw, fitted_steps_law
+from batchopt.machine.step_time import StepTimeFit
+from batchopt.search.laws import StepsLaw, fastest_batch_size, fitted_steps_law
 from batchopt.store.attributes import DIVERGED
 from batchopt.store.history import TrialRecord
 
@@ -114,3 +116,19 @@ def _reached(trial: TrialRecord, target: float) -> Reached | None:
             )
         before, seconds = accuracy, seconds + epoch["train_seconds"]
     return None
+
+
+def fastest_by_laws(steps: StepsLaw | None, step_time: StepTimeFit | None) -> float | None:
+    """The batch size of least time to the target, where steps to it times seconds per step are least, in examples.
+
+    Returns:
+        None where one of the laws is missing or not followed, or where larger is always faster.
+    """
+    if steps is None or step_time is None or not (steps.followed and step_time.followed):
+        return None
+    least = fastest_batch_size(
+        critical_batch_size=steps.critical_batch_size,
+        overhead_s=step_time.overhead_s,
+        per_example_s=step_time.per_example_s,
+    )
+    return least if math.isfinite(least) and least > 0 else None

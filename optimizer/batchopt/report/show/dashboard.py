@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study
-from sqlalchemy.engine import Engine
 
 from batchopt.events import Event, Listener, Noted, TrialEnded
 from batchopt.report.answer.evidence import Evidence
@@ -31,6 +30,7 @@ from batchopt.report.show.sentences import (
     training_cells,
 )
 from batchopt.signals import Interrupted
+from batchopt.store.database import Database
 from batchopt.store.ledger import Ledger
 from batchopt.store.making import name_metrics
 from batchopt.store.stamp import Stamp
@@ -56,7 +56,7 @@ SHARE = 0.02
 """Of a study's time, that showing it may take."""
 
 
-def show(study: Study, evidence: Evidence, engine: Engine) -> bool:
+def show(study: Study, evidence: Evidence, database: Database) -> bool:
     """Write the note and the figures into a study; again, they take the place of the last ones.
 
     A figure of an earlier time that cannot be drawn now is removed; those that others have made stay.
@@ -64,7 +64,7 @@ def show(study: Study, evidence: Evidence, engine: Engine) -> bool:
     Args:
         study: is written to.
         evidence: what is shown.
-        engine: of its database.
+        database: that the study is in.
 
     Returns:
         Whether the note was written; not in the place of one that somebody else has written.
@@ -87,7 +87,7 @@ def show(study: Study, evidence: Evidence, engine: Engine) -> bool:
         for name, figure in drawn.items():
             save_plotly_graph_object(study, figure, graph_object_id=_id(name))
         gone = [f"{SYSTEM_ATTR_PLOT_DATA}{_id(name)}:" for name in PICTURES if name not in drawn]
-        remove_attributes(engine, study, gone)
+        remove_attributes(database.engine, study, gone)
     return ours
 
 
@@ -104,7 +104,7 @@ def bring_up_to_date(ledger: Ledger, listener: Listener) -> Evidence | None:
     """
     try:
         evidence = ledger.transactions.again(lambda: read_evidence(ledger.database, ledger.study.study_name))
-        ledger.transactions.again(lambda: show(ledger.study, evidence, ledger.engine))
+        ledger.transactions.again(lambda: show(ledger.study, evidence, ledger.database))
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001  whatever keeps a picture from being drawn, the study is worth more
