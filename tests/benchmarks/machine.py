@@ -34,10 +34,9 @@ from batchopt.workers.probing import OutOfMemory, started
 from batchopt.workers.process import Died
 from batchopt.workers.slot import Seat
 from batchopt.workers.starting import first_setup, measured, new_capacity, seated
+from reference import mnist, mnist_cnn
 from rich.console import Console
 from rich.table import Table
-
-from studies import mnist, mnist_cnn
 
 STUDIES = Path(__file__).parents[2] / "studies"
 MODELS = {

@@ -19,9 +19,8 @@ from batchopt import Task
 from batchopt.datasets import load_mnist
 from batchopt.training.messages import EpochDone, Ready, Setup, Train
 from batchopt.workers.client import Worker
+from reference import build_model
 from rich.console import Console
-
-from studies.mnist import build_model
 
 SCRIPT = Path(__file__).parents[2] / "studies" / "mnist.py"
 LADDER = [2**k for k in range(3, 14)]

@@ -20,9 +20,8 @@ from batchopt import Budget, Goal, Options, Study, Task
 from batchopt.datasets import load_mnist
 from batchopt.events import Event, Trained, TrialEnded
 from record_table import SPACE, TABLE
+from reference import build_model
 from rich.console import Console
-
-from studies.mnist import build_model
 
 EPOCHS = 5
 WITHIN = 0.001

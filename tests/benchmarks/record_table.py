@@ -17,9 +17,8 @@ from batchopt import SearchSpace, Task, powers_of_two
 from batchopt.datasets import load_mnist
 from batchopt.training.messages import EpochDone, Ready, Setup, Train
 from batchopt.workers.client import Worker
+from reference import build_model
 from rich.progress import track
-
-from studies.mnist import build_model
 
 TABLE = Path(__file__).with_name("data") / "mnist_table.npz"
 SPACE = SearchSpace(powers_of_two(8, 8192), (1e-4, 1e-1))

@@ -39,11 +39,10 @@ from batchopt.store.making import found_or_made, stamp_if_unmade
 from batchopt.training.messages import EpochDone, Train
 from batchopt.workers.slot import Seat
 from batchopt.workers.starting import first_setup, seated
+from reference import mnist
 from servers import SERVERS
 from sessions import EPOCHS, QUESTION, Session
 from written_study import MACHINE, SPACE, epoch
-
-from studies import mnist
 
 ROOT = Path(__file__).parents[2]
 STUDY = ["--train-examples", "10000", "--batch-sizes", "32..512", "--engine", "fused", "--device", "cpu", "--no-probe"]

@@ -22,10 +22,9 @@ from batchopt import Task
 from batchopt.datasets import load_mnist
 from batchopt.training.probe import choose_engine
 from batchopt.training.resident import Resident
+from reference import build_model
 from rich.console import Console
 from rich.table import Table
-
-from studies.mnist import build_model
 
 LEARNING_RATE = 1e-3
 TARGETS = {8: (10, 3), 32: (10, 3), 128: (5, 2.5), 512: (2.5, None), 2048: (1.5, None), 8192: (1.5, None)}

@@ -26,7 +26,7 @@ from batchopt.signals import Interruption
 from click.testing import CliRunner
 from written_study import GOAL, MACHINE, SPACE, STAMP, write_study
 
-SCRIPT = [sys.executable, str(Path(__file__).parents[1] / "studies" / "mnist.py")]
+SCRIPT = [sys.executable, str(Path(__file__).parents[2] / "studies" / "mnist.py")]
 SHORT = [*SCRIPT, "--trials", "1", "--epochs", "1"]
 """Ends soon even where what should be refused is not."""
 BATCHOPT = [sys.executable, "-c", "from batchopt.cli.batchopt import main; main()"]

@@ -33,9 +33,8 @@ from batchopt.study.confirming import planned, training_seconds
 from batchopt.training.messages import Ready
 from batchopt.workers.slot import Seat
 from click.testing import CliRunner
+from mnist import build_model
 from written_study import MACHINE, epoch
-
-from studies.mnist import build_model
 
 SPACE = SearchSpace([16, 32, 64, 128, 256], (1e-4, 1e-1))
 GOAL = Goal(epochs=2)

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from batchopt.store.database import open_database
 from batchopt.store.tables import epochs_table, leases_table, machines_table, memory_table, step_times_table
 
-STUDY = Path(__file__).parents[1] / "studies" / "mnist.py"
+STUDY = Path(__file__).parents[2] / "studies" / "mnist.py"
 OPTIONS = ["--deterministic", "--device", "cpu", "--batch-sizes", "16..512", "--train-examples", "6000"]
 EPOCHS = 16
 FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "steps")

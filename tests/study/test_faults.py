@@ -25,8 +25,7 @@ from batchopt.store.history import TrialRecord, as_trial, open_study, read_trial
 from batchopt.store.records import Records
 from batchopt.store.tables import checkpoints_table, epochs_table, machines_table, memory_table, step_times_table
 from batchopt.workers.starting import recorded_capacity
-
-from studies.mnist import build_model
+from mnist import build_model
 
 MIB = 1 << 20
 SIZES = [16, 64, 256, 1024, 4000]

@@ -26,12 +26,11 @@ from batchopt.store.making import found_or_made, stamp_if_unmade
 from batchopt.store.stamp import Stamp
 from batchopt.study.ending import Ending
 from click.testing import CliRunner
+from mnist import build_model
 from optuna.study import StudyDirection
 from written_study import MACHINE, SPACE, STAMP, begin, epoch
 
-from studies.mnist import build_model
-
-SCRIPT = [sys.executable, str(Path(__file__).parents[1] / "studies" / "mnist.py"), "--device", "cpu", "--no-probe"]
+SCRIPT = [sys.executable, str(Path(__file__).parents[2] / "studies" / "mnist.py"), "--device", "cpu", "--no-probe"]
 SMALL = ["--train-examples", "2000", "--batch-sizes", "32..512", "--engine", "fused", "--storage", "studies.db"]
 TARGET = 0.6
 

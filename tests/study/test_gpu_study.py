@@ -20,8 +20,7 @@ from batchopt.machine.gpu import Meter, hold
 from batchopt.store.tables import epochs_table, machines_table, memory_table, step_times_table
 from batchopt.training.messages import Foresee, Foreseen, Measure, Measured, Ready, Setup
 from batchopt.workers.client import Worker
-
-from studies.mnist import build_model
+from mnist import build_model
 
 pytestmark = pytest.mark.gpu
 

@@ -15,7 +15,7 @@ import pytest
 
 BATCHOPT = [sys.executable, "-c", "from batchopt.cli.batchopt import main; main()", "probe"]
 REPORT = [*BATCHOPT[:-1], "report", "--storage", "studies.db", "--json"]
-MLP = Path(__file__).parents[1] / "studies" / "mnist.py"
+MLP = Path(__file__).parents[2] / "studies" / "mnist.py"
 
 
 def probe(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

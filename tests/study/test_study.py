@@ -22,10 +22,9 @@ from batchopt.datasets import load_mnist
 from batchopt.errors import StudyMismatch, TaskFailed
 from batchopt.events import Event, Opened, Trained, TrialEnded
 from batchopt.store.tables import epochs_table
+from mnist import build_model
 
-from studies.mnist import build_model
-
-STUDIES = Path(__file__).parents[1] / "studies"
+STUDIES = Path(__file__).parents[2] / "studies"
 SMALL = ["--train-examples", "2000", "--batch-sizes", "32..512", "--engine", "fused", "--device", "cpu", "--no-probe"]
 
 

@@ -42,8 +42,7 @@ from batchopt.training.messages import (
 from batchopt.training.raised import failure
 from batchopt.workers.client import Worker
 from batchopt.workers.process import Died
-
-from studies.mnist import build_model
+from mnist import build_model
 
 Start = Callable[..., Worker]
 
@@ -172,7 +171,7 @@ def test_where_the_hosts_memory_runs_out_the_kernel_ends_the_worker_and_not_the_
 def test_a_worker_ends_when_its_parent_is_killed() -> None:
     """No orphan goes on heating the device."""
     code = (
-        "import sys, time; from tests.training.test_worker import setup; from batchopt.workers.client import Worker;"
+        "import sys, time; from test_worker import setup; from batchopt.workers.client import Worker;"
         "w = Worker(setup()); print(w.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -281,8 +280,8 @@ def test_trials_in_a_row_do_not_grow_the_worker(shared: tuple[Worker, Ready]) ->
 
 def test_what_user_code_prints_stays_out_of_standard_output_and_what_can_be_mended_is_one_line() -> None:
     code = (
-        "from optimizer import Task; from batchopt.errors import DataError; from studies.mnist import build_model;"
-        "from batchopt.workers.client import Worker; from tests.training.test_worker import setup\n"
+        "from batchopt import Task; from batchopt.errors import DataError; from mnist import build_model;"
+        "from batchopt.workers.client import Worker; from test_worker import setup\n"
         "def loud(path):\n    print('LOUD'); raise DataError(f'data file {path} is not there')\n"
         "w = Worker(setup(task=Task(build_model, loud), data_path='x.npz')); print(w.receive()); w.kill()"
     )

@@ -20,7 +20,7 @@ from batchopt.report.answer.reading import read_study
 from batchopt.store.doctor.doctor import examine
 from servers import missing
 
-SCRIPT = [sys.executable, str(Path(__file__).parents[1] / "studies" / "mnist.py")]
+SCRIPT = [sys.executable, str(Path(__file__).parents[2] / "studies" / "mnist.py")]
 SMALL = (
     "--device cpu --train-examples 20000 --epochs 8 --trials 1 --batch-sizes 8 --search random --no-pruning --no-probe"
 )
@@ -63,8 +63,8 @@ cluster.shutdown()
 
 OWN_SCRIPT = """
 import numpy as np
-from optimizer import Dataset, Goal, SearchSpace, Task, run_script
-from studies.mnist import build_model
+from batchopt import Dataset, Goal, SearchSpace, Task, run_script
+from mnist import build_model
 
 rng = np.random.default_rng(0)
 images, labels = rng.random((4000, 28, 28), np.float32), rng.integers(0, 10, 4000)
