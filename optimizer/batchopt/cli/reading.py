@@ -22,8 +22,8 @@ from batchopt.errors import InvalidInput
 from batchopt.question.goal import GOALS, Goal, GoalKind, shown_goal
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.reading import list_studies, read_evidence, read_study
-from batchopt.report.show.sentences import report_view
-from batchopt.report.show.terminal import trials_table
+from batchopt.report.show.document import document
+from batchopt.report.show.terminal import printed, trials_table
 from batchopt.store.database import open_database
 from batchopt.store.doctor.doctor import examine
 from batchopt.store.history import open_study
@@ -120,7 +120,7 @@ def report_command(
     if as_json:
         print_json(evidence.report.describe())
         return
-    console().print(report_view(evidence.report))
+    console().print(printed(document(evidence.report)))
     for file in written:
         say(f"written: {file}")
 
@@ -139,7 +139,7 @@ def _write_pictures(evidence: Evidence, folder: Path) -> list[Path]:
     """The pictures; all are drawn before the first one is there."""
     import plotly.io
 
-    from batchopt.report.show.page import pictures
+    from batchopt.report.show.pictures import pictures
 
     figures = pictures(evidence)
     with TemporaryDirectory() as drawn:

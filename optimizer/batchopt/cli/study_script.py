@@ -31,8 +31,10 @@ from batchopt.question.options import (
 from batchopt.question.script import Question, note
 from batchopt.question.space import SearchSpace, shown_space
 from batchopt.question.task import Task
-from batchopt.report.show.live import opened_lines, seconds
-from batchopt.report.show.sentences import report_view
+from batchopt.report.show.document import document
+from batchopt.report.show.live import opened_lines
+from batchopt.report.show.terminal import printed
+from batchopt.words import duration
 
 if TYPE_CHECKING:
     from batchopt.study.study import Plan
@@ -168,7 +170,7 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
             print_json(report.describe())
         else:
             click.echo()
-            console().print(report_view(report))
+            console().print(printed(document(report)))
 
     return command
 
@@ -198,7 +200,7 @@ def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
     say(f"space    {shown_space(stamp.space)}")
     say(f"goal     {shown_goal(stamp.goal)}; search {stamp.search}, seed {stamp.seed}")
     limits = [f"{left} more trials"] if left is not None else []
-    limits += [f"until {seconds(budget.seconds)} have been spent"] if budget.seconds is not None else []
+    limits += [f"until {duration(budget.seconds)} have been spent"] if budget.seconds is not None else []
     say(f"would    train {', '.join(limits)}; nothing has been written")
 
 

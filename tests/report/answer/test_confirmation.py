@@ -9,7 +9,7 @@ import pytest
 from batchopt.report.answer.confirmation import confirmation
 from batchopt.report.answer.intervals import mean_of
 from batchopt.report.answer.recommendation import Recommendation
-from batchopt.report.show.confirmation_view import confirmation_paragraphs, confirmation_sentences
+from batchopt.report.show.confirmation_view import confirmation_sentences, confirmation_table
 from batchopt.store.confirmations import ConfirmationRun, Role, plan_of
 
 ADVICE = Recommendation(128, 0.01, {}, 0.9, 0.8, 0.95, 0.9, 2.0, 3)
@@ -67,16 +67,16 @@ def test_differences_are_taken_run_by_run() -> None:
     assert recommended.seconds_difference is not None
     assert recommended.seconds_difference.mean == -2.0
     assert (reference.accuracy_difference, reference.seconds_difference) == (None, None)
-    said = confirmation_paragraphs(found)
-    assert said[0].startswith("Recommended, 128 x 0.01: 72.92% \N{PLUS-MINUS SIGN} 35.09 test accuracy, 1")
-    assert "(+6.25 \N{PLUS-MINUS SIGN} 0.00 points and -2 \N{PLUS-MINUS SIGN} 0 s against the reference)" in said[0]
-    assert "From seed to seed, runs of one configuration differ by 21 points" in said[3]
+    cells, marked = confirmation_table(found).rows[0]
+    assert marked and cells[:5] == ["recommended", "128", "0.01", "3", "72.92% \N{PLUS-MINUS SIGN} 35.09"]
+    assert cells[5:8] == ["+6.25 \N{PLUS-MINUS SIGN} 0.00", "1 \N{PLUS-MINUS SIGN} 0", "-2 \N{PLUS-MINUS SIGN} 0"]
+    assert "From seed to seed, runs of one configuration differ by 21 points" in confirmation_sentences(found)[1]
 
 
 def test_where_the_recommendation_is_the_common_default_it_is_what_is_compared_with() -> None:
-    advice = dataclasses.replace(ADVICE.params, batch_size=32)
+    advice = dataclasses.replace(ADVICE, batch_size=32)
     found = confirmation(
-        [run("recommended", 0, 32, 0.9, advice=advice), run("fastest", 0, 256, 0.8, advice=advice)], advice
+        [run("recommended", 0, 32, 0.9, advice=advice), run("fastest", 0, 256, 0.8, advice=advice)], advice.params
     )
     assert found is not None
     assert [row.accuracy_difference is None for row in found.configurations] == [True, False]
@@ -94,12 +94,11 @@ def test_a_run_that_diverged_is_counted_and_in_no_mean() -> None:
     nothing = confirmation([run("recommended", 0, 32, None)], ADVICE.params)
     assert nothing is not None
     assert nothing.configurations[0].test_accuracy is None
-    assert confirmation_paragraphs(nothing)[0] == "Recommended, 32 x 0.01: all runs diverged."
-    assert confirmation_paragraphs(None) == []
+    assert confirmation_table(nothing).rows[0][0][3:5] == ["0 (1 diverged)", ""]
 
 
 def test_another_recommendation_than_the_one_that_was_confirmed_is_said_so() -> None:
-    before = dataclasses.replace(ADVICE.params, batch_size=64)
+    before = dataclasses.replace(ADVICE, batch_size=64)
     old = run("recommended", 0, 64, 0.8, advice=before)
     found = confirmation([old], ADVICE.params)
     assert found is not None
@@ -137,14 +136,20 @@ def test_seconds_to_a_target_are_those_of_runs_that_reached_it_and_the_others_ar
     assert recommended.train_seconds is not None and recommended.seconds_difference is not None
     assert (recommended.train_seconds.mean, recommended.train_seconds.count) == (2.5, 2)
     assert (recommended.seconds_difference.mean, recommended.seconds_difference.spread) == (-3.0, 0.0)
-    said = confirmation_paragraphs(found)
-    assert said[0].startswith("Recommended, 128 x 0.01: 2.5 \N{PLUS-MINUS SIGN} 3.2 s until 97%, 95.00%")
-    assert said[0].endswith("-3 \N{PLUS-MINUS SIGN} 0 s against the reference); 1 missed the target.")
-    assert "each trained until 97% validation accuracy" in said[2] and "is in no mean" in said[3]
+    table, said = confirmation_table(found), confirmation_sentences(found)
+    assert table.columns[4:6] == ("s to 97%", "against 32")
+    cells = [
+        "2 (1 missed the target)",
+        "2.5 \N{PLUS-MINUS SIGN} 3.2",
+        "-3 \N{PLUS-MINUS SIGN} 0",
+        "95.00% \N{PLUS-MINUS SIGN} 0.00",
+    ]
+    assert table.rows[0][0][3:7] == cells
+    assert "each trained until 97% validation accuracy" in said[0] and "is in no mean" in said[1]
     assert not any("From seed to seed" in sentence for sentence in said)
     none = confirmation(runs[2:3], ADVICE.params, 0.97)
     assert none is not None
-    assert confirmation_paragraphs(none)[0] == "Recommended, 128 x 0.01: no run reached 97%."
+    assert confirmation_table(none).rows[0][0][3:5] == ["0 (1 missed the target)", ""]
     whole = confirmation(runs, ADVICE.params)
     assert whole is not None
     assert whole.configurations[0].missed == 0, "without a target there is none to miss"

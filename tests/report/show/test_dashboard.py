@@ -24,7 +24,7 @@ import pytest
 from batchopt.events import Event, Noted, TrialEnded
 from batchopt.report.answer.reading import read_evidence
 from batchopt.report.show.dashboard import ShownWhileItGoesOn, bring_up_to_date, show
-from batchopt.report.show.page import PICTURES, pictures
+from batchopt.report.show.pictures import PICTURES, pictures
 from batchopt.store.database import Database, open_database
 from batchopt.store.ledger import Ledger
 from browsing import drawn_by_browser, svg_texts

@@ -9,11 +9,12 @@ import pytest
 from batchopt.events import Confirmed, Confirming, Ended, Noted, Opened, Starting, Stepped, Trained, TrialEnded
 from batchopt.measured import EngineTiming
 from batchopt.question.options import Configuration
-from batchopt.report.show.live import LiveView, PlainView, opened_lines, seconds, step_line, trial_line
+from batchopt.report.show.live import LiveView, PlainView, opened_lines, step_line, trial_line
 from batchopt.report.show.terminal import LAST_TRIALS, trials_table
 from batchopt.search.steps import Step
 from batchopt.store.confirmations import ConfirmationRun
 from batchopt.store.history import TrialRecord
+from batchopt.words import duration
 from rich.console import Console, RenderableType
 from written_study import MACHINE, epoch
 
@@ -103,7 +104,7 @@ def test_an_engine_that_cannot_be_used_says_why_and_a_pinned_one_says_nothing() 
     ],
 )
 def test_a_duration_reads_well(amount: float, text: str) -> None:
-    assert seconds(amount) == text
+    assert duration(amount) == text
 
 
 def test_a_trial_is_one_line() -> None:

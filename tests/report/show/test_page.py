@@ -12,7 +12,8 @@ from batchopt.cli.reading import PNG_SCALE, PNG_WIDTH
 from batchopt.errors import InvalidInput
 from batchopt.report.answer.batch_sizes import BatchSizeRow
 from batchopt.report.answer.reading import read_evidence
-from batchopt.report.show.page import page, pictures
+from batchopt.report.show.page import page
+from batchopt.report.show.pictures import pictures
 from batchopt.report.show.plots import throughput
 from batchopt.store.history import TrialRecord
 from browsing import browser, drawn_by_browser, svg_texts

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import re
 from io import StringIO
 
 import pytest
 from batchopt.machine.step_time import StepTimeFit
 from batchopt.report.answer.batch_sizes import BatchSizeRow
-from batchopt.report.answer.recommendation import Recommendation, Report
+from batchopt.report.answer.confirmation import Confirmation, ConfirmedConfiguration
+from batchopt.report.answer.evidence import Evidence
+from batchopt.report.answer.intervals import Mean
+from batchopt.report.answer.recommendation import MachineAdvice, Recommendation, Report
 from batchopt.report.answer.targets import Reached, ToTarget, fastest_by_laws
-from batchopt.report.show.sentences import (
-    alternatives,
-    bar,
-    doubts,
-    headline,
-    report_view,
-    table,
-    table_cells,
-    target_sentences,
-    training_cells,
-)
+from batchopt.report.show.blocks import Paragraph, Table
+from batchopt.report.show.dashboard import note
+from batchopt.report.show.document import document
+from batchopt.report.show.page import page
+from batchopt.report.show.sentences import alternatives, doubts, headline, target_sentences
+from batchopt.report.show.tables import bar, training_table, worth_table
+from batchopt.report.show.terminal import printed
 from batchopt.search.advice import Advice, Estimate, Undecided
 from batchopt.search.laws import StepsLaw
-from rich.console import Console, Group, RenderableType
-from written_study import MACHINE
+from rich.console import Console
+from written_study import MACHINE, SPACE
 
 BEST = Estimate(64, 0.0123, {}, 0.9375, 0.93, 0.945, 0.005, 0.5, seconds=90.0, runs=2, trial=7)
 SMALL = Estimate(8, 0.001, {}, 0.92, 0.91, 0.93, 0.006, 0.01, seconds=360.0, runs=3, trial=-1, behind=0.0185)
@@ -63,9 +64,9 @@ REPORT = Report(
 )
 
 
-def rendered(view: RenderableType) -> list[str]:
+def rendered(report: Report) -> list[str]:
     console = Console(file=StringIO(), width=120)
-    console.print(view)
+    console.print(printed(document(report)))
     assert isinstance(console.file, StringIO)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
@@ -91,9 +92,10 @@ def test_what_is_as_good_and_faster_is_named_and_what_the_default_would_be_worth
 
 
 def test_a_table_is_no_wider_than_a_hundred_columns() -> None:
-    assert (
-        max(len(line) for line in rendered(Group(table(*table_cells(REPORT)), table(*training_cells(REPORT))))) <= 100
-    )
+    console = Console(file=StringIO(), width=200)
+    console.print(printed([[worth_table(REPORT), training_table(REPORT)]]))
+    assert isinstance(console.file, StringIO)
+    assert max(map(len, console.file.getvalue().splitlines())) <= 100
 
 
 def test_the_laws_are_told_and_nothing_of_a_critical_batch_size_that_was_not_measured() -> None:
@@ -145,13 +147,13 @@ def test_what_the_data_cannot_tell_is_said_with_the_runs_that_would() -> None:
 
 
 def test_without_a_complete_trial_there_is_nothing_to_recommend_and_that_is_said() -> None:
-    lines = rendered(report_view(dataclasses.replace(REPORT, recommendation=None, by_batch_size=[], trials={})))
+    lines = rendered(dataclasses.replace(REPORT, recommendation=None, by_batch_size=[], trials={}))
     assert lines[0] == "Study mnist has no complete trial yet, so there is nothing to recommend."
     assert lines[-1] == "study mnist in sqlite:///studies.db; trials: none"
 
 
 def test_the_table_shows_each_batch_size_and_marks_the_recommended_one() -> None:
-    lines = rendered(report_view(REPORT))
+    lines = rendered(REPORT)
     words = [line.split() for line in lines]
     small = ["8", "~0.001", "92.00%", "91.00", "to", "93.00%", 6 * "\N{FULL BLOCK}", "-1.55", "3", "360"]
     assert small in words, "nobody trained at this rate, so it is marked"
@@ -170,11 +172,35 @@ def test_a_bar_loses_a_block_with_each_doubling_of_the_distance(gap: float, bloc
 
 def test_a_batch_size_without_a_finite_accuracy_is_shown_without_infinities() -> None:
     row = BatchSizeRow(4096, 0.1, None, 1, 0.1, 1e5, 1)
-    text = "\n".join(rendered(report_view(dataclasses.replace(REPORT, by_batch_size=[*REPORT.by_batch_size, row]))))
+    text = "\n".join(rendered(dataclasses.replace(REPORT, by_batch_size=[*REPORT.by_batch_size, row])))
     assert "diverged" in text
     assert "inf" not in text
     assert "nan" not in text
 
 
 def test_a_name_in_brackets_is_shown_as_it_is() -> None:
-    assert "study a [bold] name in" in rendered(report_view(dataclasses.replace(REPORT, study="a [bold] name")))[-1]
+    assert "study a [bold] name in" in rendered(dataclasses.replace(REPORT, study="a [bold] name"))[-1]
+
+
+def test_the_terminal_the_page_and_the_note_say_the_same() -> None:
+    """Whatever a report has, fronts, machines and what was confirmed included, no printer leaves a word of it out."""
+    machine = MachineAdvice("abacus", "Abacus, 8 cores", 64, 0.01, 90.0, 512, None)
+    mean = Mean(0.95, 0.94, 0.96, 0.01, 3)
+    row = ConfirmedConfiguration("recommended", 64, 0.0123, {}, 0, 0, mean, mean, mean, None, None)
+    confirmed = Confirmation(True, None, 1, 5, [row], 64, 0.01, 0.01, 3, 1)
+    report = dataclasses.replace(REPORT, front=[LARGE, BEST], machines=[machine], confirmation=confirmed)
+    sections = document(report)
+    texts = [block.text for section in sections for block in section if isinstance(block, Paragraph)]
+    texts += [
+        cell for section in sections for b in section if isinstance(b, Table) for cells, _ in b.rows for cell in cells
+    ]
+    everywhere = {
+        "terminal": " ".join(rendered(report)),
+        "page": html.unescape(
+            page(Evidence(dataclasses.replace(report, by_batch_size=REPORT.by_batch_size), [], SPACE))
+        ),
+        "note": note(report).replace("\\", ""),
+    }
+    for printer, said in everywhere.items():
+        for text in texts:
+            assert text.split() == [] or re.sub(r"\s+", " ", text) in re.sub(r"\s+", " ", said), (printer, text)

@@ -1,49 +1,17 @@
-"""What was confirmed, on the screen."""
+"""What was confirmed: a table, and how to read it."""
 
 from __future__ import annotations
-
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from batchopt.question.space import COMMON_BATCH_SIZE
 from batchopt.report.answer.confirmation import Confirmation, ConfirmedConfiguration
 from batchopt.report.answer.intervals import Mean
+from batchopt.report.show.blocks import Table
 from batchopt.report.show.goal_view import shown_target
 
 
-def confirmation_view(found: Confirmation) -> list[RenderableType]:
-    """A table with a row for each configuration, and what is to be said of it."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for at, name in enumerate(_columns(found)):
-        table.add_column(name, justify="left" if at == 0 else "right", no_wrap=True)
-    for row in found.configurations:
-        table.add_row(*_cells(row, found), style="bold" if row.role == "recommended" else "")
-    return [table, *(Text(sentence) for sentence in confirmation_sentences(found))]
-
-
-def confirmation_paragraphs(found: Confirmation | None) -> list[str]:
-    """The same in sentences, where there is no room for a table; none before `--confirm`."""
-    if found is None:
-        return []
-    return [*(_said(row, found.target) for row in found.configurations), *confirmation_sentences(found)]
-
-
-def _said(row: ConfirmedConfiguration, target: float | None) -> str:
-    test, more = _percent(row.test_accuracy), _points(row.accuracy_difference)
-    seconds, longer = _seconds(row.train_seconds), _seconds(row.seconds_difference, "+")
-    against = f" ({more} points and {longer} s against the reference)" if more else ""
-    what = f"{row.role.capitalize()}, {row.batch_size} x {row.learning_rate:.2g}"
-    if not test:
-        return (
-            f"{what}: no run reached {shown_target(target)}."
-            if target and row.missed
-            else f"{what}: all runs diverged."
-        )
-    if target is None:
-        return f"{what}: {test} test accuracy, {seconds} s of training{against}."
-    missed = f"; {_left_out(row)}" if row.missed or row.diverged else ""
-    return f"{what}: {seconds} s until {shown_target(target)}, {test} test accuracy there{against}{missed}."
+def confirmation_table(found: Confirmation) -> Table:
+    """A row for each configuration."""
+    return Table(_columns(found), [(_cells(row, found), row.role == "recommended") for row in found.configurations])
 
 
 def confirmation_sentences(found: Confirmation) -> list[str]:

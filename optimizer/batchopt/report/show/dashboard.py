@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -16,19 +16,9 @@ from batchopt.events import Event, Listener, Noted, TrialEnded
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.reading import read_evidence
 from batchopt.report.answer.recommendation import Report
-from batchopt.report.show.confirmation_view import confirmation_paragraphs
-from batchopt.report.show.page import PICTURES, pictures
-from batchopt.report.show.sentences import (
-    Row,
-    alternatives,
-    doubts,
-    headline,
-    machine_sentences,
-    table_cells,
-    table_notes,
-    target_sentences,
-    training_cells,
-)
+from batchopt.report.show.blocks import Paragraph, Table
+from batchopt.report.show.document import document
+from batchopt.report.show.pictures import PICTURES, pictures
 from batchopt.signals import Interrupted
 from batchopt.store.database import Database
 from batchopt.store.ledger import Ledger
@@ -158,27 +148,24 @@ def local_only(app: WSGIApplication) -> WSGIApplication:
 
 
 def note(report: Report) -> str:
-    """The advice in Markdown, with the tables."""
-    sentences = [*alternatives(report), *doubts(report), *report.notes]
-    sentences += confirmation_paragraphs(report.confirmation)
-    lines = [f"**{_text(headline(report))}**", "", *(f"{_text(sentence)}\n" for sentence in sentences)]
-    if report.by_batch_size:
-        lines += [*_table(*table_cells(report)), "", *map(_text, table_notes(report)), ""]
-        lines += [*_table(*training_cells(report)), ""]
-    lines += [f"{_text(sentence)}\n" for sentence in (*target_sentences(report), *machine_sentences(report))]
-    return "\n".join([*lines, SIGNED])
+    """The document in Markdown."""
+    return "\n".join([*(_block(block) for section in document(report) for block in section), SIGNED])
+
+
+def _block(block: Paragraph | Table) -> str:
+    if isinstance(block, Paragraph):
+        text = _text(block.text)
+        return f"**{text}**\n" if block.role in ("advice", "heading") else f"{text}\n"
+    lines = ["| " + " | ".join(map(_text, block.columns)) + " |", "|" + "---|" * len(block.columns)]
+    lines += ["| " + " | ".join(_marked(cells, marked=marked)) + " |" for cells, marked in block.rows]
+    return "\n".join([*lines, ""])
+
+
+def _marked(cells: list[str], *, marked: bool) -> list[str]:
+    shown = [_text(cell) for cell in cells]
+    return [f"**{cell}**" if cell else "" for cell in shown] if marked else shown
 
 
 def _text(text: str) -> str:
     """Text as Markdown that shows it: no link, picture, formula or HTML, whoever named what it tells of."""
     return MARKDOWN.sub(r"\\\1", printable(text))
-
-
-def _table(names: Sequence[str], rows: list[Row]) -> list[str]:
-    lines = ["| " + " | ".join(map(_text, names)) + " |", "|" + "---|" * len(names)]
-    return lines + ["| " + " | ".join(_marked(cells, marked=marked)) + " |" for cells, marked in rows]
-
-
-def _marked(cells: list[str], *, marked: bool) -> list[str]:
-    cells = [_text(cell) for cell in cells]
-    return [f"**{cell}**" if cell else "" for cell in cells] if marked else cells

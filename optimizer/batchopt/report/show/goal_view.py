@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from batchopt.question.space import COMMON_BATCH_SIZE
-from batchopt.report.show.live import counted, extra_words
+from batchopt.report.show.blocks import Row, Table
+from batchopt.words import counted, extra_words
 
 if TYPE_CHECKING:
     from batchopt.report.answer.batch_sizes import BatchSizeRow
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 
 FRONT_COLUMNS = ("batch size", "rate", "accuracy", "90 % interval", "s/trial")
-
-Cells = list[tuple[list[str], bool]]
-"""Rows of a table: their cells, and whether it is the recommended one."""
 
 
 def time_headline(answer: TimeAnswer, epochs: int) -> str:
@@ -54,13 +52,13 @@ def time_alternatives(advice: Advice) -> list[str]:
     return said
 
 
-def time_cells(report: Report, answer: TimeAnswer) -> tuple[tuple[str, ...], Cells]:
-    """The names of the columns, and the rows."""
+def time_table(report: Report, answer: TimeAnswer) -> Table:
+    """How soon each batch size reaches the target."""
     names = ("batch size", "best rate", f"s to {shown_target(answer.target)}", "90 % interval", "s/epoch", "trials", "")
-    return names, [_time_row(row, answer, report.goal["epochs"]) for row in report.by_batch_size]
+    return Table(names, [_time_row(row, answer, report.goal["epochs"]) for row in report.by_batch_size])
 
 
-def _time_row(row: BatchSizeRow, answer: TimeAnswer, epochs: int) -> tuple[list[str], bool]:
+def _time_row(row: BatchSizeRow, answer: TimeAnswer, epochs: int) -> Row:
     advice = answer.advice
     estimate = None if advice is None else advice.at(row.batch_size)
     marked = advice is not None and row.batch_size == advice.best.batch_size
@@ -77,10 +75,10 @@ def _time_row(row: BatchSizeRow, answer: TimeAnswer, epochs: int) -> tuple[list[
     return cells, marked
 
 
-def front_cells(report: Report) -> Cells:
+def front_table(report: Report) -> Table:
     """The front of accuracy against time, fastest first."""
     best = report.recommendation
-    return [
+    rows: list[Row] = [
         (
             [
                 str(row.batch_size),
@@ -93,6 +91,7 @@ def front_cells(report: Report) -> Cells:
         )
         for row in report.front
     ]
+    return Table(FRONT_COLUMNS, rows)
 
 
 def shown_target(target: float) -> str:

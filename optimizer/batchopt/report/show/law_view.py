@@ -7,6 +7,7 @@ from batchopt.report.answer.noise import GradientNoise
 from batchopt.report.answer.recommendation import Report
 from batchopt.report.answer.targets import ToTarget
 from batchopt.search.laws import StepsLaw
+from batchopt.words import counted
 
 
 def memory_sentences(report: Report) -> list[str]:
@@ -95,8 +96,7 @@ def noise_sentences(noise: GradientNoise | None, critical_batch_size: float | No
     if whole.scale is None:
         return ["No signal stands out of the noise of the gradients that were looked at."]
     interval = "" if whole.low is None else f" (90 % interval over trials {whole.low:,.0f} to {whole.high:,.0f})"
-    counted = f"{whole.trials} trial{'' if whole.trials == 1 else 's'}"
-    said = f"The gradient noise scale, measured in {counted}, is {whole.scale:,.0f}{interval}"
+    said = f"The gradient noise scale, measured in {counted(whole.trials, 'trial')}, is {whole.scale:,.0f}{interval}"
     known = [row for row in noise.by_epoch if row.scale is not None]
     if len(known) > 1:
         ends = [f"{row.scale:,.0f} after epoch {row.epoch}" for row in (known[0], known[-1])]

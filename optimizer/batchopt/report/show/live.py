@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -29,7 +27,7 @@ from batchopt.events import (
 from batchopt.report.show.terminal import LAST_TRIALS
 from batchopt.search.steps import Step
 from batchopt.store.attributes import DIVERGED
-from batchopt.text import printable
+from batchopt.words import counted, duration
 
 CONFIRMING = -1
 """Stands for a trial's number where a run confirms."""
@@ -63,25 +61,6 @@ def probing_line(probing: Probing) -> str:
     return f"measuring the machine: batch size {probing.batch_size}, {probing.done + 1} of about {probing.of}"
 
 
-def extra_words(extra: Mapping[str, Any]) -> str:
-    """The values of further dimensions, to follow what was said before."""
-    return "".join(f", {printable(name)} {printable(value)}" for name, value in extra.items())
-
-
-def counted(count: int, noun: str) -> str:
-    """A count and its noun: `1 epoch`, `5 epochs`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def seconds(amount: float) -> str:
-    """A duration for reading."""
-    if round(amount, 1) < 60:
-        return f"{amount} s" if isinstance(amount, int) else f"{amount:.1f} s"
-    minutes, rest = divmod(round(amount), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
 def trial_line(ended: TrialEnded) -> str:
     """One trial in one line."""
     accuracy = "-" if ended.accuracy is None or ended.note == DIVERGED else f"{ended.accuracy:.2%}"
@@ -108,7 +87,7 @@ def step_line(step: Step, epochs: int) -> str:
     line += f"{step.from_epoch} of {counted(epochs, 'epoch')}"
     if step.expected_gain is not None:
         line += f", expected gain {100 * step.expected_gain:.2g} points"
-        line += f" for {seconds(step.expected_seconds)}" if step.expected_seconds else ""
+        line += f" for {duration(step.expected_seconds)}" if step.expected_seconds else ""
     return line
 
 
@@ -276,4 +255,4 @@ class LiveView:
         if self._opened.trials is None or done < 1 or begun >= self._opened.trials:
             return ""
         left = (time.monotonic() - self._since) / done * (self._opened.trials - begun + 1)
-        return f"about {seconds(round(left))} left"
+        return f"about {duration(round(left))} left"

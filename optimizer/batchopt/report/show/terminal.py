@@ -1,12 +1,15 @@
-"""Tables for the terminal."""
+"""Documents and tables as the terminal prints them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from rich.table import Table
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
 from rich.text import Text
 
+from batchopt.report.show.blocks import Paragraph, Section, Table
 from batchopt.store.attributes import DIVERGED
 from batchopt.store.history import TrialRecord
 from batchopt.text import first_line
@@ -15,9 +18,34 @@ LAST_TRIALS = 8
 """Rows of the live view: enough to see a pattern, few enough for a small terminal."""
 
 
-def trials_table(trials: list[TrialRecord]) -> Table:
+STYLES = {"advice": "bold", "small": "dim"}
+"""By a paragraph's role; the others are plain."""
+
+
+def printed(sections: Sequence[Section]) -> RenderableType:
+    """A document, with an empty line between two sections."""
+    lines: list[RenderableType] = []
+    for section in sections:
+        lines += [""] if lines else []
+        lines += [_block(block) for block in section]
+    return Group(*lines)
+
+
+def _block(block: Paragraph | Table) -> RenderableType:
+    if isinstance(block, Paragraph):
+        return Text(block.text, style=STYLES.get(block.role, ""))
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    for at, name in enumerate(block.columns):
+        words = not name or any(cells[at][:1].isalpha() for cells, _ in block.rows)
+        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+    for cells, marked in block.rows:
+        table.add_row(*map(Text, cells), style="bold green" if marked else "")
+    return table
+
+
+def trials_table(trials: list[TrialRecord]) -> RichTable:
     """A row for each trial."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
     names = ("trial", "state", "batch size", "learning rate", "accuracy", "loss", "epochs", "train s", "note")
     for name in names:
         justify: Literal["left", "right"] = "left" if name in ("state", "note") else "right"

@@ -22,7 +22,7 @@ from batchopt.store.access import is_file, path_of, reading
 from batchopt.store.address import check_file, shown_storage, storage_url, untouched
 from batchopt.store.damage import STUMBLES, damaged_rows
 from batchopt.store.doctor.backup import back_up
-from batchopt.store.doctor.findings import Finding, counted, damaged, deletion, ending, numbering, removal
+from batchopt.store.doctor.findings import Finding, damaged, deletion, ending, numbering, removal
 from batchopt.store.doctor.versions import wrong_versions
 from batchopt.store.folders import Elsewhere, Folders, name_of
 from batchopt.store.owner import is_dead
@@ -38,6 +38,7 @@ from batchopt.store.tables import (
 )
 from batchopt.store.transfer.rows import Rows
 from batchopt.store.transfer.study_rows import CHECKPOINTS, CURVE, EPOCHS, StudyRows, TrialRows, whole
+from batchopt.words import counted
 
 LONG_SECONDS = 3600.0
 """A lease that expired so long ago, or a trial of another program that has been silent for so long, is abandoned."""

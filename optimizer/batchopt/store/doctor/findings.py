@@ -151,8 +151,3 @@ def numbering(storage: str, study_id: int) -> Repair:
                 connection.execute(trials.insert().values(**row))
 
     return number
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """A number of things, in words."""
-    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"

@@ -1,0 +1,31 @@
+"""Every picture that a report may have, by name; a new one is a function of `plots.py` and an entry here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchopt.report.answer.evidence import Evidence
+from batchopt.report.show import plots
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+PICTURES = ("landscape", "pareto", "throughput", "learning_curves", "time_to_target", "steps_to_target")
+"""All that there may be."""
+
+
+def pictures(evidence: Evidence) -> dict[str, go.Figure]:
+    """The figures by name; one whose data are missing is left out."""
+    report, trials = evidence.report, evidence.trials
+    found: dict[str, go.Figure | None] = {}
+    surface = evidence.surface()
+    if surface is not None:
+        found["landscape"] = plots.landscape(surface, trials, report)
+    found["pareto"] = plots.pareto(report)
+    if report.by_batch_size:
+        found["throughput"] = plots.throughput(report.by_batch_size, trials, report.memory_bytes)
+        found["learning_curves"] = plots.learning_curves(trials)
+    if report.to_target is not None:
+        found["time_to_target"] = plots.time_to_target(report.to_target)
+        found["steps_to_target"] = plots.steps_to_target(report.to_target)
+    return {name: figure for name, figure in found.items() if figure is not None}
