@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from batchopt.goals.crossing import epochs_to_target
+from batchopt.goals.time import ToTarget
 from batchopt.search import Scheduler
-from batchopt.search.time_to_target import epochs_to_target
 from families import TABLE
 from record_table import SPACE
 from rich.progress import track
@@ -155,7 +156,7 @@ def study_of_time(recorded: Recorded, seed: int, target: float, *, trials: int, 
         max_trials=trials,
         until=False,
         seconds_per_epoch=recorded.seconds,
-        target=target,
+        view=ToTarget(target),
     )
     trained = train(scheduler, recorded, seed, target)
     advice = scheduler.advise()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from batchopt import Dataset, Goal
 from batchopt.errors import DataError, InvalidInput
+from batchopt.goals.kinds import kind_of
 from batchopt.question.task import example_count, take
 
 
@@ -99,6 +100,7 @@ def test_a_goal_that_cannot_be_is_refused_in_one_line(asked: dict[str, object], 
 
 def test_each_goal_has_its_values_and_directions() -> None:
     time = Goal("time", epochs=3, target=1.0)
-    assert (time.directions, time.describe()) == (("minimize",), {"kind": "time", "epochs": 3, "target": 1.0})
-    assert Goal("pareto").directions == ("maximize", "minimize") and len(Goal("pareto").metrics) == 2
+    assert (kind_of(time).directions, time.describe()) == (("minimize",), {"kind": "time", "epochs": 3, "target": 1.0})
+    pareto = kind_of(Goal("pareto"))
+    assert pareto.directions == ("maximize", "minimize") and len(pareto.value_names) == 2
     assert Goal().describe() == {"kind": "accuracy", "epochs": 5}

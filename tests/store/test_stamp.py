@@ -8,7 +8,7 @@ import optuna
 import pytest
 from batchopt import Goal, SearchSpace
 from batchopt.errors import StudyMismatch
-from batchopt.question.goal import shown_goal
+from batchopt.goals.kinds import kind_of
 from batchopt.question.space import shown_space
 from batchopt.store.database import Database
 from batchopt.store.stamp import Stamp, check_program, check_question, check_seed, versions
@@ -121,4 +121,4 @@ def test_what_a_model_computes_is_compared_where_the_same_versions_say_it() -> N
 
 def test_a_space_and_a_goal_are_shown_in_a_few_words() -> None:
     assert shown_space(SPACE) == "3 batch sizes 16 to 256, learning rates 0.0001 to 0.1"
-    assert shown_goal(GOAL) == "accuracy after 2 epochs"
+    assert kind_of(GOAL).words() == "accuracy after 2 epochs"

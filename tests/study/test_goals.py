@@ -12,13 +12,15 @@ from batchopt import Budget, Configuration, Dataset, Goal, Options, SearchSpace,
 from batchopt.cli.batchopt import batchopt
 from batchopt.datasets import load_mnist
 from batchopt.errors import InvalidInput, StudyMismatch
+from batchopt.goals.kinds import kind_of
+from batchopt.goals.time import NOT_REACHED
 from batchopt.machine.capacity import Capacity
 from batchopt.measured import StepTime
 from batchopt.report.answer.goals import time_answer
 from batchopt.report.answer.reading import read_report, read_study
 from batchopt.report.show.sentences import headline
 from batchopt.search.in_optuna.their_searches import OptunaSearch
-from batchopt.store.attributes import NOT_REACHED, REFERENCE
+from batchopt.store.attributes import REFERENCE
 from batchopt.store.database import open_database
 from batchopt.store.history import as_trial, read_trials
 from batchopt.store.ledger import Ledger
@@ -112,7 +114,7 @@ def test_a_study_of_both_has_two_values_and_a_front(tmp_path: Path) -> None:
 
 def ledger_of(folder: Path, goal: Goal) -> Ledger:
     database = open_database(str(folder / "studies.db"), create=True)
-    ledger = Ledger(database, found_or_made(database, "mnist", goal.directions))
+    ledger = Ledger(database, found_or_made(database, "mnist", kind_of(goal).directions))
     stamp_if_unmade(ledger, stamp_of(goal))
     ledger.add_machine(MACHINE, "fused")
     return ledger

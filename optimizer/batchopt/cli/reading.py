@@ -19,7 +19,8 @@ from batchopt.cli.moving import say
 from batchopt.cli.parsing import parse_target
 from batchopt.cli.terminal import console, print_json, storage_option, study_option
 from batchopt.errors import InvalidInput
-from batchopt.question.goal import GOALS, Goal, GoalKind, shown_goal
+from batchopt.goals.kinds import kind_of
+from batchopt.question.goal import GOALS, Goal, GoalKind
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.reading import list_studies, read_evidence, read_study
 from batchopt.report.show.document import document
@@ -47,7 +48,7 @@ def list_command(storage: str, as_json: bool) -> None:
         return
     for study in studies:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(study["trials"].items())) or "no trials"
-        say(f"{printable(study['study'])}: {shown_goal(Goal(**study['goal']))}; {counts}")
+        say(f"{printable(study['study'])}: {kind_of(Goal(**study['goal'])).words()}; {counts}")
 
 
 @click.command("trials")

@@ -14,8 +14,9 @@ from batchopt.cli.moving import say
 from batchopt.cli.parsing import _space_function, parse_bytes, parse_configuration, parse_duration, parse_target
 from batchopt.cli.probing import probe_command
 from batchopt.cli.terminal import console, print_json, ray_options, storage_option, view
+from batchopt.goals.kinds import kind_of
 from batchopt.measured import ENGINES
-from batchopt.question.goal import GOALS, Goal, GoalKind, shown_goal
+from batchopt.question.goal import GOALS, Goal, GoalKind
 from batchopt.question.options import (
     AUTO_SEARCH,
     CHECKPOINT_LIMIT,
@@ -134,7 +135,7 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
 
         # Before the study, which may take hours.
         check_confirm_seeds(confirm_seeds)
-        wanted = asked_goal(goal, kind, target, epochs=epochs)
+        wanted = goal.changed(kind, None if target is None else parse_target(target), epochs)
         asked = Study(
             task,
             _space_function(space, batch_sizes, learning_rates),
@@ -198,7 +199,7 @@ def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
     for line in opened_lines(opened):
         say(line)
     say(f"space    {shown_space(stamp.space)}")
-    say(f"goal     {shown_goal(stamp.goal)}; search {stamp.search}, seed {stamp.seed}")
+    say(f"goal     {kind_of(stamp.goal).words()}; search {stamp.search}, seed {stamp.seed}")
     limits = [f"{left} more trials"] if left is not None else []
     limits += [f"until {duration(budget.seconds)} have been spent"] if budget.seconds is not None else []
     say(f"would    train {', '.join(limits)}; nothing has been written")
@@ -218,14 +219,3 @@ def run_script(task: Task, space: SearchSpace, goal: Goal) -> NoReturn:
     if note(Question(task, space, goal)):
         raise SystemExit(0)
     _finish(scripting.script_command(task, space, goal))
-
-
-def asked_goal(goal: Goal, kind: GoalKind | None, target: str | None, *, epochs: int) -> Goal:
-    """A script's goal as `--goal`, `--target` and `--epochs` change it.
-
-    Raises:
-        InvalidInput: they do not belong together.
-    """
-    kind = kind or goal.kind
-    wanted = parse_target(target) if target is not None else goal.target if kind == goal.kind else None
-    return Goal(kind, epochs=epochs, target=wanted)

@@ -13,10 +13,6 @@ from batchopt.question.task import MOST_EPOCHS
 GoalKind = Literal["accuracy", "time", "pareto"]
 GOALS: tuple[GoalKind, ...] = get_args(GoalKind)
 
-Direction = Literal["maximize", "minimize"]
-MAXIMIZE: tuple[Direction, ...] = ("maximize",)
-MINIMIZE: tuple[Direction, ...] = ("minimize",)
-
 
 @dataclass(frozen=True)
 class Goal:
@@ -44,7 +40,9 @@ class Goal:
             raise InvalidInput(f"epochs {self.epochs!r}: give a whole number of at least 1.")
         check_types(self)
         if self.kind == "time" and self.target is None:
-            raise InvalidInput("goal time needs a target: the validation accuracy to be reached, for example 0.97.")
+            raise InvalidInput(
+                "goal time needs a target: the validation accuracy to be reached, for example 0.97 (--target 0.97)."
+            )
         if self.kind != "time" and self.target is not None:
             raise InvalidInput(
                 f"target {self.target:g} is for goal time, and this is {self.kind}. Leave one of them out."
@@ -52,25 +50,16 @@ class Goal:
         if self.target is not None and not 0 < self.target <= 1:
             raise InvalidInput(f"target {self.target:g} is outside 0 to 1. Write 0.97 or 97%.")
 
-    @property
-    def directions(self) -> tuple[Direction, ...]:
-        """Of the values of a trial, as Optuna has them."""
-        return {"accuracy": MAXIMIZE, "time": MINIMIZE, "pareto": MAXIMIZE + MINIMIZE}[self.kind]
+    def changed(self, kind: GoalKind | None, target: float | None, epochs: int | None = None) -> Goal:
+        """This goal with what is named changed; a target stays where the kind does.
 
-    @property
-    def metrics(self) -> list[str]:
-        """The names of these values."""
-        names = {"accuracy": ["validation_accuracy"], "time": ["seconds_to_target"]}
-        return names.get(self.kind, ["validation_accuracy", "train_seconds"])
+        Raises:
+            InvalidInput: they do not belong together.
+        """
+        kind = kind or self.kind
+        kept = self.target if kind == self.kind else None
+        return Goal(kind, epochs=epochs or self.epochs, target=kept if target is None else target)
 
     def describe(self) -> dict[str, Any]:
         """The goal as JSON values, for the study's stamp."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-
-
-def shown_goal(goal: Goal) -> str:
-    """A goal in a few words."""
-    epochs = f"{goal.epochs} epoch{'' if goal.epochs == 1 else 's'}"
-    if goal.kind == "time":
-        return f"time to {100 * (goal.target or 0):.4g}% within {epochs}"
-    return f"accuracy against time after {epochs}" if goal.kind == "pareto" else f"accuracy after {epochs}"

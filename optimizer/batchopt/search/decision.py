@@ -137,7 +137,7 @@ def enough(
     may_start: bool,
     until: bool,
     worth: float | None = None,
-    shown: Callable[[float], str] = "the best value by more than {:.2g}".format,
+    shown: Callable[[float], str],
 ) -> str:
     """Why the study ends here, in one line; empty where it goes on.
 

@@ -17,17 +17,16 @@ import numpy as np
 
 from batchopt.errors import BatchoptError, InvalidInput
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
-from batchopt.search.advice import Advice, Recommendation, advise
+from batchopt.search.advice import Advice, Recommendation
 from batchopt.search.costs import EpochCost
 from batchopt.search.decision import enough, pick
-from batchopt.search.metric_vs_time import shares, weighed
 from batchopt.search.opening import opening
 from batchopt.search.outlook import Outlook
 from batchopt.search.steps import Infeasibility, Step, Trial, step_of
 from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.threads import on_one_thread
-from batchopt.search.time_to_target import Race, advise_time
-from batchopt.search.trials import observed, rungs
+from batchopt.search.trials import rungs
+from batchopt.search.view import Standing, View
 
 MAX_PAUSED = 24
 """Paused trials beyond so many are given up, the least promising first: each keeps a checkpoint."""
@@ -47,14 +46,12 @@ class Scheduler:
         max_batch_size: the largest that this machine holds, in examples; None where nothing is known. It falls when
             a trial runs out of memory.
         pause: whether trials may be paused at rungs; else each is trained to its end at once.
-        target: search for the least seconds until a value of so much is reached, instead of the highest value.
-        pareto: search for the highest values against the seconds of a trial: the most accurate, and what is faster.
-        value_seconds: batch size -> seconds per epoch on the machine whose seconds these are; this one where None.
+        view: how a goal wants the values to be seen (`batchopt/goals`); the best value after all epochs where None.
         worth: what a second of training must be expected to gain, in the units of the values; below it the study ends.
 
     Raises:
-        InvalidInput: no epochs, no trials, another direction, a target or a trade-off of what is minimised, or a worth
-            that is not above 0 or of a target.
+        InvalidInput: no epochs, no trials, another direction, a view of what is minimised, or a worth that is not above
+            0 or comes with a view.
     """
 
     def __init__(
@@ -69,9 +66,7 @@ class Scheduler:
         until: bool = True,
         max_batch_size: int | None = None,
         pause: bool = True,
-        target: float | None = None,
-        pareto: bool = False,
-        value_seconds: Callable[[int], float] | None = None,
+        view: View | None = None,
         worth: float | None = None,
     ) -> None:
         if max_epochs < 1:
@@ -80,10 +75,10 @@ class Scheduler:
             raise InvalidInput(f"max_trials is {max_trials}. Give at least 1, or None for no limit.")
         if direction not in ("maximize", "minimize"):
             raise InvalidInput(f"direction is {direction!r}. Give 'maximize' or 'minimize'.")
-        if (target is not None) + pareto + (direction == "minimize") > 1:
-            raise InvalidInput("a target, pareto and minimizing exclude each other. Give one of them.")
-        if worth is not None and not (worth > 0 and target is None and not pareto):
-            raise InvalidInput(f"worth is {worth:g}. Give a gain per second above 0, and neither a target nor pareto.")
+        if view is not None and direction == "minimize":
+            raise InvalidInput("a view of the values and minimizing exclude each other. Give one of them.")
+        if worth is not None and not (worth > 0 and (view is None or view.values)):
+            raise InvalidInput(f"worth is {worth:g}. Give a gain per second above 0, for the best value alone.")
         self.stop_reason = ""
         self.max_batch_size = max_batch_size
         self.max_trials = max_trials
@@ -94,9 +89,7 @@ class Scheduler:
         self._probed = seconds_per_epoch
         self._until = until
         self._worth = worth
-        self._target = target
-        self._pareto = pareto
-        self._value_seconds = value_seconds
+        self._view = view or View()
         self._cube = Cube(space.distributions())
         self._rungs = rungs(max_epochs) if pause else [max_epochs]
         self._trials: dict[int, Trial] = {}
@@ -115,9 +108,9 @@ class Scheduler:
             A step; None where there is none. Then `stop_reason` says why in one line, or is empty where this call only
             has to wait until a step that is under way was told.
         """
-        trials, race = self._in_order(), self._race()
+        trials, standing = self._in_order(), self._standing()
         self.stop_reason = ""
-        waiting = [t for t in trials if t.state == "paused" and not (race and race.lost(t))]
+        waiting = [trial for trial in trials if trial.state == "paused" and not standing.lost(trial)]
         interrupted = next((t for t in waiting if t.epochs not in self._rungs), None)
         if interrupted is not None:
             return self._continue(interrupted, None, "taken up again" if interrupted.epochs else "queued")
@@ -126,23 +119,22 @@ class Scheduler:
             params = self._queue.pop(0)
             if self._fits(params[BATCH_SIZE]):
                 return self._start(params, None, "queued")
-        for share in shares(len(trials)) if self._pareto else [0.0]:
+        for share in self._view.shares(len(trials)):
             outlook = self._outlook(share)
             if outlook is None:
                 return self._blind(may_start)
             rng = np.random.default_rng([self._seed, len(trials), sum(trial.epochs for trial in trials)])
             new = outlook.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
             picked = pick(outlook, new)
-            shown = {"shown": race.sooner} if race and race.times else {}
-            why = enough(outlook, new, may_start=may_start, until=self._until, worth=self._worth, **shown)
+            shown = standing.improvement
+            why = enough(outlook, new, may_start=may_start, until=self._until, worth=self._worth, shown=shown)
             if picked is not None and not why:
                 break
         else:
             self.stop_reason = "" if any(trial.state == "running" for trial in trials) else why
             return None
         option, rule = picked
-        # What is gained towards a target is no difference of values.
-        gain = option.gain if outlook.complete and not (race and race.times) else None
+        gain = option.gain if outlook.complete and standing.gains_value else None
         if option.trial is None:
             return self._start(option.params, gain, f"new, {rule.name}")
         return self._continue(self._trials[option.trial.trial], gain, f"continues, {rule.name}")
@@ -168,10 +160,10 @@ class Scheduler:
             self.infeasible(trial, "diverged")
             return
         told.curve[epoch] = (float(value), float(seconds))
-        if self._target is not None and value >= self._target:
+        if self._view.met(value):
             told.state, told.until_epoch = "complete", 0
         elif epoch == self._max_epochs:
-            told.state, told.until_epoch = "complete" if self._target is None else "stopped", 0
+            told.state, told.until_epoch = self._view.at_the_end, 0
         elif told.state == "running" and epoch >= told.until_epoch:
             told.state, told.until_epoch = "paused", 0
 
@@ -196,25 +188,13 @@ class Scheduler:
             BatchoptError: no value was told yet, or none that reaches the target.
         """
         advice = self.advise()
-        if advice is None and self._target is not None:
-            raise BatchoptError(f"nothing to recommend: no trial reached {self._target:g} yet.")
         if advice is None:
-            raise BatchoptError("nothing to recommend: no value was told yet. Train at least one epoch.")
+            raise BatchoptError(f"nothing to recommend: {self._view.untold}")
         return Recommendation.of(advice)
 
     def advise(self) -> Advice | None:
         """All that the trials say of every batch size, in seconds to a target; None before the first value."""
-        race = self._race()
-        if race is not None:
-            return advise_time(race, self._space, max_epochs=self._max_epochs, max_batch_size=self.max_batch_size)
-        return advise(
-            self._in_order(),
-            self._space,
-            max_epochs=self._max_epochs,
-            sign=self._sign,
-            seconds_per_epoch=self._cost(),
-            max_batch_size=self.max_batch_size,
-        )
+        return self._standing().advise(self._space, sign=self._sign, max_batch_size=self.max_batch_size)
 
     @on_one_thread
     def given_up(self) -> list[int]:
@@ -224,9 +204,9 @@ class Scheduler:
             Their numbers: those that were slower than the best to a target; the least promising beyond `MAX_PAUSED`;
             all of them once `stop_reason` is set.
         """
-        paused, race = [trial for trial in self._in_order() if trial.state == "paused"], self._race()
+        paused, standing = [trial for trial in self._in_order() if trial.state == "paused"], self._standing()
         if not self.stop_reason:
-            lost = [trial for trial in paused if race and race.lost(trial)]
+            lost = [trial for trial in paused if standing.lost(trial)]
             # One that was interrupted goes on first, and is thought of again at its rung.
             interrupted = any(trial.epochs not in self._rungs for trial in paused if trial not in lost)
             excess = 0 if interrupted else len(paused) - len(lost) - MAX_PAUSED
@@ -294,22 +274,15 @@ class Scheduler:
 
     def _outlook(self, share: float = 0.0) -> Outlook | None:
         """What the evidence says, time counting so much; None before the first value."""
-        trials, cost, curves, race = self._in_order(), self._cost(), None, self._race()
-        if share > 0:
-            trials = weighed(trials, self._space, self._value_seconds or cost, share)
-        if race is not None:
-            trials, curves = race.seen(self._max_epochs), race.curves(self._cube, self._max_epochs)
-            cost = EpochCost([], [], probed=race.bounded(cost, self._max_epochs))
-        curves = curves or observed(trials, self._cube, max_epochs=self._max_epochs, sign=self._sign)
+        standing = self._standing()
+        trials = standing.weighed(share, self._space)
+        curves = standing.curves(trials, self._cube, sign=self._sign)
         if curves is None:
             return None
-        return Outlook(trials, curves, self._space, self._cube, rungs=self._rungs, sign=self._sign, cost=cost)
+        return Outlook(trials, curves, self._space, self._cube, rungs=self._rungs, sign=self._sign, cost=standing.cost)
 
-    def _race(self) -> Race | None:
-        """The trials on their way to the target; None where there is none."""
-        if self._target is None:
-            return None
-        return Race.of(self._in_order(), self._target, self._value_seconds or self._cost())
+    def _standing(self) -> Standing:
+        return self._view.standing(self._in_order(), self._cost(), max_epochs=self._max_epochs)
 
     def _cost(self) -> EpochCost:
         timed = [trial for trial in self._in_order() if trial.seconds_per_epoch > 0]
@@ -334,8 +307,7 @@ class Scheduler:
 
     def _next_rung(self, trial: Trial) -> int:
         rung = next((rung for rung in self._rungs if rung > trial.epochs), self._max_epochs)
-        race = self._race()
-        return rung if race is None else race.until(trial, rung)
+        return self._standing().until(trial, rung)
 
     def _fits(self, batch_size: int) -> bool:
         return self.max_batch_size is None or batch_size <= self.max_batch_size

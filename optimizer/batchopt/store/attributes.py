@@ -21,9 +21,6 @@ GUID = "guid"
 MISSED = "target_not_reached_in_seconds"
 """User attribute of a trial that trained all its epochs and did not reach its goal's target: what it trained."""
 
-NOT_REACHED = "target not reached"
-"""The note of such a trial."""
-
 NO_VALUE = "no_value"
 """The constraint of a trial without a value: by how much its best accuracy falls short of the target."""
 

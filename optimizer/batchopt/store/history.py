@@ -12,11 +12,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from batchopt.errors import StudyNotFound
+from batchopt.goals.crossing import first_at
+from batchopt.goals.time import NOT_REACHED
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
 from batchopt.search.steps import Trial
 from batchopt.search.steps import TrialState as SearchState
-from batchopt.search.time_to_target import first_at
-from batchopt.store.attributes import DIVERGED, FAILURE, MEMORY, MISSED, NOT_REACHED, OUT_OF_MEMORY
+from batchopt.store.attributes import DIVERGED, FAILURE, MEMORY, MISSED, OUT_OF_MEMORY
 from batchopt.store.database import Database
 from batchopt.store.records import Records
 

@@ -10,7 +10,9 @@ import optuna
 from optuna.study import Study
 
 from batchopt.errors import InvalidInput
-from batchopt.question.goal import MAXIMIZE, Direction, Goal
+from batchopt.goals.kind import Direction
+from batchopt.goals.kinds import kind_of
+from batchopt.question.goal import Goal
 from batchopt.store.caching import Caching
 from batchopt.store.database import Database
 from batchopt.store.ledger import Ledger
@@ -45,14 +47,14 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def found_or_made(database: Database, name: str, directions: Sequence[Direction] = MAXIMIZE) -> Study:
+def found_or_made(database: Database, name: str, directions: Sequence[Direction] = ("maximize",)) -> Study:
     """The study of that name; where there is none, an empty one of these directions without a stamp."""
     storage = Caching(database.storage)
     with quiet_optuna():
         return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
 
 
-def unmade(study: Study, directions: Sequence[Direction] = MAXIMIZE) -> bool:
+def unmade(study: Study, directions: Sequence[Direction] = ("maximize",)) -> bool:
     """Whether a study is as `found_or_made` makes it: whoever made it has yet to stamp it, or has died before."""
     same = [direction.name.lower() for direction in study.directions] == list(directions)
     return same and not study.user_attrs and not study.get_trials(deepcopy=False)
@@ -63,14 +65,14 @@ def name_metrics(study: Study, goal: Goal) -> None:
     with warnings.catch_warnings():
         # optuna-dashboard reads the names; their interface may change, as the warning says.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(goal.metrics)
+        study.set_metric_names(list(kind_of(goal).value_names))
 
 
 def stamp_if_unmade(ledger: Ledger, stamp: Stamp) -> None:
     """Stamp a study, in this process's turn, unless another one has done so."""
 
     def write() -> None:
-        if unmade(ledger.study, stamp.goal.directions):
+        if unmade(ledger.study, kind_of(stamp.goal).directions):
             name_metrics(ledger.study, stamp.goal)
             ledger.confirmations.forget()
             stamp.write(ledger.study)

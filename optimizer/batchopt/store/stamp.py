@@ -12,7 +12,8 @@ from typing import Any
 from optuna.study import Study
 
 from batchopt.errors import StudyMismatch
-from batchopt.question.goal import Goal, shown_goal
+from batchopt.goals.kinds import kind_of
+from batchopt.question.goal import Goal
 from batchopt.question.space import SearchSpace, shown_space
 from batchopt.question.task import ProgramStamp
 from batchopt.store.attributes import ATTRIBUTE
@@ -93,7 +94,7 @@ def check_question(study: str, storage: str, stored: Stamp, space: SearchSpace, 
         )
     if goal != stored.goal:
         raise StudyMismatch(
-            f"{where} has the goal {shown_goal(stored.goal)}; this script asks for {shown_goal(goal)}. "
+            f"{where} has the goal {kind_of(stored.goal).words()}; this script asks for {kind_of(goal).words()}. "
             "A study keeps its goal. Use --study another-name, or ask for the same goal."
         )
 

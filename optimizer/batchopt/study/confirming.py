@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from batchopt.errors import DataError, DeviceError, StorageError, WorkerDied
 from batchopt.events import Confirmed, Confirming, Listener, Noted, Starting
+from batchopt.goals.crossing import epochs_to_target
 from batchopt.machine.capacity import Capacity
 from batchopt.measured import Epoch
 from batchopt.question.options import Budget, Configuration, Options, check_confirm_seeds
@@ -25,7 +26,6 @@ from batchopt.question.task import Task
 from batchopt.report.answer.confirmation import from_common
 from batchopt.report.answer.recommendation import Report
 from batchopt.report.show.goal_view import shown_target
-from batchopt.search.time_to_target import epochs_to_target
 from batchopt.signals import Interruption
 from batchopt.store.attributes import ENGINES
 from batchopt.store.confirmations import ROLES, ConfirmationRun, Role, plan_of

@@ -10,12 +10,12 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from batchopt.goals.kinds import kind_of
 from batchopt.machine.capacity import Capacity
 from batchopt.measured import Epoch
 from batchopt.question.space import BATCH_SIZE
 from batchopt.report.answer.places import place_of
-from batchopt.search.time_to_target import epochs_to_target
-from batchopt.store.attributes import ENGINES, MEMORY_LIMITS, NOT_REACHED, REFERENCE
+from batchopt.store.attributes import ENGINES, MEMORY_LIMITS, REFERENCE
 from batchopt.store.history import read_trials
 from batchopt.store.ledger import Ledger
 from batchopt.store.measurements import Measurements
@@ -59,9 +59,9 @@ class Ending:
         self.target = stamp.goal.target
         self.elsewhere: Callable[[int], float] | None = None
         self._ledger = ledger
-        self._goal = stamp.goal
+        self._kind = kind_of(stamp.goal)
         self._capacity = capacity
-        if stamp.goal.kind == "accuracy":
+        if not self._kind.in_seconds:
             return
         reference = ledger.study.user_attrs.get(REFERENCE)
         if reference is None:
@@ -86,20 +86,12 @@ class Ending:
 
     def of(self, number: int, figures: Epoch) -> End:
         """The end of a trial after its last epoch, which has been written."""
-        ledger, accuracy = self._ledger, figures.validation_accuracy
-        if self._goal.kind == "accuracy":
-            return End("complete", lambda trial: ledger.complete(trial, accuracy))
-        per_epoch = self._seconds_per_epoch(number)
-        if self.target is None:
-            return End("complete", lambda trial: ledger.complete(trial, accuracy, self.last_epoch * per_epoch))
-        curve = {epoch: (value, per_epoch) for epoch, value in ledger.frozen(number).intermediate_values.items()}
-        epochs = epochs_to_target(self.target, curve)
-        if epochs is None:
-            short_by = self.target - max(value for value, _ in curve.values())
-            spent = figures.epoch * per_epoch
-            return End("pruned", lambda trial: ledger.miss(trial, spent, short_by), NOT_REACHED)
-        seconds = epochs * per_epoch
-        return End("complete", lambda trial: ledger.complete(trial, seconds), f"target in {seconds:.2f} s", seconds)
+        ledger, curve = self._ledger, self._ledger.frozen(number).intermediate_values
+        outcome = self._kind.outcome(curve, self._seconds_per_epoch(number) if self._kind.in_seconds else 0.0)
+        values = outcome.values
+        if values is None:
+            return End("pruned", lambda trial: ledger.miss(trial, outcome.spent_s, outcome.short_by), outcome.note)
+        return End("complete", lambda trial: ledger.complete(trial, *values), outcome.note, outcome.seconds_to_target)
 
     def _seconds_per_epoch(self, number: int) -> float:
         """On the reference machine; where nothing was measured there, what this trial's epochs took."""

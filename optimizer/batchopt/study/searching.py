@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from batchopt.goals.kinds import kind_of
 from batchopt.machine.capacity import Capacity
 from batchopt.question.options import AUTO_SEARCH, Budget, Options
 from batchopt.search.in_optuna.our_search import ScheduledSearch
@@ -27,7 +28,7 @@ def make_search(
     `capacity` says what this machine holds and what an epoch costs on it; `value_seconds` what one costs on the machine
     whose seconds are the study's values, where that is another.
     """
-    goal = stamp.goal
+    kind = kind_of(stamp.goal)
     search = options.search or stamp.search
     if search == AUTO_SEARCH:
         scheduler = Scheduler(
@@ -41,9 +42,7 @@ def make_search(
             max_batch_size=capacity.max_batch_size,
             # What an epoch took differs from one time to the next; what the probe has kept does not.
             seconds_per_epoch=capacity.seconds_per_epoch(refined=not options.deterministic),
-            target=goal.target,
-            pareto=goal.kind == "pareto",
-            value_seconds=value_seconds,
+            view=kind.view(value_seconds),
         )
         return ScheduledSearch(ledger.study, stamp.space, scheduler)
     return OptunaSearch(
@@ -54,7 +53,7 @@ def make_search(
         max_epochs=stamp.goal.epochs,
         budget_left=lambda: budget.trials is None or ledger.count_started() < budget.trials,
         # A median of accuracies says nothing of who will be the fastest, and cannot be asked of two objectives.
-        prune=options.prune and goal.kind == "accuracy",
-        target=goal.target,
+        prune=options.prune and kind.prunes,
+        met=kind.view(value_seconds).met,
         max_batch_size=lambda: capacity.max_batch_size,
     )

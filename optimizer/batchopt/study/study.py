@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from batchopt.errors import InvalidInput, StorageError, StorageNotFound
 from batchopt.events import Listener, Noted, Opened, Starting, ignore
+from batchopt.goals.kinds import kind_of
 from batchopt.machine.capacity import Capacity
 from batchopt.measured import EngineName
 from batchopt.question.goal import Goal
@@ -309,7 +310,7 @@ class Study:
                 if self.name not in optuna.get_all_study_names(database.storage):
                     return None
                 study = optuna.load_study(study_name=self.name, storage=database.storage)
-                if unmade(study, self.goal.directions):
+                if unmade(study, kind_of(self.goal).directions):
                     return None
                 trials = study.get_trials(deepcopy=False)
                 check_numbers(self.name, self._shown_storage, trials)
@@ -353,7 +354,7 @@ class Study:
         held.callback(database.engine.dispose)
         if database.warning:
             listener(Noted(database.warning, warning=True))
-        study = transactions.again(lambda: found_or_made(database, self.name, self.goal.directions))
+        study = transactions.again(lambda: found_or_made(database, self.name, kind_of(self.goal).directions))
         ledger = Ledger(
             database,
             study,

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchopt.errors import InvalidInput
-from batchopt.question.goal import Goal, GoalKind
+from batchopt.question.goal import Goal
 from batchopt.question.space import SearchSpace
 from batchopt.report.answer.batch_sizes import epoch_seconds
 from batchopt.store.history import TrialRecord, as_trial
@@ -54,21 +53,6 @@ class TimeAnswer:
     nearest: Nearest | None
 
 
-def answered_goal(goal: Goal, kind: GoalKind | None, target: float | None) -> Goal:
-    """The goal that a report is for: the study's, unless another one is asked for.
-
-    Raises:
-        InvalidInput: the time is asked for, and no target is known.
-    """
-    kind = kind or goal.kind
-    if kind != "time":
-        return Goal(kind, epochs=goal.epochs)
-    target = goal.target if target is None else target
-    if target is None:
-        raise InvalidInput("--goal time needs the accuracy to be reached. Add --target, for example --target 0.97.")
-    return Goal("time", epochs=goal.epochs, target=target)
-
-
 def time_answer(
     trials: Sequence[TrialRecord],
     space: SearchSpace,
@@ -87,7 +71,7 @@ def time_answer(
         seconds_per_epoch: batch size -> seconds, where that machine was measured; else learned from the trials.
     """
     # The numerics take a second to load.
-    from batchopt.search.time_to_target import Race, advise_time
+    from batchopt.goals.race import Race, advise_time
 
     assert goal.target is not None
     whole = [trial for trial in trials if trial.batch_size and trial.learning_rate]

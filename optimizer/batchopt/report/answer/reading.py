@@ -16,7 +16,7 @@ from batchopt.question.space import SearchSpace
 from batchopt.report.answer.batch_sizes import by_batch_size, count_states
 from batchopt.report.answer.confirmation import confirmation
 from batchopt.report.answer.evidence import Evidence
-from batchopt.report.answer.goals import TimeAnswer, answered_goal, front, time_answer
+from batchopt.report.answer.goals import TimeAnswer, front, time_answer
 from batchopt.report.answer.noise import gradient_noise
 from batchopt.report.answer.notes import notes
 from batchopt.report.answer.places import Place, chosen, is_this, machines_of, names_of, place_of
@@ -86,7 +86,7 @@ def read_evidence(
             raise InvalidInput(f"{option} {value}: give a number.")
     with _reading(storage) as database:
         study, stamp = _stamped(database, name or _only_study(database))
-        asked = answered_goal(stamp.goal, goal, target)
+        asked = stamp.goal.changed(goal, target if (goal or stamp.goal.kind) == "time" else None)
         in_seconds = asked.kind == "time"
         records = Records(database.engine)
         trials = read_trials(study, records)

@@ -47,7 +47,7 @@ class OptunaSearch:
         max_epochs: epochs of a whole trial.
         budget_left: whether another trial may be started, asked before each.
         prune: whether trials may be stopped early.
-        target: a value at which a trial is over; None for none.
+        met: whether a trial is over after a value, whatever epochs are left.
         max_batch_size: the largest that this machine holds, in examples, asked before each trial.
     """
 
@@ -61,7 +61,7 @@ class OptunaSearch:
         max_epochs: int,
         budget_left: Callable[[], bool],
         prune: bool,
-        target: float | None = None,
+        met: Callable[[float], bool] = lambda value: False,
         max_batch_size: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.stop_reason = ""
@@ -73,7 +73,7 @@ class OptunaSearch:
         self._max_epochs = max_epochs
         self._budget_left = budget_left
         self._prune = prune
-        self._target = target
+        self._met = met
         self._open: dict[int, Step] = {}
         self._idle: list[int] = []
         self._given_up: list[int] = []
@@ -125,7 +125,7 @@ class OptunaSearch:
 
     def tell(self, trial: int, epoch: int, value: float, seconds: float) -> None:
         step = self._open[trial]
-        if epoch == self._max_epochs or (self._target is not None and value >= self._target):
+        if epoch == self._max_epochs or self._met(value):
             del self._open[trial]
         elif epoch == step.until_epoch:
             if self._verdict(trial, epoch):

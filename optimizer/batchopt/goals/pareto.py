@@ -1,4 +1,4 @@
-"""The goal `pareto`: accuracy against training time, searched as one value whose weights change from trial to trial.
+"""The goal `pareto`: the validation metric against training time, searched as one value whose weights change.
 
 What a trial will take is known before it begins, so both objectives are one: accuracy - weight * log(seconds). Each
 weight has its best configuration, and together these are the front, as far as it bulges outwards.
@@ -10,13 +10,17 @@ trial; here the value is a plain weighted sum, and the weights are spread evenly
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from batchopt.goals.kind import Kind, Outcome
 from batchopt.question.space import SearchSpace
+from batchopt.search.costs import EpochCost
 from batchopt.search.steps import Trial
+from batchopt.search.view import Standing, View
+from batchopt.words import counted
 
 ACCURATE_SHARE = 0.25
 """The part of the trials that are chosen for accuracy alone, as that end of the front is what is asked for most."""
@@ -25,9 +29,52 @@ ALL_SHARES = (0.0, 0.5, 1.0)
 """A search is over when it is for each of these."""
 
 
-def shares(trials: int) -> list[float]:
-    """How much time counts in the decision after so many trials; then, where it is for an end, in others."""
-    return [time_share(trials), *ALL_SHARES]
+class Pareto(Kind):
+    """The highest validation metric against the training time of all epochs."""
+
+    directions = ("maximize", "minimize")
+    value_names = ("validation_accuracy", "train_seconds")
+    in_seconds = True
+    prunes = False
+
+    def words(self) -> str:
+        return f"accuracy against time after {counted(self.goal.epochs, 'epoch')}"
+
+    def view(self, seconds_per_epoch: Callable[[int], float] | None) -> View:
+        return TradeOff(seconds_per_epoch)
+
+    def outcome(self, curve: Mapping[int, float], seconds_per_epoch: float) -> Outcome:
+        return Outcome((curve[max(curve)], self.goal.epochs * seconds_per_epoch))
+
+
+class TradeOff(View):
+    """Values less what time costs, in another proportion from trial to trial.
+
+    Args:
+        seconds_per_epoch: batch size -> seconds, on the machine whose seconds count; None where it is this one.
+    """
+
+    values = False
+
+    def __init__(self, seconds_per_epoch: Callable[[int], float] | None = None) -> None:
+        self._seconds_per_epoch = seconds_per_epoch
+
+    def shares(self, started: int) -> Sequence[float]:
+        return [time_share(started), *ALL_SHARES]
+
+    def standing(self, trials: Sequence[Trial], cost: EpochCost, *, max_epochs: int) -> Standing:
+        return _Weighed(trials, cost, self._seconds_per_epoch or cost, max_epochs=max_epochs)
+
+
+class _Weighed(Standing):
+    def __init__(
+        self, trials: Sequence[Trial], cost: EpochCost, seconds_per_epoch: Callable[[int], float], *, max_epochs: int
+    ) -> None:
+        super().__init__(trials, cost, max_epochs=max_epochs)
+        self._seconds_per_epoch = seconds_per_epoch
+
+    def weighed(self, share: float, space: SearchSpace) -> list[Trial]:
+        return weighed(self.trials, space, self._seconds_per_epoch, share) if share > 0 else list(self.trials)
 
 
 def time_share(number: int) -> float:

@@ -9,10 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from batchopt.errors import BatchoptError, InvalidInput
+from batchopt.goals.crossing import epochs_to_target
+from batchopt.goals.race import Race, advise_time
+from batchopt.goals.time import ToTarget
 from batchopt.search import Scheduler, SearchSpace, decision
 from batchopt.search.steps import Trial
 from batchopt.search.surrogate.cube import Cube
-from batchopt.search.time_to_target import Race, advise_time, epochs_to_target
 
 SPACE = SearchSpace(batch_size=(16, 1024), learning_rate=(1e-4, 1e-1))
 EPOCHS, TARGET, TOP = 20, 0.9, 0.95
@@ -44,7 +46,12 @@ LEAST = min(seconds_needed(*cell) for cell in GRID)
 
 
 def scheduler(**options):
-    defaults = {"max_epochs": EPOCHS, "target": TARGET, "seconds_per_epoch": seconds_per_epoch, "max_trials": 30}
+    defaults = {
+        "max_epochs": EPOCHS,
+        "view": ToTarget(TARGET),
+        "seconds_per_epoch": seconds_per_epoch,
+        "max_trials": 30,
+    }
     return Scheduler(SPACE, **(defaults | options))
 
 
@@ -153,7 +160,7 @@ def test_a_bound_is_what_a_trial_was_trained_and_a_paused_one_has_none_until_it_
 
 
 def test_before_anyone_reached_the_target_the_most_accurate_is_searched_and_nothing_is_recommended():
-    out_of_reach, plain = scheduler(target=0.99), scheduler(target=None)
+    out_of_reach, plain = scheduler(view=ToTarget(0.99)), scheduler(view=None)
     for _ in range(12):
         step, same = out_of_reach.next(), plain.next()
         assert (step.trial, step.batch_size, step.learning_rate, step.until_epoch) == (
@@ -184,7 +191,7 @@ def test_why_it_ends_by_itself_is_said_in_seconds(monkeypatch):
             break
         train(search, step)
         search.given_up()
-    race = search._race()
+    race = Race.of(search._in_order(), TARGET, seconds_per_epoch)
     said = re.search(r"the least time to 0.9, ([0-9.]+) s, by more than ([0-9.e-]+) s", search.stop_reason)
     assert said and float(said[1]) == pytest.approx(race.best_s, rel=0.01)
     assert 0 < float(said[2]) < 0.1 * race.best_s

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from batchopt.goals.pareto import TradeOff, time_share, weighed
 from batchopt.search import Scheduler, SearchSpace
-from batchopt.search.metric_vs_time import time_share, weighed
 from batchopt.search.steps import Trial
 
 SPACE = SearchSpace(batch_size=(16, 1024), learning_rate=(1e-4, 1e-1))
@@ -38,10 +38,10 @@ def test_time_is_weighed_against_what_accuracies_differ_by_from_batch_size_to_ba
     assert weighed(trials, SPACE, lambda batch_size: 1.0, 1.0)[0].curve == trials[0].curve
 
 
-def worst_regret(*, pareto):
+def worst_regret(view):
     """Over three weights of time, how far the complete trials are from the best of the space, in accuracy."""
     search = Scheduler(
-        SPACE, max_epochs=EPOCHS, pareto=pareto, max_trials=24, seconds_per_epoch=seconds_per_epoch, until=False
+        SPACE, max_epochs=EPOCHS, view=view, max_trials=24, seconds_per_epoch=seconds_per_epoch, until=False
     )
     while (step := search.next()) is not None:
         for epoch in range(step.from_epoch + 1, step.until_epoch + 1):
@@ -57,5 +57,5 @@ def worst_regret(*, pareto):
 
 
 def test_both_ends_of_the_front_are_found_where_a_search_for_accuracy_finds_one():
-    accurate, between, fast = worst_regret(pareto=True)
+    accurate, between, fast = worst_regret(TradeOff())
     assert accurate < 0.003 and between < 0.003 and fast < 0.005

@@ -1,4 +1,4 @@
-"""The goal `time`: how soon a trial reaches its target, as the scheduler and the report see trials then.
+"""Trials on their way to a target, as the scheduler and the report see them for the goal `time`.
 
 A trial that reached the target is one exact point, -log seconds, at full fidelity. One that was trained for e epochs
 and did not is right-censored: its truth is at most -log(e * seconds per epoch). One that is paused has no such bound
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from batchopt.goals.crossing import epochs_to_target
 from batchopt.search.steps import Trial
 from batchopt.search.surrogate.curves import Curves
 from batchopt.search.trials import marks
@@ -34,29 +35,6 @@ LEAST_ERROR = 1e-3
 
 LONGEST_LOG_S = 25.0
 """Two thousand years: where nobody has been, the surrogate may expect anything."""
-
-Points = Mapping[int, tuple[float, float]]
-"""Epoch -> (validation accuracy, seconds)."""
-
-
-def first_at(target: float, curve: Points) -> int | None:
-    """The first epoch after which a curve is at the target; None where it never is."""
-    return min((epoch for epoch, (accuracy, _) in curve.items() if accuracy >= target), default=None)
-
-
-def epochs_to_target(target: float, curve: Points) -> float | None:
-    """Epochs until a curve is at the target, linear between two evaluations; None where it never gets there.
-
-    The curve begins at accuracy 0 before the first epoch. It bends, so within that epoch this is later than the truth;
-    but of two runs that need less than an epoch the more accurate one is the sooner, which one whole epoch for both
-    would not tell.
-    """
-    epoch = first_at(target, curve)
-    if epoch is None:
-        return None
-    after = curve[epoch][0]
-    before = curve[epoch - 1][0] if epoch - 1 in curve else 0.0
-    return epoch - (after - target) / (after - before)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,67 @@
+"""What every kind of goal says of itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from batchopt.question.goal import Goal
+from batchopt.search.view import View
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial that is over came to.
+
+    Attributes:
+        values: as Optuna keeps them; None where the trial missed what the goal asks for.
+        spent_s, short_by: where it did, training seconds and the distance to the target.
+        note: in a few words, for the screen; empty where the trial's state says it all.
+        seconds_to_target: where there is a target and it was reached.
+    """
+
+    values: tuple[float, ...] | None
+    spent_s: float = 0.0
+    short_by: float = 0.0
+    note: str = ""
+    seconds_to_target: float | None = None
+
+
+class Kind(ABC):
+    """A kind of goal; made for the goal of one study.
+
+    Attributes:
+        directions: of a trial's values, as Optuna has them.
+        value_names: what they are called.
+        in_seconds: whether one of them is seconds, so that they need the machine whose seconds count.
+        prunes: whether Optuna's pruners can judge a trial by its last value.
+    """
+
+    directions: ClassVar[tuple[Direction, ...]]
+    value_names: ClassVar[tuple[str, ...]]
+    in_seconds: ClassVar[bool]
+    prunes: ClassVar[bool]
+
+    def __init__(self, goal: Goal) -> None:
+        self.goal = goal
+
+    @abstractmethod
+    def words(self) -> str:
+        """The goal in a few words."""
+
+    @abstractmethod
+    def view(self, seconds_per_epoch: Callable[[int], float] | None) -> View:
+        """How the search sees trials; batch size -> seconds where it is another machine's whose seconds count."""
+
+    @abstractmethod
+    def outcome(self, curve: Mapping[int, float], seconds_per_epoch: float) -> Outcome:
+        """What a trial came to.
+
+        Args:
+            curve: epoch -> validation metric, of all epochs that it was trained.
+            seconds_per_epoch: of its batch size, on the machine whose seconds count; 0 unless `in_seconds`.
+        """
