@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchopt.text import printable
@@ -20,6 +20,21 @@ def duration(amount: float) -> str:
     minutes, rest = divmod(round(amount), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def compared(seconds: float, other: float) -> str:
+    """How long something takes beside something else: `5.3 times as fast`, `takes 2.6 times as long`, `as fast`."""
+    if not (seconds > 0 and other > 0):
+        return "not timed"
+    factor = seconds / other
+    if f"{max(factor, 1 / factor):.2g}" == "1":
+        return "as fast"
+    return f"{1 / factor:.2g} times as fast" if factor < 1 else f"takes {factor:.2g} times as long"
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """`8`, `8 and 32`, `8, 32 and 64`."""
+    return f" {last} ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])
 
 
 def extra_words(extra: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ def main() -> NoReturn:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="batchopt")
 def batchopt() -> None:
-    """Look at studies of batch size and learning rate."""
+    """Inspect, move, repair and serve batch-size studies."""
 
 
 for command in (*answering.COMMANDS, *scripting.COMMANDS, *commands.COMMANDS):

@@ -50,10 +50,10 @@ def _exit_code(command: click.Command) -> int:
         _say("interrupted.")
         return 130
     except Interrupted as interruption:
-        _say("interrupted; everything finished is kept. The same command again goes on.")
+        _say("interrupted; everything finished is kept. Run the same command to resume.")
         return interruption.exit_code
     except TaskFailed as error:
-        _say(f"the study's own code raised; everything finished is kept, the trial is back in the queue.\n{error}")
+        _say(f"your model or data code raised; everything finished is kept, the trial will be retried.\n{error}")
         return FAILED
     except BatchoptError as error:
         _say(f"{type(error).__name__}: {error}")

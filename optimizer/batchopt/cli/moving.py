@@ -63,7 +63,7 @@ def merge_command(
 ) -> None:
     """Join studies that went on separately; DATABASES stay as they are.
 
-    A trial that several of them have is there once: the copy that is further trained. Doing it again changes nothing.
+    Duplicate trials are merged, keeping the copy trained furthest. Safe to repeat.
     """
     with _progress() as progress:
         done = merge(databases, to, study, checkpoints=checkpoints, progress=progress)
@@ -88,7 +88,7 @@ def doctor_command(storage: str, fix: bool, checkpoints: str | None, as_json: bo
             say(f"{finding.kind}: {finding.what}\n    {'with --fix: ' if finding.repair else ''}{finding.remedy}")
         if examined.backup:
             say(f"backup   {examined.backup}")
-        looked = f"{examined.studies} studies and {examined.trials} trials in {examined.storage}"
+        looked = f"{examined.size()}"
         verdict = "nothing is wrong" if not examined.findings else f"findings: {len(examined.findings)}"
         say(f"{looked}: {verdict}")
     if examined.findings:
@@ -111,7 +111,7 @@ def _print_transferred(done: Transferred, *, as_json: bool) -> None:
         new = [f"{study[name]} {name}" for name in ("added", "continued") if study[name]] or ["nothing new"]
         say(
             f"study {study['name']}: {study['trials']} trials, {study['epochs']} epochs, {study['checkpoints']} "
-            f"checkpoints ({', '.join(new)}), all as they should be"
+            f"checkpoints ({', '.join(new)}), verified"
         )
         for conflict in study["conflicts"]:
             say(f"conflict: {conflict}")

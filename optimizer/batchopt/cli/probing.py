@@ -20,12 +20,14 @@ from batchopt.report.show.inspection_view import inspection_view
 @click.argument("script", required=False, type=click.Path(path_type=Path))
 @click.option("--batch-sizes", metavar="8..1024", help="As in a study.  [default: the script's]")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu|gpu:0,1", help="What to measure.")
-@click.option("--memory-limit", metavar="2GiB", help="Measure as on a device with so much memory.")
+@click.option("--memory-limit", metavar="2GiB", help="Limit training to this much device memory.")
 @click.option("--engine", metavar="|".join(ENGINES), help="Pin the engine.  [default: the fastest]")
 @click.option("--data", metavar="PATH", help="Another data file of the same layout.")
-@click.option("--train-examples", type=int, help="Train on so many examples.  [default: all]")
+@click.option("--train-examples", type=int, help="Train on a fixed random subset of N examples.  [default: all]")
 @click.option(
-    "--storage", metavar="FILE|URL", help="Keep what is found with a study: its report answers for this machine too."
+    "--storage",
+    metavar="FILE|URL",
+    help="Record the measurements in a study, whose report then covers this machine too.",
 )
 @click.option("--study", help="Which one; may be left out where there is only one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document; progress to stderr.")

@@ -89,10 +89,15 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
 @click.option(
     "--target",
     metavar="0.97|97%",
-    help="How soon this validation accuracy is reached.  [default: the goal's, or what half of the batch sizes reach]",
+    help="Report time to this validation accuracy.  [default: the goal's, or what half of the batch sizes reach]",
 )
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="A page with pictures; needs no network.")
-@click.option("--png", type=click.Path(path_type=Path), metavar="DIR", help="The pictures, for papers; needs a Chrome.")
+@click.option(
+    "--png",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the figures as 300-dpi PNGs; needs Chrome or Chromium.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def report_command(
     storage: str,
@@ -177,7 +182,7 @@ def dashboard_command(storage: str, port: int) -> None:
     examined = examine(storage)
     findings = len(examined.findings)
     health = "nothing is wrong" if not findings else f"findings: {findings}, see `batchopt doctor`"
-    say(f"{examined.studies} studies and {examined.trials} trials in {examined.storage}: {health}")
+    say(f"{examined.size()}: {health}")
     names = [study["study"] for study in list_studies(storage)]
     database = open_database(storage, create=False)
     try:

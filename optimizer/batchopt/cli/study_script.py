@@ -52,9 +52,9 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
     )
     @click.option("--study", default=script, show_default=True, help="Name of the study in its database.")
     @storage_option
-    @click.option("--trials", type=int, help=f"Trials of the study, a total.  [default: {DEFAULT_TRIALS}]")
-    @click.option("--time-budget", metavar="10m", help="Wall time of the study, a total: 90s, 10m, 1h30m.")
-    @click.option("--goal", "kind", metavar="|".join(GOALS), help=f"What is best.  [default: {goal.kind}]")
+    @click.option("--trials", type=int, help=f"Trials of the study, in total.  [default: {DEFAULT_TRIALS}]")
+    @click.option("--time-budget", metavar="10m", help="Wall time of the study, in total: 90s, 10m, 1h30m.")
+    @click.option("--goal", "kind", metavar="|".join(GOALS), help=f"What to optimize for.  [default: {goal.kind}]")
     @click.option("--target", metavar="0.97|97%", help="Validation accuracy to be reached; for --goal time.")
     @click.option("--epochs", type=int, default=goal.epochs, show_default=True, help="Epochs of a whole trial.")
     @click.option(
@@ -68,43 +68,51 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
         help="A range, searched on a log scale.  [default: {:g}..{:g}]".format(*space.learning_rate),
     )
     @click.option("--search", metavar="|".join((AUTO_SEARCH, *SEARCHES)), help="How to search.  [default: auto]")
-    @click.option("--no-stop", is_flag=True, help="Use the whole budget, even where no gain is expected any more.")
+    @click.option("--no-stop", is_flag=True, help="Do not stop early; implied by --trials.")
     @click.option("--worth", metavar="RATE", help="End where less is to be gained: '0.1 points per minute'.")
     @click.option("--try", "tries", metavar="32:0.001", multiple=True, help="Train this first; may be repeated.")
     @click.option("--seed", type=int, help="Decides what is tried and how trials begin.  [default: 0]")
     @click.option("--workers", type=int, help="Worker processes.  [default: one on each GPU, or one]")
     @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu|gpu:0,1", help="Where to train.")
     @click.option("--engine", metavar="|".join(ENGINES), help="Pin the engine.  [default: the fastest]")
-    @click.option("--deterministic", is_flag=True, help="The same study to the last bit, cut or not; slower.")
+    @click.option(
+        "--deterministic",
+        is_flag=True,
+        help="Bit-for-bit reproducible on this machine, even across interruptions; slower.",
+    )
     @click.option("--data", metavar="PATH", help="Another data file of the same layout.")
-    @click.option("--train-examples", type=int, help="Train on so many examples.  [default: all]")
-    @click.option("--memory-limit", metavar="2GiB", help="Train as on a device with so much memory.")
+    @click.option("--train-examples", type=int, help="Train on a fixed random subset of N examples.  [default: all]")
+    @click.option("--memory-limit", metavar="2GiB", help="Limit training to this much device memory.")
     @click.option(
         "--probe/--no-probe",
         default=None,
-        help="Measure the machine anew; or not at all, and use what was recorded.  [default: what is not recorded]",
+        help="Measure the machine again, or never.  [default: what was not measured before]",
     )
-    @click.option("--share", is_flag=True, help="Use a GPU although another study uses it.")
+    @click.option("--share", is_flag=True, help="Share a GPU that another study uses.")
     @click.option(
         "--lease",
         type=float,
         default=LEASE_SECONDS,
         show_default=True,
-        help="Seconds until a silent process loses its trials.",
+        help="Seconds without a heartbeat after which another process may take over a trial.",
     )
-    @click.option("--checkpoint-limit", metavar="64MB", help="States of trials above this are kept in files.")
-    @click.option("--checkpoints", metavar="PATH|URL", help="Where those are.  [default: beside the database]")
+    @click.option("--checkpoint-limit", metavar="64MB", help="Checkpoints above this size are kept in files.")
+    @click.option("--checkpoints", metavar="PATH|URL", help="Where those files go.  [default: beside the database]")
     @ray_options
     @click.option("--no-pruning", is_flag=True, help="Train every trial to its last epoch.")
-    @click.option("--confirm", is_flag=True, help="Then train the advice again, and open the test set once.")
+    @click.option(
+        "--confirm",
+        is_flag=True,
+        help="Then retrain the recommendation with new seeds and evaluate it on the test set.",
+    )
     @click.option(
         "--confirm-seeds",
         type=int,
         default=CONFIRM_SEEDS,
         show_default=True,
-        help="Runs of each configuration, a total.",
+        help="Runs of each configuration, in total.",
     )
-    @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and stop.")
+    @click.option("--plan", "plan_only", is_flag=True, help="Dry run: show the plan and exit.")
     @click.option("--quiet", is_flag=True, help="No progress, only the report.")
     @click.option("--json", "as_json", is_flag=True, help="The report as one JSON document; progress to stderr.")
     def command(

@@ -59,7 +59,7 @@ def test_where_no_signal_stands_out_there_is_no_number() -> None:
     found = gradient_noise([trial(0, [row(1, -0.0001)])])
     assert found is not None
     assert found.whole.scale is None
-    assert noise_sentences(found, 100.0) == ["No signal stands out of the noise of the gradients that were looked at."]
+    assert noise_sentences(found, 100.0) == ["Gradient noise scale could not be estimated (no signal above the noise)."]
 
 
 def test_without_a_look_nothing_is_said() -> None:

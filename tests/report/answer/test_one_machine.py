@@ -93,7 +93,7 @@ def test_the_law_of_step_times_is_told_with_its_interval(ledger: Ledger, storage
     assert law is not None
     assert law.overhead_low < law.overhead_s < law.overhead_high
     assert not law.followed
-    assert "do not follow the law" in machine_sentences(read_report(storage))[-1]
+    assert "are not affine" in machine_sentences(read_report(storage))[-1]
 
 
 def test_seconds_that_were_taken_side_by_side_are_not_the_machines(ledger: Ledger, storage: str) -> None:

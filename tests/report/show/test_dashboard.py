@@ -53,7 +53,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         assert process.stdout is not None
         first = process.stdout.readline()
-        assert first.startswith("1 studies and 6 trials in sqlite:///studies.db: ")
+        assert first.startswith("1 study and 6 trials in sqlite:///studies.db: ")
         here = f"http://127.0.0.1:{port}"
         wait_for(here)
         yield here

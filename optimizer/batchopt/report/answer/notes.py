@@ -73,8 +73,8 @@ def _curve_notes(trial: TrialRecord) -> list[str]:
     change = f"{losses[0]:.3g} to {losses[-1]:.3g} in its last {len(last)} epochs"
     if training < 0 and loss < -MOVED and _stuck(trial, "train_accuracy") and _stuck(trial, "validation_accuracy"):
         return [
-            f"Its validation loss falls ({change}) and its accuracy has never moved. Look whether loss, last layer and "
-            "labels belong together, or try higher learning rates."
+            f"Its validation loss falls ({change}) and its accuracy has never moved. Check that the loss, the "
+            "output layer and the labels match, or try higher learning rates."
         ]
     if abs(accuracy) < STOPPED and loss > MOVED:
         return [
@@ -83,8 +83,8 @@ def _curve_notes(trial: TrialRecord) -> list[str]:
         ]
     if abs(accuracy) < STOPPED and loss < -MOVED:
         return [
-            f"Its validation loss still falls ({change}) while accuracy has stopped. More epochs make it surer and not "
-            "more accurate; try a learning rate that decays."
+            f"Its validation loss still falls ({change}) while accuracy has stopped. More epochs improve "
+            "confidence, not accuracy; try a learning rate that decays."
         ]
     if accuracy > STOPPED:
         return [

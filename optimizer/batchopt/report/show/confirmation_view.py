@@ -22,9 +22,7 @@ def confirmation_sentences(found: Confirmation) -> list[str]:
         f"{_runs(found)} of each configuration, differences taken run by run."
     ]
     if any(row.missed for row in found.configurations):
-        said.append(
-            "A run that missed the target in all epochs is in no mean: its configuration takes longer than is told."
-        )
+        said.append("Runs that never reached the target are excluded, so the true time is longer than shown.")
     # Where all stop at one accuracy, how they differ in it says little.
     if found.target is None and found.test_spread is not None and found.validation_spread is not None:
         said.append(
@@ -33,16 +31,18 @@ def confirmation_sentences(found: Confirmation) -> list[str]:
         )
     if found.reference != COMMON_BATCH_SIZE:
         said.append(
-            f"Batch size {COMMON_BATCH_SIZE} is not to be had here, so {found.reference} stands for it: the nearest."
+            f"{COMMON_BATCH_SIZE} is not in this search space; the nearest, {found.reference}, is the reference."
         )
     if found.machines > 1:
-        said.append(f"They were trained on {found.machines} machines, so that seconds differ for that reason too.")
+        said.append(
+            f"These runs were trained on {found.machines} machines, which is one more reason why their times differ."
+        )
     if found.recommendations > 1:
         said.append(f"The test set has been opened for {found.recommendations} recommendations of this study.")
     if not found.current:
         said.append(
-            f"This is not what is recommended here, but what the study advised for its own goal after {found.trials} "
-            "trials; --confirm confirms what it advises now."
+            f"These results are for an earlier recommendation (after {found.trials} trials); "
+            "--confirm confirms the present one."
         )
     return said
 

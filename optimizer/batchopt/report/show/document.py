@@ -39,7 +39,7 @@ def document(report: Report) -> list[Section]:
 def _tables(report: Report) -> list[Section]:
     sections: list[Section] = []
     if report.front:
-        heading = Paragraph("No other batch size is both faster and as accurate:", "heading")
+        heading = Paragraph("Pareto front: no other batch size is both faster and as accurate", "heading")
         sections.append([heading, front_table(report)])
     if report.confirmation is not None:
         said = paragraphs(confirmation_sentences(report.confirmation))

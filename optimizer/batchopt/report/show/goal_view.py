@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from batchopt.question.space import COMMON_BATCH_SIZE
 from batchopt.report.show.blocks import Row, Table
-from batchopt.words import counted, extra_words
+from batchopt.words import compared, counted, extra_words, listed
 
 if TYPE_CHECKING:
     from batchopt.report.answer.batch_sizes import BatchSizeRow
@@ -36,18 +36,21 @@ def time_headline(answer: TimeAnswer, epochs: int) -> str:
         f"The nearest came to {nearest.accuracy:.2%}: batch size {nearest.batch_size} with learning rate "
         f"{nearest.learning_rate:.2g}, after {counted(nearest.epochs, 'epoch')}"
     )
-    return said + ("; it was still rising, so more epochs may do." if nearest.rising else "; it rose no more.")
+    return said + (
+        "; accuracy was still rising, more epochs may reach it." if nearest.rising else "; accuracy had plateaued."
+    )
 
 
 def time_alternatives(advice: Advice) -> list[str]:
     """What else would do, and what the common default takes."""
     best, default = advice.best, advice.at(COMMON_BATCH_SIZE)
     others = [str(size) for size in advice.as_good if size != best.batch_size]
-    said = [f"As soon within {amount(advice.tolerance)} s: {', '.join(others) or 'no other batch size'}."]
+    within = f"within {amount(advice.tolerance)} s of the fastest"
+    said = [f"Also {within}: {listed(others)}." if others else f"No other batch size is {within}."]
     if default is not None and default.batch_size != best.batch_size:
         said.append(
             f"Against the common {default.batch_size} at its own best rate, {default.learning_rate:.2g}: "
-            f"{best.mean / default.mean:.2g} of the time."
+            f"{compared(best.mean, default.mean)}."
         )
     return said
 

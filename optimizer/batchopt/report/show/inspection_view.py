@@ -70,6 +70,6 @@ def _advice(found: Mapping[str, Any]) -> str:
     if knee is None:
         return f"{fits}; probed in {found['probe_seconds']:.1f} s."
     return (
-        f"{fits}; at {knee:.0f} (the knee) a step costs as much for its examples as for being a step: far below it "
+        f"{fits}. At {knee:.0f} (the knee) fixed overhead equals per-example cost: far below it "
         f"the device is mostly idle, far above it larger batches gain little. Probed in {found['probe_seconds']:.1f} s."
     )

@@ -7,7 +7,7 @@ from batchopt.report.answer.noise import GradientNoise
 from batchopt.report.answer.recommendation import Report
 from batchopt.report.answer.targets import ToTarget
 from batchopt.search.laws import StepsLaw
-from batchopt.words import counted
+from batchopt.words import counted, listed
 
 
 def memory_sentences(report: Report) -> list[str]:
@@ -26,26 +26,26 @@ def step_time_sentences(report: Report) -> list[str]:
     if law is None:
         return []
     said = (
-        f"A step takes {_us(law.overhead_s)} us ({_us(law.overhead_low)} to {_us(law.overhead_high)}) and "
-        f"{_us(law.per_example_s)} us ({_us(law.per_example_low)} to {_us(law.per_example_high)}) an example"
+        f"Step time = {_us(law.overhead_s)} µs ({_us(law.overhead_low)} to {_us(law.overhead_high)}) + "
+        f"{_us(law.per_example_s)} µs ({_us(law.per_example_low)} to {_us(law.per_example_high)}) per example"
     )
     if law.followed:
-        return [f"{said}, to {law.worst:.0%} at every batch size that was timed."]
-    return [f"{said} at best: step times do not follow the law, one is off by {law.worst:.0%}."]
+        return [f"{said}; the fit is within {law.worst:.0%} at every timed batch size."]
+    return ["Step times here are not affine in the batch size, so no law of them is given."]
 
 
 def steps_sentences(found: ToTarget) -> list[str]:
     """How the steps to a target depend on the batch size."""
     early = [str(row.batch_size) for row in found.reached if row.within_first]
-    said = [f"Within the first epoch, so that no law can use them: {', '.join(early)}."] if early else []
+    said = [f"Reached within the first epoch, too early for a fit: {listed(early)}."] if early else []
     law = found.law
     if law is None:
-        return [*said, "Too few batch sizes got there, or their steps do not level off, to fit the law of steps."]
+        return [*said, "Too few batch sizes reached the target (or steps do not level off) to fit steps-to-target."]
     if not law.followed:
-        return [*said, f"The steps to it do not follow the law of steps: one batch size is off by {law.worst:.0%}."]
+        return [*said, f"Steps to the target do not follow the law of steps: one batch size is off by {law.worst:.0%}."]
     return [
         *said,
-        f"The steps to it fall as {law.min_steps:.3g} (1 + B / batch size), to {law.worst:.0%} at every batch size. "
+        f"Steps to target = {law.min_steps:.3g} (1 + B / batch size), within {law.worst:.0%}. "
         f"The critical batch size B is {critical(law)}.",
     ]
 
@@ -53,16 +53,16 @@ def steps_sentences(found: ToTarget) -> list[str]:
 def critical(law: StepsLaw) -> str:
     """The critical batch size with its interval; outside of what was measured, only on which side."""
     if law.critical_batch_size > law.largest:
-        return f"above {law.largest:.0f}, the largest that got there"
+        return f"above {law.largest:.0f}, the largest that reached the target"
     if law.critical_batch_size < law.smallest:
-        return f"below {law.smallest:.0f}, the smallest that got there"
+        return f"below {law.smallest:.0f}, the smallest that reached the target"
     fitted = _examples(law.critical_batch_size)
     low = f"below {law.smallest:.0f}" if law.low < law.smallest else _examples(law.low)
     high = law.high
     if high is None:
-        return f"{fitted} ({low} or more, with no upper bound, as any one measurement is left out)"
+        return f"{fitted} (leave-one-out range: {low} and above)"
     above = f"above {law.largest:.0f}" if high > law.largest else _examples(high)
-    return f"{fitted} ({low} to {above} as any one measurement is left out)"
+    return f"{fitted} (leave-one-out range: {low} to {above})"
 
 
 def fastest_sentences(report: Report) -> list[str]:
@@ -76,7 +76,7 @@ def fastest_sentences(report: Report) -> list[str]:
         where = f"above {largest:.0f}"
     elif least < smallest:
         where = f"below {smallest:.0f}"
-    return [f"By both laws, steps times seconds a step, the least time to it is at batch size {where}."]
+    return [f"Combining both fits, time to target is shortest at batch size {where}."]
 
 
 def _us(seconds: float) -> str:
@@ -94,7 +94,7 @@ def noise_sentences(noise: GradientNoise | None, critical_batch_size: float | No
         return []
     whole = noise.whole
     if whole.scale is None:
-        return ["No signal stands out of the noise of the gradients that were looked at."]
+        return ["Gradient noise scale could not be estimated (no signal above the noise)."]
     interval = "" if whole.low is None else f" (90 % interval over trials {whole.low:,.0f} to {whole.high:,.0f})"
     said = f"The gradient noise scale, measured in {counted(whole.trials, 'trial')}, is {whole.scale:,.0f}{interval}"
     known = [row for row in noise.by_epoch if row.scale is not None]

@@ -13,7 +13,7 @@ from batchopt.report.show.law_view import (
     steps_sentences,
 )
 from batchopt.text import printable
-from batchopt.words import counted, duration, extra_words
+from batchopt.words import compared, counted, duration, extra_words, listed
 
 
 def machine_lines(report: Report) -> list[str]:
@@ -21,8 +21,8 @@ def machine_lines(report: Report) -> list[str]:
     lines = []
     if report.elsewhere:
         lines.append(
-            f"Seconds and memory are those of {printable(report.machine['device'])}: this machine is not in the study. "
-            "`batchopt probe` with the study's script, --storage and --study adds it."
+            f"Times and memory are for {printable(report.machine['device'])}. To add this machine: "
+            f"`batchopt probe SCRIPT --storage {report.storage} --study {printable(report.study)}`."
         )
     for machine in report.machines:
         here = "*" if machine.fingerprint == report.machine.get("fingerprint") else " "
@@ -66,13 +66,13 @@ def alternatives(report: Report) -> list[str]:
     if fastest.batch_size != best.batch_size:
         said = [
             f"As good {within} and faster: {fastest.batch_size} with learning rate {fastest.learning_rate:.2g}, "
-            f"{ratio(fastest.seconds, best.seconds)} of the time."
+            f"{compared(fastest.seconds, best.seconds)}."
         ]
     default = advice.at(COMMON_BATCH_SIZE)
     if default is not None and default.batch_size != best.batch_size:
         said.append(
             f"Against the common {default.batch_size} at its own best rate, {default.learning_rate:.2g}: "
-            f"{100 * (best.mean - default.mean):+.2f} points, {ratio(best.seconds, default.seconds)} of the time."
+            f"{100 * (best.mean - default.mean):+.2f} points, {compared(best.seconds, default.seconds)}."
         )
     return said
 
@@ -82,19 +82,18 @@ def doubts(report: Report) -> list[str]:
     advice = report.advice
     if report.recommendation is None or advice is None or not advice.undecided:
         return []
-    sizes = ", ".join(str(row.batch_size) for row in advice.undecided)
-    said = [
-        f"The data cannot tell it from {sizes}; runs differ by {points(advice.run_sd)} points (standard deviation)."
-    ]
+    sizes = listed([str(row.batch_size) for row in advice.undecided])
+    spread = f"run-to-run standard deviation {points(advice.run_sd)} points"
+    said = [f"Not distinguishable from {sizes} with these data ({spread})."]
     tellable = [row for row in advice.undecided if row.runs is not None]
     if not tellable:
-        said.append("They differ by so little that no reasonable number of runs would tell.")
+        said.append("They differ by so little that no reasonable number of runs would separate them.")
     else:
         row = max(tellable, key=lambda row: row.chance)
         assert row.runs is not None and row.seconds is not None
         said.append(
-            f"{counted(row.runs, 'more run')} each of it and of {row.batch_size} would tell these two apart, "
-            f"{duration(row.seconds)} of training."
+            f"About {counted(row.runs, 'more run')} of it and of {row.batch_size} each would probably separate these "
+            f"two: {duration(row.seconds)} of training."
         )
     return said
 
@@ -118,7 +117,7 @@ def _soonest(report: Report) -> list[str]:
     if soonest.within_first:
         when = f"within the first epoch, at most {duration(soonest.seconds)} of training"
     said = [
-        f"Soonest at {found.target:.1%}: batch size {soonest.batch_size} with learning rate "
+        f"Fastest to reach {found.target:.1%}: batch size {soonest.batch_size} with learning rate "
         f"{soonest.learning_rate:.2g}, {when}."
     ]
     return [*said, *steps_sentences(found), *fastest_sentences(report)]
@@ -137,8 +136,3 @@ def interval(low: float, high: float) -> str:
 def points(accuracy: float) -> str:
     """A difference of accuracies, in percentage points."""
     return f"{100 * accuracy:.2g}"
-
-
-def ratio(a: float, b: float) -> str:
-    """How much a is of b, for reading: `0.45`."""
-    return f"{a / b:.2g}" if b > 0 else "-"

@@ -23,7 +23,7 @@ BAR_BLOCKS = 8
 UNTRIED = "~"
 """Before a rate that no trial had: between those that were tried, the posterior expects it to be best."""
 
-COLUMNS = ("batch size", "best rate", "expected", "90 % interval", "", "vs 32", "time", "s/trial", "")
+COLUMNS = ("batch size", "best rate", "expected", "90 % interval", "", f"vs {COMMON_BATCH_SIZE}", "time", "s/trial", "")
 
 
 def worth_table(report: Report) -> Table:
@@ -37,8 +37,12 @@ def worth_notes(report: Report, worth: Table) -> list[str]:
     """What the signs of `worth_table` mean, where they are used."""
     cells = [cell for row, _ in worth.rows for cell in row]
     compared = any(row.points_gained is not None for row in report.by_batch_size)
-    said = [f"vs {COMMON_BATCH_SIZE}: points of accuracy, and parts of its time"] if compared else []
-    said += [f"{UNTRIED} a rate between those that were trained"] if any(c.startswith(UNTRIED) for c in cells) else []
+    said = (
+        [f"vs {COMMON_BATCH_SIZE}: accuracy difference in points; time: relative to batch size {COMMON_BATCH_SIZE}"]
+        if compared
+        else []
+    )
+    said += [f"{UNTRIED} interpolated rate, not trained"] if any(c.startswith(UNTRIED) for c in cells) else []
     return ["; ".join(said)] if said else []
 
 
@@ -47,7 +51,7 @@ def training_table(report: Report) -> Table:
     found = report.to_target
     target = f"{found.target:.1%}" if found is not None and found.reached else ""
     names = ["batch size", "examples/s", "memory", "loss gap", "loss spread", "trials", "diverged"]
-    names += [f"s to {target}", "epochs"] if target else []
+    names += [f"s to {target}", f"epochs to {target}"] if target else []
     early = {row.batch_size for row in found.reached if row.within_first} if found is not None else set()
 
     def cells(row: BatchSizeRow) -> list[str]:

@@ -66,6 +66,11 @@ class Examined:
     repaired: list[Finding] = field(default_factory=list)
     backup: str = ""
 
+    def size(self) -> str:
+        """How much was looked at, and where."""
+        studies = counted(self.studies, "study", "studies")
+        return f"{studies} and {counted(self.trials, 'trial')} in {self.storage}"
+
     def describe(self) -> dict[str, Any]:
         """As JSON values."""
         told = {name: [finding.describe() for finding in getattr(self, name)] for name in ("findings", "repaired")}
@@ -291,8 +296,8 @@ def _zombies(connection: sa.Connection, rows: Rows, studies: list[StudyRows], st
                     "zombie",
                     f"trial {trial.number} of study {study.name!r} is RUNNING, begun by another program that has said "
                     f"nothing for {silent / 3600:.1f} h and that no lease tells of: most likely it is dead.",
-                    f"It is ended as FAIL; its {counted(len(trial.rows[CURVE]), 'reported value')} stay. Do not, if "
-                    "that program still runs.",
+                    f"Marks it FAIL; its {counted(len(trial.rows[CURVE]), 'reported value')} stay. Do not "
+                    "use --fix while that program is running.",
                     ending(storage, trial.trial_id),
                 )
 
