@@ -21,7 +21,7 @@ from batchopt.report.show.inspection_view import inspection_view
 @click.option("--batch-sizes", metavar="8..1024", help="As in a study.  [default: the script's]")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu|gpu:0,1", help="What to measure.")
 @click.option("--memory-limit", metavar="2GiB", help="Limit training to this much device memory.")
-@click.option("--engine", metavar="|".join(ENGINES), help="Pin the engine.  [default: the fastest]")
+@click.option("--engine", type=click.Choice(ENGINES), help="Pin the engine.  [default: the fastest]")
 @click.option("--data", metavar="PATH", help="Another data file of the same layout.")
 @click.option("--train-examples", type=int, help="Train on a fixed random subset of N examples.  [default: all]")
 @click.option(

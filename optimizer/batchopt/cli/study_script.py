@@ -54,7 +54,7 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
     @storage_option
     @click.option("--trials", type=int, help=f"Trials of the study, in total.  [default: {DEFAULT_TRIALS}]")
     @click.option("--time-budget", metavar="10m", help="Wall time of the study, in total: 90s, 10m, 1h30m.")
-    @click.option("--goal", "kind", metavar="|".join(GOALS), help=f"What to optimize for.  [default: {goal.kind}]")
+    @click.option("--goal", "kind", type=click.Choice(GOALS), help=f"What to optimize for.  [default: {goal.kind}]")
     @click.option("--target", metavar="0.97|97%", help="Validation accuracy to be reached; for --goal time.")
     @click.option("--epochs", type=int, default=goal.epochs, show_default=True, help="Epochs of a whole trial.")
     @click.option(
@@ -67,14 +67,14 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
         metavar="1e-4..1e-1",
         help="A range, searched on a log scale.  [default: {:g}..{:g}]".format(*space.learning_rate),
     )
-    @click.option("--search", metavar="|".join((AUTO_SEARCH, *SEARCHES)), help="How to search.  [default: auto]")
+    @click.option("--search", type=click.Choice((AUTO_SEARCH, *SEARCHES)), help="How to search.  [default: auto]")
     @click.option("--no-stop", is_flag=True, help="Do not stop early; implied by --trials.")
     @click.option("--worth", metavar="RATE", help="End where less is to be gained: '0.1 points per minute'.")
     @click.option("--try", "tries", metavar="32:0.001", multiple=True, help="Train this first; may be repeated.")
     @click.option("--seed", type=int, help="Decides what is tried and how trials begin.  [default: 0]")
     @click.option("--workers", type=int, help="Worker processes.  [default: one on each GPU, or one]")
     @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu|gpu:0,1", help="Where to train.")
-    @click.option("--engine", metavar="|".join(ENGINES), help="Pin the engine.  [default: the fastest]")
+    @click.option("--engine", type=click.Choice(ENGINES), help="Pin the engine.  [default: the fastest]")
     @click.option(
         "--deterministic",
         is_flag=True,

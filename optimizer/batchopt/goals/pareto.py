@@ -19,6 +19,7 @@ from batchopt.goals.kind import Kind, Outcome
 from batchopt.question.space import SearchSpace
 from batchopt.search.costs import EpochCost
 from batchopt.search.steps import Trial
+from batchopt.search.surrogate.sequence import van_der_corput
 from batchopt.search.view import Standing, View
 from batchopt.words import counted
 
@@ -79,12 +80,7 @@ class _Weighed(Standing):
 
 def time_share(number: int) -> float:
     """How much time counts for the n-th trial, in 0 to 1: the van der Corput sequence, its lowest part at 0."""
-    value, part = 0.0, 0.5
-    while number:
-        number, bit = divmod(number, 2)
-        value += bit * part
-        part /= 2
-    return max(0.0, (value - ACCURATE_SHARE) / (1.0 - ACCURATE_SHARE))
+    return max(0.0, (van_der_corput(number) - ACCURATE_SHARE) / (1.0 - ACCURATE_SHARE))
 
 
 def weighed(

@@ -7,6 +7,7 @@ affine wherever the data says so, and never a negative memory.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,14 +72,8 @@ def largest_fitting(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | 
         sizes: ascending.
         fits: monotone: where one does not fit, no larger one does.
     """
-    low, high = 0, len(sizes)
-    while low < high:
-        middle = (low + high) // 2
-        if fits(sizes[middle]):
-            low = middle + 1
-        else:
-            high = middle
-    return sizes[low - 1] if low else None
+    fitting = bisect.bisect_left(sizes, True, key=lambda size: not fits(size))
+    return sizes[fitting - 1] if fitting else None
 
 
 def shown_bytes(count: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,16 +28,23 @@ def evenly(count: int, dims: int, rng: np.random.Generator) -> FloatArray:
     every command a second of import.
     """
     numbers = np.arange(count)
-    return np.stack([_permuted_inverse(numbers, base, rng) for base in _primes(dims)], axis=1)
+    return np.stack([_inverse(numbers, base, rng.permutation) for base in _primes(dims)], axis=1)
 
 
-def _permuted_inverse(numbers: npt.NDArray[np.int64], base: int, rng: np.random.Generator) -> FloatArray:
+def van_der_corput(number: int) -> float:
+    """The n-th point of a sequence that fills 0 to 1 evenly: the bits of `number`, mirrored at the point."""
+    return float(_inverse(np.array([number]), 2, np.arange)[0])
+
+
+def _inverse(
+    numbers: npt.NDArray[np.int64], base: int, permutation: Callable[[int], npt.NDArray[np.int64]]
+) -> FloatArray:
     """The digits of numbers in a base, each place permuted in its own way, mirrored at the point."""
     inverse, part, left = np.zeros(len(numbers)), 1.0, numbers
     while part > FINEST:
         part /= base
         left, digit = np.divmod(left, base)
-        inverse += rng.permutation(base)[digit] * part
+        inverse += permutation(base)[digit] * part
     return inverse
 
 
