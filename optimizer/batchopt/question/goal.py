@@ -58,7 +58,7 @@ class Goal:
         """
         kind = kind or self.kind
         kept = self.target if kind == self.kind else None
-        return Goal(kind, epochs=epochs or self.epochs, target=kept if target is None else target)
+        return Goal(kind, epochs=self.epochs if epochs is None else epochs, target=kept if target is None else target)
 
     def describe(self) -> dict[str, Any]:
         """The goal as JSON values, for the study's stamp."""
