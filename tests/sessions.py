@@ -15,22 +15,18 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import sqlalchemy as sa
-from batchopt import Goal
-from batchopt.machine.capacity import Capacity
+from batchopt.events import Event, Noted, TrialEnded
+from batchopt.question.goal import Goal
 from batchopt.question.options import LEASE_SECONDS, Budget, Options
 from batchopt.search.steps import Step
-from batchopt.store.database import open_database
 from batchopt.store.leases import LeaseLost, TurnLost
-from batchopt.store.ledger import Ledger
-from batchopt.store.making import found_or_made, stamp_if_unmade
-from batchopt.store.transactions import Transactions
-from batchopt.study.searching import make_search
-from batchopt.study.session import SharedStudy
-from written_study import MACHINE, SPACE, STAMP, epoch
+from batchopt.study.session import Session
+from written_study import MACHINE, STAMP, epoch
 
 EPOCHS = 8
 STATEMENTS = 120
@@ -44,8 +40,8 @@ def accuracy(step: Step, at: int) -> float:
     return (1 - 0.5**at) / (1 + abs(step.learning_rate - 0.01) + step.batch_size / 1000)
 
 
-class Session:
-    """One session.
+class Driver:
+    """A session, and a formula in the place of workers.
 
     Args:
         storage: its database; made where it is not there.
@@ -54,7 +50,7 @@ class Session:
         lease_seconds: as `--lease`.
         search: as `--search`.
         say: told each thing that happens, in a line.
-        strike: a statement's number, before which the session kills itself; 0 for never.
+        strike: a statement's number, before which the process kills itself; 0 for never.
     """
 
     def __init__(
@@ -70,91 +66,83 @@ class Session:
     ) -> None:
         self.say = say
         self.epoch_seconds = epoch_seconds
-        database = open_database(storage, create=True)
-        self.engine = database.engine
         if strike:
-            self._strike_before(strike)
-        transactions = Transactions(database.engine.url, say=say)
-        self.ledger = Ledger(
-            database, found_or_made(database, "mnist"), lease_seconds=lease_seconds, transactions=transactions
+            strike_before(strike)
+        self.session = Session.open(
+            "mnist",
+            storage,
+            QUESTION,
+            options=options_of(search, lease_seconds),
+            budget=Budget(trials=trials, until_known=False),
+            listener=self.hear,
         )
-        stamp_if_unmade(self.ledger, QUESTION)
-        capacity = Capacity([16, 64, 256], None)
-        budget = Budget(trials=trials, until_known=False)
-        self.search = make_search(self.ledger, QUESTION, Options(search=search), budget, capacity)
-        self.shared = SharedStudy(
-            self.ledger, self.search, capacity, goal=QUESTION.goal, dimensions=SPACE.distributions()
-        )
+        self.session.lost = lambda trial: self.say(f"lost {trial}")
 
     def run(self) -> None:
         """Go on until the study is done, here and elsewhere."""
-        while True:
-            try:
-                with self.ledger.turn():
-                    step = self.shared.next(self.end)
-            except TurnLost:
-                self.say("turn lost")
-                continue
-            if step is None:
-                if not self.shared.others:
+        with self.session as session:
+            while True:
+                try:
+                    step = session.ask()
+                except TurnLost:
+                    self.say("turn lost")
+                    continue
+                if step is not None:
+                    with suppress(LeaseLost):
+                        self.train(step)
+                elif session.others:
+                    time.sleep(0.05)
+                else:
                     break
-                time.sleep(0.05)
-                continue
-            try:
-                self.train(step)
-                self.end(self.search.given_up())
-            except LeaseLost as lost:
-                self.say(f"lost {lost.trial}")
-                self.shared.forget(lost.trial)
-        self.end(self.search.given_up())
-        self.engine.dispose()
+            session.end()
 
     def train(self, step: Step) -> None:
         """Train a step, from the last checkpoint."""
-        begun, state = self.ledger.checkpoint(step.trial) or (0, b"")
+        begun, state = self.session.state(step)
         assert not begun or state == self.state(step, begun), "a checkpoint of another trial or epoch"
+        verdict = "continue"
         for at in range(begun + 1, step.until_epoch + 1):
             time.sleep(self.epoch_seconds)
             self.say(f"trained {step.trial} {at}")
-            figures = epoch(at, accuracy(step, at))
-            state = self.state(step, at) if at < EPOCHS else None
-            self.ledger.add_epoch(step.trial, MACHINE, figures, 0.0, checkpoint=state)
-            if at > step.from_epoch:
-                self.search.tell(step.trial, at, accuracy(step, at), 2.0)
-        if step.until_epoch == EPOCHS:
-            self.ledger.complete(step.trial, accuracy(step, EPOCHS))
-            self.shared.ended(step.trial)
-            self.say(f"complete {step.trial}")
-        else:
-            self.ledger.let_go(step.trial)
-            self.shared.forget(step.trial)
+            kept = self.state(step, at) if at < EPOCHS else None
+            verdict = self.session.tell(step.trial, MACHINE, epoch(at, accuracy(step, at)), checkpoint=kept)
+        assert verdict == ("stop" if step.until_epoch == EPOCHS else "pause") or not self.session.holds(step.trial)
+        self.session.let_go(step.trial)
 
-    def end(self, trials: Sequence[int]) -> None:
-        for trial in trials:
-            if trial in self.ledger.owned() or self.ledger.begin(trial):
-                self.ledger.prune(trial)
-                self.shared.ended(trial)
-                self.say(f"pruned {trial}")
+    def hear(self, event: Event) -> None:
+        if isinstance(event, TrialEnded):
+            self.say(f"{event.state} {event.trial}")
+        elif isinstance(event, Noted):
+            self.say(event.text)
 
     def state(self, step: Step, at: int) -> bytes:
         return f"trial {step.trial} of {step.batch_size} after {at}".encode()
 
-    def _strike_before(self, number: int) -> None:
-        left = [number]
 
-        def count(*anything: object) -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+def strike_before(number: int) -> None:
+    """Have this process kill itself before one of its next statements, whatever database that is for."""
+    left = [number]
 
-        sa.event.listen(self.engine, "before_cursor_execute", count)
+    def count(*anything: object) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", count)
+
+
+def options_of(search: str, lease_seconds: float) -> Options:
+    """Options whose lease may be shorter than what a user is allowed."""
+    options = Options(search=search)
+    object.__setattr__(options, "lease", lease_seconds)
+    return options
 
 
 def survive(storage: str, trials: int, search: str, log: Path) -> int:
     """Session after session, each killed by signal 9 before a statement of its own, until one comes to the end.
 
     Args:
-        storage, trials, search: as for `Session`.
+        storage, trials, search: as for `Driver`.
         log: where they say what they do.
 
     Returns:
@@ -167,13 +155,13 @@ def survive(storage: str, trials: int, search: str, log: Path) -> int:
 
     # What is imported here, once, no session has to import again.
     with tempfile.TemporaryDirectory() as folder:
-        Session(f"sqlite:///{folder}/warm.db", 3, search=search).run()
+        Driver(f"sqlite:///{folder}/warm.db", 3, search=search).run()
     for kills in itertools.count():
         child = os.fork()
         if child == 0:
             try:
                 strike = random.Random(kills).randint(1, STATEMENTS)
-                Session(storage, trials, search=search, say=say, strike=strike).run()
+                Driver(storage, trials, search=search, say=say, strike=strike).run()
             except BaseException:  # noqa: BLE001  whatever it is, the child must not go on as its parent
                 traceback.print_exc()
                 os._exit(1)
@@ -191,7 +179,7 @@ if __name__ == "__main__":
     else:
         defaults = ["", "", "0.0", str(LEASE_SECONDS), "auto"]
         storage, trials, seconds, lease, search = sys.argv[1:] + defaults[len(sys.argv) - 1 :]
-        session = Session(
+        driver = Driver(
             storage,
             int(trials),
             epoch_seconds=float(seconds),
@@ -200,6 +188,6 @@ if __name__ == "__main__":
             say=lambda line: print(line, flush=True),
         )
         # Imports take seconds; what several processes do begins when all of them are there.
-        session.say("ready")
+        driver.say("ready")
         sys.stdin.readline()
-        session.run()
+        driver.run()

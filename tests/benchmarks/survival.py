@@ -41,7 +41,7 @@ from batchopt.workers.slot import Seat
 from batchopt.workers.starting import first_setup, seated
 from reference import mnist
 from servers import SERVERS
-from sessions import EPOCHS, QUESTION, Session
+from sessions import EPOCHS, QUESTION, Driver
 from written_study import MACHINE, SPACE, epoch
 
 ROOT = Path(__file__).parents[2]
@@ -428,8 +428,8 @@ def growth() -> None:
             ledger.study.add_trials(done)
             database.engine.dispose()
 
-            def opened(storage: str = storage) -> Session:
-                session = Session(storage, 1_000_000, search="random")
+            def opened(storage: str = storage) -> Driver:
+                session = Driver(storage, 1_000_000, search="random")
                 session.shared._look()
                 return session
 

@@ -10,7 +10,7 @@ import pytest
 from batchopt.errors import StorageFailed
 from batchopt.report.answer.reading import read_study
 from batchopt.store.doctor.doctor import examine
-from sessions import Session
+from sessions import Driver
 
 
 def finished(file: Path) -> int:
@@ -18,10 +18,10 @@ def finished(file: Path) -> int:
     return sum(trial.state == "complete" for trial in read_study(str(file)))
 
 
-def begun(folder: Path) -> Session:
+def begun(folder: Path) -> Driver:
     """A session of four trials, two of which are finished; what they wrote is still in SQLite's log."""
-    Session(f"sqlite:///{folder}/studies.db", 2, search="random").run()
-    session = Session(f"sqlite:///{folder}/studies.db", 4, search="random")
+    Driver(f"sqlite:///{folder}/studies.db", 2, search="random").run()
+    session = Driver(f"sqlite:///{folder}/studies.db", 4, search="random")
     session.ledger.set_elapsed(1.0)
     return session
 
@@ -39,7 +39,7 @@ def test_of_a_database_that_is_removed_what_is_finished_is_saved(tmp_path: Path)
     session.engine.dispose()
     assert [file.name for file in tmp_path.iterdir()] == [saved.name]
     assert finished(saved) == 2
-    Session(f"sqlite:///{saved}", 4, search="random").run()
+    Driver(f"sqlite:///{saved}", 4, search="random").run()
     assert finished(saved) == 4
 
 
@@ -55,7 +55,7 @@ def test_a_database_that_is_moved_is_completed_where_it_is_now(tmp_path: Path) -
 
 def test_a_database_that_is_replaced_is_not_written_to(tmp_path: Path) -> None:
     session, other = begun(tmp_path), tmp_path / "other.db"
-    Session(f"sqlite:///{other}", 1, search="random").run()
+    Driver(f"sqlite:///{other}", 1, search="random").run()
     os.replace(other, tmp_path / "studies.db")
     with pytest.raises(StorageFailed, match=r"was replaced by another file while it was in use. Everything finished"):
         session.run()

@@ -84,13 +84,13 @@ def test_whatever_looks_at_a_database_in_use_leaves_its_lock_alone(tmp_path: Pat
 
 KILLED = """
 import sys
-from sessions import Session
+from sessions import Driver
 from batchopt.store.database import check_storage
 
 storage = sys.argv[1]
-sessions = [Session(storage, 2, search="random")]
+sessions = [Driver(storage, 2, search="random")]
 sessions[0].run()
-sessions.append(Session(storage, 6, search="random", say=lambda line: print(line, flush=True)))
+sessions.append(Driver(storage, 6, search="random", say=lambda line: print(line, flush=True)))
 check_storage(storage, create=True)
 print("ready", flush=True)
 sys.stdin.readline()

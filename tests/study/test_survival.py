@@ -28,10 +28,10 @@ from batchopt.store.database import open_database
 from batchopt.store.doctor.doctor import examine
 from batchopt.store.tables import checkpoints_table, database_clock, leases_table, turns_table
 from servers import PrivateMariaDB, PrivatePostgres, refused
-from sessions import EPOCHS, Session, accuracy
+from sessions import EPOCHS, Driver, accuracy
 from written_study import MACHINE, epoch
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 AHEAD = (
     "import runpy, time; now = time.time; time.time = lambda: now() + 3600;"
     "runpy.run_path('sessions.py', {}, '__main__')"
@@ -186,7 +186,7 @@ def test_a_study_that_is_killed_everywhere_is_the_study_that_was_not(tmp_path: P
     assert done.returncode == 0, done.stderr
     kills = int(done.stdout)
     assert kills >= 10
-    Session(whole, trials, search=search).run()
+    Driver(whole, trials, search=search).run()
     found = trials_of(killed)
     assert "PRUNED" in {trial.state.name for trial in found}
     for trial, expected in zip(found, trials_of(whole), strict=True):
@@ -349,7 +349,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_full_when_a_trial_ends_costs_no_finished_trial(small_disk: Path) -> None:
     """The study stops in one line; with some space it goes on."""
     storage, filler = f"sqlite:///{small_disk}/studies.db", small_disk / "filler"
-    session = Session(storage, 2)
+    session = Driver(storage, 2)
     with session.ledger.turn():
         step = session.shared.next(session.end)
     assert step is not None
@@ -363,7 +363,7 @@ def test_a_disk_that_is_full_when_a_trial_ends_costs_no_finished_trial(small_dis
     assert "\n" not in str(refusal.value)
     session.engine.dispose()
     filler.unlink()
-    heir = Session(storage, 2)
+    heir = Driver(storage, 2)
     with heir.engine.begin() as connection:
         # Both sessions are of this process, which lives.
         connection.execute(leases_table.update().values(expires_at=0.0))
@@ -373,10 +373,10 @@ def test_a_disk_that_is_full_when_a_trial_ends_costs_no_finished_trial(small_dis
 
 def test_a_read_only_database_is_refused_in_one_line(small_disk: Path) -> None:
     storage = f"sqlite:///{small_disk}/studies.db"
-    Session(storage, 1).run()
+    Driver(storage, 1).run()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(StorageError, match=r"no permission to write to it\. Change that"):
-        Session(storage, 2)
+        Driver(storage, 2)
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     assert len(trials_of(storage)) == 1
 

@@ -8,6 +8,7 @@ goes on cannot mix its late results into what another one has taken over since.
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,17 +66,21 @@ class Fence:
     """
 
     def __init__(self, storage: RDBStorage) -> None:
-        self._first: Callable[[sa.Connection], None] | None = None
+        self._of_thread = threading.local()
         sa.event.listen(storage.scoped_session, "after_begin", self._begun)
 
     @contextmanager
     def joined(self, first: Callable[[sa.Connection], None]) -> Iterator[None]:
         """Begin each of Optuna's transactions with `first`; the innermost one counts."""
-        before, self._first = self._first, first
+        before, self._of_thread.first = self._first, first
         try:
             yield
         finally:
-            self._first = before
+            self._of_thread.first = before
+
+    @property
+    def _first(self) -> Callable[[sa.Connection], None] | None:
+        return getattr(self._of_thread, "first", None)
 
     def begin(self, connection: sa.Connection) -> None:
         """Begin a transaction of ours as those of Optuna's begin now."""

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from optuna.exceptions import UpdateFinishedTrialError
@@ -38,6 +38,14 @@ from batchopt.store.transactions import Transactions
 T = TypeVar("T")
 
 
+class _Held(NamedTuple):
+    """A trial whose lease is written here."""
+
+    trial_id: int
+    guid: str
+    owner: str
+
+
 class Ledger(StudyLedger):
     """Writes one study, its trials and what is of it as a whole.
 
@@ -50,7 +58,7 @@ class Ledger(StudyLedger):
 
     Attributes:
         database: as it was given.
-        owner: this process's name on its leases.
+        owner: this process's name on its leases, where no client is named.
         confirmations: the runs that confirm what is recommended.
     """
 
@@ -70,8 +78,7 @@ class Ledger(StudyLedger):
         self._study_name = self._again(lambda: study.study_name)
         self.confirmations = Confirmations(database.engine, study._study_id)
         self._turns = Turns(database.engine, study._study_id, self.owner, lease_seconds=lease_seconds)
-        self._trials: dict[int, int] = {}
-        self._guids: dict[int, str] = {}
+        self._trials: dict[int, _Held] = {}
         self.transactions.explain = self._deleted
         self.database = database
         self._checkpoints = Checkpoints(database.engine, limit=checkpoint_limit, folder=checkpoints)
@@ -95,38 +102,44 @@ class Ledger(StudyLedger):
             with suppress(TurnLost), self.turn():
                 return self._again(operation)
 
-    def begin(self, number: int) -> bool:
+    def begin(self, number: int, owner: str | None = None) -> bool:
         """Own a running trial: one that was just asked for, or one that nobody owns.
 
+        Args:
+            number: the trial's.
+            owner: whose it is to be, a client's name unlike any other's; this process's where None.
+
         Returns:
-            Whether it is this process's now; not where another one was faster, or where it has ended.
+            Whether it is the owner's now; not where another one was faster, or where it has ended.
         """
-        return self._again(lambda: self._begin(number))
+        return self._again(lambda: self._begin(number, owner or self.owner))
 
     def frozen(self, number: int) -> FrozenTrial:
         """A trial as Optuna has it now."""
         return self._again(lambda: self.database.storage.get_trial(self._id_of(number)))
 
-    def owned(self) -> list[int]:
-        """The numbers of the unfinished trials of this process."""
-        return list(self._trials)
+    def owned(self, owner: str | None = None) -> list[int]:
+        """The numbers of the unfinished trials of one owner, or of all whose leases are written here."""
+        return [number for number, held in self._trials.items() if owner in (None, held.owner)]
 
-    def renew(self) -> list[int]:
-        """Keep this process's trials its own.
+    def renew(self, owner: str | None = None) -> list[int]:
+        """Keep an owner's trials its own, this process's where None.
 
         Returns:
             The numbers of those that are not any more; they are forgotten here.
         """
-        lost = self._again(lambda: self.records.renew_leases(self._trials.values(), self.owner))
-        numbers = [number for number, trial_id in self._trials.items() if trial_id in lost]
+        owner = owner or self.owner
+        mine = {number: held.trial_id for number, held in self._trials.items() if held.owner == owner}
+        lost = self._again(lambda: self.records.renew_leases(mine.values(), owner))
+        numbers = [number for number, trial_id in mine.items() if trial_id in lost]
         for number in numbers:
             del self._trials[number]
         return numbers
 
     def let_go(self, number: int) -> None:
         """Let a trial go as it is; it stays RUNNING, for anyone to take up."""
-        trial_id = self._trials.pop(number)
-        self._again(lambda: self.records.release_lease(trial_id, self.owner))
+        held = self._trials.pop(number)
+        self._again(lambda: self.records.release_lease(held.trial_id, held.owner))
 
     def release(self) -> None:
         """Let all trials go."""
@@ -164,7 +177,7 @@ class Ledger(StudyLedger):
         Raises:
             DamagedCheckpoint: its bytes are not those that were written.
         """
-        return self._again(lambda: self._checkpoints.get(self._trials[number]))
+        return self._again(lambda: self._checkpoints.get(self._trials[number].trial_id))
 
     def complete(self, number: int, *values: float) -> None:
         """It has what its goal asks for; raises as `add_epoch`, as do all the ends of a trial."""
@@ -212,12 +225,12 @@ class Ledger(StudyLedger):
         self._set(number, DEATHS, {"epochs": epochs, "deaths": count})
         return count
 
-    def _begin(self, number: int) -> bool:
+    def _begin(self, number: int, owner: str) -> bool:
         trial_id = self._id_of(number)
         try:
             with self.engine.begin() as connection:
                 self._fence.begin(connection)
-                take_lease(connection, trial_id, self.owner, self.records.lease_seconds)
+                take_lease(connection, trial_id, owner, self.records.lease_seconds)
                 # After the taking: it may have ended, and its lease gone with it, since it was looked at.
                 if self._state(connection, trial_id) != TrialState.RUNNING:
                     connection.rollback()
@@ -225,7 +238,7 @@ class Ledger(StudyLedger):
                 guid = named(connection, trial_id, self.study._study_id, self._checkpoints)
         except sa.exc.IntegrityError:
             return False
-        self._trials[number], self._guids[trial_id] = trial_id, guid
+        self._trials[number] = _Held(trial_id, guid, owner)
         return True
 
     def _deleted(self, error: KeyError) -> StorageFailed | None:
@@ -287,11 +300,12 @@ class Ledger(StudyLedger):
     ) -> None:
         """One write of a trial: the look at its lease, our statements and Optuna's, in one transaction."""
         trial_id = self._id(number)
+        held = self._trials[number]
 
         def first(connection: sa.Connection) -> None:
-            if not hold_lease(connection, trial_id, self.owner, self.records.lease_seconds):
+            if not hold_lease(connection, trial_id, held.owner, self.records.lease_seconds):
                 raise LeaseLost(number)
-            if guid_of(connection, trial_id, self.study._study_id) != self._guids[trial_id]:
+            if guid_of(connection, trial_id, self.study._study_id) != held.guid:
                 # Deleted; another trial may have its id by now.
                 raise Deleted(number)
             if ours is not None:
@@ -325,13 +339,13 @@ class Ledger(StudyLedger):
     def _id(self, number: int) -> int:
         if number not in self._trials:
             raise LeaseLost(number)
-        return self._trials[number]
+        return self._trials[number].trial_id
 
     def _id_of(self, number: int) -> int:
         """The id of any trial of the study."""
-        return self._trials.get(number) or self.study._storage.get_trial_id_from_study_id_trial_number(
-            self.study._study_id, number
-        )
+        if number in self._trials:
+            return self._trials[number].trial_id
+        return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
     def _state(self, connection: sa.Connection, trial_id: int) -> TrialState | None:
         query = sa.select(optunas_trials.c.state).where(optunas_trials.c.trial_id == trial_id)

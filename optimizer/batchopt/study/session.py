@@ -1,203 +1,351 @@
-"""A study among several processes: what the others have done is told to the search before each decision.
+"""One process's part in a study: which step is next, and what came of it. No worker in it, and no TensorFlow.
 
-A trial is this process's while it is on one of its workers, in training or just held there. Put aside, it is nobody's,
-and whoever's search wants it next takes it up, on whatever machine. So is one whose process has died.
+Whatever trains drives a session: the loop with its workers, a server, a test with a formula. It asks for a step, tells
+each epoch of it, and ends by releasing what it holds. What a session promises is kept in the database: a trial belongs
+to whoever asked for it, as long as that one renews its lease, and nothing late is written to it by anybody else.
+
+A session may be used from any thread, by one at a time: each method waits for the others.
 """
 
 from __future__ import annotations
 
-import contextlib
+import math
+import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Literal
 
-from optuna.trial import FrozenTrial
-
-from batchopt.events import Progress
+from batchopt.errors import StorageError
+from batchopt.events import Ended, Listener, Noted, Trained, ignore
 from batchopt.machine.capacity import Capacity
-from batchopt.question.goal import Goal
-from batchopt.search.steps import Search, Step, TrialState
-from batchopt.store.history import TrialRecord, as_trial, read_trials
-from batchopt.store.leases import TurnLost
+from batchopt.machine.machine import Machine
+from batchopt.measured import DeviceMemory, Epoch
+from batchopt.question.options import Budget, Configuration, Options
+from batchopt.report.answer.reading import read_evidence
+from batchopt.report.answer.recommendation import Report
+from batchopt.search.steps import Infeasibility, Step
+from batchopt.store.leases import Deleted, LeaseLost, TurnLost
 from batchopt.store.ledger import Ledger
-from batchopt.store.records import DamagedCheckpoint
+from batchopt.store.stamp import Stamp
+from batchopt.study.ending import Ending
+from batchopt.study.one_at_a_time import one_at_a_time
+from batchopt.study.opening import opened_ledger
+from batchopt.study.shared import SharedStudy
 
-TURN_PATIENCE_S = 0.3
-"""How long a turn at asking is waited for before the workers are looked after again."""
-
-LOOK_SECONDS = 1.0
-"""How often a process that has nothing to do looks at what the others do."""
+Verdict = Literal["continue", "pause", "stop"]
+"""What comes after an epoch: the next one of the step; another step, as the trial is paused; nothing, as it is over."""
 
 
-class SharedStudy:
-    """The study as this process sees it, and its part in it.
+class Session:
+    """A study that is taken part in.
 
     Args:
         ledger: of the study.
-        search: what decides; it is fed here with what the study holds.
-        capacity: told of the epochs that were trained on this machine in earlier sessions.
-        goal: the study's.
-        dimensions: the names of all its parameters.
+        stamp: its question.
+        options, budget: how it is searched, and when it ends.
+        capacity: of the machine that trains; told what its epochs take.
+        listener: told what happens.
+        lost: told the number of a trial that is no longer this session's: what is being done for it is in vain.
 
     Attributes:
-        progress: how far each unfinished trial is, by number.
-        others: the numbers of the trials that other processes hold.
+        ending: when a trial has what the goal asks for; `ledger`, `stamp` and `capacity` are as given.
     """
 
     def __init__(
-        self, ledger: Ledger, search: Search, capacity: Capacity, *, goal: Goal, dimensions: Collection[str]
+        self,
+        ledger: Ledger,
+        stamp: Stamp,
+        options: Options,
+        budget: Budget,
+        capacity: Capacity,
+        *,
+        listener: Listener = ignore,
+        lost: Callable[[int], None] = lambda trial: None,
     ) -> None:
-        self.progress: dict[int, Progress] = {}
-        self.others: set[int] = set()
-        self._ledger = ledger
-        self._search = search
-        self._capacity = capacity
-        self._goal = goal
-        self._dimensions = set(dimensions)
-        self._seen: dict[int, tuple[TrialState, int]] = {}
-        self._over: set[int] = set()
-        self._looked: float | None = None
+        # The numerics of the search take a second to import.
+        from batchopt.study.searching import make_search
 
-    def next(self, give_up: Callable[[Sequence[int]], None]) -> Step | None:
-        """Ask the search, which knows by then what the others have done, and own the trial of its step.
+        self.ledger, self.stamp, self.capacity = ledger, stamp, capacity
+        self.lost = lost
+        self.listener = listener
+        self.ending = ledger.in_turn(lambda: Ending(ledger, stamp, capacity))
+        self._search = make_search(ledger, stamp, options, budget, capacity, value_seconds=self.ending.elsewhere)
+        dimensions = stamp.space.distributions()
+        self._shared = SharedStudy(ledger, self._search, capacity, goal=stamp.goal, dimensions=dimensions)
+        self._steps: dict[int, Step] = {}
+        self._renewed = time.monotonic()
+        self._started = time.monotonic() - ledger.elapsed()
+        self._held = ExitStack()
+        self.lock = threading.RLock()
 
-        To be called in this process's turn.
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        storage: str,
+        stamp: Stamp,
+        *,
+        options: Options | None = None,
+        budget: Budget | None = None,
+        capacity: Capacity | None = None,
+        listener: Listener = ignore,
+        check: Callable[[], None] = lambda: None,
+    ) -> Session:
+        """Join a study, or make it where there is none; use it in a `with`, which releases it.
 
         Args:
-            give_up: ends trials; told which ones the search gives up by what it has just learned, before it is asked.
-
-        Returns:
-            None where there is no step now.
+            name: of the study in its database.
+            storage: a path, or an SQLAlchemy URL.
+            stamp: what is asked, and with which program, seed and search where the study is new.
+            options, budget: the defaults where None.
+            capacity: of the machine that trains; nothing is known of it where None.
+            listener: told what happens.
+            check: called while a database is waited for; what it raises ends the waiting.
 
         Raises:
-            TurnLost: the turn is another's by now, and nothing was begun.
+            StudyMismatch: the study is there, and asks something else.
+            StorageError: its database cannot be used.
         """
-        while True:
-            given_up, step = self._ledger.transactions.again(self._ask)
-            if given_up:
-                for trial in given_up:
-                    # Looked at afresh, should it not end.
-                    self.forget(trial)
-                give_up(given_up)
-                continue
-            if step is None:
-                return None
-            begun = step.trial in self._ledger.owned()
-            try:
-                begun = begun or self._ledger.begin(step.trial)
-            finally:
-                if not begun:
-                    # Ended by another program in the meantime, or the turn is lost.
-                    self.forget(step.trial)
-            if begun:
-                self.progress.setdefault(step.trial, Progress(step.batch_size, step.learning_rate))
-                return step
+        options, budget = options or Options(), budget or Budget()
+        sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
+        with ExitStack() as held:
+            ledger, made = opened_ledger(name, storage, stamp, options, listener=listener, check=check, held=held)
+            session = cls(ledger, made, options, budget, capacity or Capacity(sizes, None), listener=listener)
+            session._held = held.pop_all()
+        return session
 
-    def may_look(self) -> bool:
-        """Whether the last look at what the others do is `LOOK_SECONDS` ago."""
-        return self._looked is None or time.monotonic() - self._looked >= LOOK_SECONDS
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
     @property
-    def elsewhere(self) -> str:
-        """What other processes do, for people."""
-        count = len(self.others)
-        return f"{count} trial{'s'[: count > 1]} of other processes"
+    def others(self) -> int:
+        """How many trials other processes hold."""
+        return len(self._shared.others)
 
-    def left(self) -> list[int]:
-        """The unfinished trials that this process may end."""
-        with contextlib.suppress(TurnLost), self._ledger.turn(TURN_PATIENCE_S) as mine:
-            if mine:
-                return self.unheld()
-        return self._ledger.owned()
+    def elapsed(self) -> float:
+        """The wall seconds of the study, all its sessions together."""
+        return time.monotonic() - self._started
 
-    def unheld(self) -> list[int]:
-        """The numbers of the unfinished trials that no other process holds; to be asked in this process's turn."""
-        self._ledger.transactions.again(self._look)
-        return [number for number in self.progress if number not in self.others]
+    def may_look(self) -> bool:
+        """Whether what other processes do was last looked at long enough ago to look again."""
+        return self._shared.may_look()
 
-    def restored(self, step: Step, say: Callable[[str], None]) -> tuple[int, bytes | None]:
-        """From where a trial goes on that no worker holds; without a checkpoint its epochs come out as they did."""
-        if not self.progress[step.trial].epochs:
-            return 0, None
+    @one_at_a_time
+    def enqueue(self, configurations: Sequence[Configuration]) -> None:
+        """Train these first; those that the study has already are not trained again."""
+
+        def put() -> None:
+            for configuration in configurations:
+                self.ledger.study.enqueue_trial(configuration.params, skip_if_exists=True)
+
+        self.ledger.in_turn(put)
+
+    @one_at_a_time
+    def ask(self, owner: str | None = None, *, patience: float = math.inf) -> Step | None:
+        """The next step, its trial now held by `owner`; None where there is none now.
+
+        Args:
+            owner: a client's name, unlike any other's; this process where None.
+            patience: seconds to wait for this process's turn at asking.
+
+        Raises:
+            TurnLost: another process is asking, and nothing was begun; ask again.
+        """
+        with self.ledger.turn(patience) as mine:
+            if not mine:
+                raise TurnLost
+            step = self._shared.next(self.give_up, owner)
+        if step is not None:
+            self._steps[step.trial] = step
+        return step
+
+    @one_at_a_time
+    def state(self, step: Step) -> tuple[int, bytes | None]:
+        """From which epoch a step's trial is trained, and the state after it; (0, None) for its beginning."""
+        return self._shared.restored(step, lambda text: self.listener(Noted(text)))
+
+    @one_at_a_time
+    def tell(
+        self,
+        trial: int,
+        machine: Machine,
+        figures: Epoch,
+        *,
+        compile_seconds: float = 0.0,
+        checkpoint: bytes | None = None,
+        owner: str | None = None,
+    ) -> Verdict:
+        """Keep an epoch of a trial that is held, and say what comes after it.
+
+        Args:
+            trial: its number.
+            machine: that trained it.
+            figures: what the epoch came to.
+            compile_seconds: what had to be compiled before it, off the training clock.
+            checkpoint: the trial's state after it, where that is to be kept.
+            owner: who asked for the trial; this process where None.
+
+        Raises:
+            LeaseLost: the trial is no longer the owner's; nothing was written.
+        """
+        with self._losing():
+            if trial not in self.ledger.owned(owner or self.ledger.owner):
+                raise LeaseLost(trial)
+            self.ledger.add_epoch(trial, machine, figures, compile_seconds, checkpoint)
+        step = self._steps[trial]
+        if machine.fingerprint == self.capacity.machine:
+            self.capacity.trained(step.batch_size, figures.train_seconds, side_by_side=figures.side_by_side)
+        self._shared.progress[trial].trained(figures)
+        self.listener(Trained(trial, figures, compile_seconds))
+        if figures.diverged:
+            self.rule_out(trial, "diverged", self.ledger.diverge, note="diverged")
+            return "stop"
+        if figures.lost:
+            self.refuse(trial, "the metric is not a number, though the loss is")
+            return "stop"
+        over = self.ending.over(figures)
+        if figures.epoch > step.from_epoch or over:
+            told = (trial, figures.epoch, figures.validation_accuracy, figures.train_seconds)
+            # A pruner reads the database.
+            self.ledger.transactions.again(lambda: self._search.tell(*told))
+        if over:
+            end = self.ending.of(trial, figures)
+            self._shared.progress[trial].seconds_to_target = end.seconds_to_target
+            self._end(trial, end.state, end.write, end.note)
+        self.give_up(self._search.given_up())
+        if over or trial not in self.ledger.owned():
+            return "stop"
+        return "pause" if figures.epoch >= step.until_epoch else "continue"
+
+    def holds(self, trial: int) -> bool:
+        """Whether a trial is held here."""
+        return trial in self.ledger.owned()
+
+    @one_at_a_time
+    def join(self, machine: Machine, engine: str, memory: DeviceMemory, *, deterministic: bool = False) -> None:
+        """Another machine trains for this session, or the same one as it is now."""
+        self.ledger.add_machine(machine, engine, deterministic=deterministic)
+        self.capacity.joined(machine.fingerprint, memory)
+
+    @one_at_a_time
+    def keep(self, trial: int, epoch: int, state: bytes) -> None:
+        """Keep the state of a trial that is held, so that whoever takes it up goes on from there; raises as `tell`."""
+        with self._losing():
+            self.ledger.add_checkpoint(trial, epoch, state)
+
+    @one_at_a_time
+    def let_go(self, trial: int) -> None:
+        """Let a trial go as it is: whoever asks next may take it up."""
+        if trial in self.ledger.owned():
+            self.ledger.let_go(trial)
+            self._shared.forget(trial)
+
+    @one_at_a_time
+    def out_of_memory(self, trial: int, fingerprint: str = "", *, by_size: bool = True) -> None:
+        """A trial did not fit in memory: neither it nor any larger batch size is proposed again.
+
+        Args:
+            trial: its number.
+            fingerprint: of the machine that ran out; empty where it is known not to fit without a try.
+            by_size: whether it was for the batch size, and not for another dimension, or for building the model.
+        """
+        step = self._steps[trial]
+        by_size = by_size and not (fingerprint and step.extra)
+        if by_size and fingerprint and self.capacity.run_out(step.batch_size, fingerprint):
+            self.ledger.add_memory(self.capacity.rows)
+        over = self.capacity.bytes_over(step.batch_size)
+        reason: Infeasibility = "memory" if by_size else "untrainable"
+        self.rule_out(trial, reason, lambda number: self.ledger.exceed_memory(number, over), note="out of memory")
+
+    @one_at_a_time
+    def count_death(self, trial: int) -> int:
+        """Whoever trained a trial has died; returns how often that happened in a row. Raises as `tell`."""
+        with self._losing():
+            return self.ledger.count_death(trial)
+
+    @one_at_a_time
+    def fail(self, trial: int, why: str, note: str = "") -> None:
+        """A trial cannot be trained, for a reason that is not the search's."""
+        self._search.infeasible(trial, "failed")
+        self._end(trial, "fail", lambda number: self.ledger.fail(number, why), note or why)
+
+    @one_at_a_time
+    def refuse(self, trial: int, why: str) -> None:
+        """A trial's configuration is none to train: evidence against its corner of the space."""
+        self.rule_out(trial, "untrainable", lambda number: self.ledger.refuse(number, why), note=why)
+
+    def rule_out(self, trial: int, reason: Infeasibility, write: Callable[[int], None], *, note: str) -> None:
+        """End a trial as evidence against its corner of the space."""
+        self._search.infeasible(trial, reason)
+        self._end(trial, "pruned", write, note)
+
+    def give_up(self, trials: Sequence[int]) -> None:
+        """End trials that will not be trained further."""
+        for trial in trials:
+            if trial in self.ledger.owned() or self.ledger.begin(trial):
+                self._end(trial, "pruned", self.ledger.prune)
+
+    @one_at_a_time
+    def renew(self, owner: str | None = None) -> None:
+        """Keep what an owner holds, this process where None; to be called several times in the time of a lease."""
+        if owner is None and time.monotonic() - self._renewed < self.ledger.records.lease_seconds / 3:
+            return
+        for trial in self.ledger.renew(owner):
+            self._lose(LeaseLost(trial))
+        if owner is None:
+            self._keep_time()
+            self._renewed = time.monotonic()
+
+    @one_at_a_time
+    def end(self, why: str = "") -> None:
+        """The study is over, or its time is: what nobody else trains is given up, and it is said why."""
+        self.give_up(self._shared.left() if why else self._search.given_up())
+        self.listener(Ended(why or self._search.stop_reason))
+
+    @one_at_a_time
+    def release(self) -> None:
+        """Let everything go; what cannot be written any more expires by itself."""
+        with self._held:
+            for last in (self._keep_time, self.ledger.release):
+                with suppress(StorageError):
+                    last()
+
+    def report(self) -> Report:
+        """What the study has found so far."""
+        return read_evidence(self.ledger.database, self.ledger.study.study_name).report
+
+    def _end(self, trial: int, state: str, write: Callable[[int], None], note: str = "") -> None:
         try:
-            epoch, content = self._ledger.checkpoint(step.trial) or (0, None)
-        except DamagedCheckpoint as damage:
-            say(f"trial {step.trial}: its checkpoint is damaged ({damage}); it starts over")
-            return 0, None
-        return (epoch, content) if epoch < step.until_epoch else (0, None)
+            write(trial)
+        except LeaseLost as lost:
+            self._lose(lost)
+            return
+        self._steps.pop(trial, None)
+        self.listener(self._shared.ended(trial).ended(trial, state, note))
+        self._keep_time()
 
-    def ended(self, trial: int) -> Progress:
-        """A trial of this process has ended; the search knows. Returns what it came to."""
-        self._over.add(trial)
-        return self.progress.pop(trial)
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        """Takes note of a trial that is lost meanwhile."""
+        try:
+            yield
+        except LeaseLost as lost:
+            self._lose(lost)
+            raise
 
-    def forget(self, trial: int) -> None:
-        """A trial that was lost, or let go, is looked at afresh."""
-        self._seen.pop(trial, None)
+    def _lose(self, lost: LeaseLost) -> None:
+        """A trial is another's now, which goes on from what was kept."""
+        self.listener(Noted(f"{lost}; discarding this process's results for it"))
+        self._shared.forget(lost.trial)
+        self._steps.pop(lost.trial, None)
+        if isinstance(lost, Deleted):
+            self._search.infeasible(lost.trial, "failed")
+            self._shared.ended(lost.trial)
+        self.lost(lost.trial)
 
-    def _ask(self) -> tuple[list[int], Step | None]:
-        """What the search gives up, or else its next step."""
-        # What a search had begun when its connection broke is found here too, as a trial that nobody trains.
-        self._look()
-        given_up = self._search.given_up()
-        return given_up, None if given_up else self._search.next()
-
-    def _look(self) -> None:
-        """Tell the search what has changed since the last look."""
-        self._ledger.records.forget_dead_owners()
-        # Leases first: a trial that is let go after this look is found at the next one.
-        leased, mine = self._ledger.records.leased(), set(self._ledger.owned())
-
-        def news(trial: FrozenTrial) -> bool:
-            return trial.number not in mine and trial.number not in self._over
-
-        self.others = set()
-        found = read_trials(self._ledger.study, self._ledger.records, news)
-        if self._finish_asking([record for record in found if record.trial_id not in leased]):
-            found = read_trials(self._ledger.study, self._ledger.records, news)
-        for record in found:
-            if self._looked is None:
-                self._remember_costs(record)
-            if record.state != "waiting" and self._whole(record):
-                self._tell(record, held=record.trial_id in leased)
-        self._looked = time.monotonic()
-
-    def _whole(self, record: TrialRecord) -> bool:
-        return self._dimensions <= record.params.keys()
-
-    def _finish_asking(self, free: Sequence[TrialRecord]) -> bool:
-        """Whoever asked for these died before they had all their parameters; returns whether there are such."""
-        halves = [record.number for record in free if record.state == "running" and not self._whole(record)]
-        for number in halves:
-            self._search.finish_asking(number)
-        return bool(halves)
-
-    def _tell(self, record: TrialRecord, *, held: bool) -> None:
-        trial = as_trial(record, held=held, max_epochs=self._goal.epochs, target=self._goal.target)
-        if trial.state == "running":
-            self.others.add(trial.trial)
-        if record.state == "running":
-            self.progress[trial.trial] = _progress(record)
-        else:
-            self._over.add(trial.trial)
-            self.progress.pop(trial.trial, None)
-        if self._seen.get(trial.trial) != (trial.state, trial.epochs):
-            self._search.learn(trial)
-            # Afterwards, so that what breaks in the middle is told again.
-            self._seen[trial.trial] = (trial.state, trial.epochs)
-
-    def _remember_costs(self, record: TrialRecord) -> None:
-        for row in record.epochs:
-            if row["machine"] == self._capacity.machine and record.batch_size is not None:
-                self._capacity.trained(record.batch_size, row["train_seconds"], side_by_side=row["side_by_side"])
-
-
-def _progress(record: TrialRecord) -> Progress:
-    assert record.batch_size is not None
-    assert record.learning_rate is not None
-    return Progress(
-        record.batch_size,
-        record.learning_rate,
-        epochs=len(record.epochs),
-        accuracy=record.last.get("validation_accuracy"),
-        train_seconds=record.train_seconds,
-    )
+    def _keep_time(self) -> None:
+        self.ledger.set_elapsed(self.elapsed())

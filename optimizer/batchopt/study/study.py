@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from functools import partial
 import optuna
 from optuna.trial import TrialState
 
-from batchopt.errors import InvalidInput, StorageError, StorageNotFound
+from batchopt.errors import InvalidInput, StorageNotFound
 from batchopt.events import Listener, Noted, Opened, Starting, ignore
 from batchopt.goals.kinds import kind_of
 from batchopt.machine.capacity import Capacity
@@ -36,17 +35,16 @@ from batchopt.signals import Interruption
 from batchopt.store.access import explained, opened
 from batchopt.store.address import shown_storage, storage_url
 from batchopt.store.attributes import ENGINES
-from batchopt.store.database import check_storage, open_database
+from batchopt.store.database import check_storage
 from batchopt.store.deletion import check_numbers
 from batchopt.store.folders import file_system
-from batchopt.store.ledger import Ledger
-from batchopt.store.making import checked_name, found_or_made, quiet_optuna, stamp_if_unmade, unmade
+from batchopt.store.making import checked_name, quiet_optuna, unmade
 from batchopt.store.measurements import measured_on
-from batchopt.store.stamp import Stamp, check_program, check_question, check_seed
-from batchopt.store.transactions import PATIENCE_S, Transactions
-from batchopt.study.ending import Ending
+from batchopt.store.stamp import Stamp, check_program
+from batchopt.store.transactions import Transactions
 from batchopt.study.loop import Loop
-from batchopt.study.session import SharedStudy
+from batchopt.study.opening import checked_stamp, opened_ledger
+from batchopt.study.session import Session
 from batchopt.study.tries import check_held, check_tries
 from batchopt.training.messages import ClusterShare
 from batchopt.workers.cluster import joined
@@ -140,9 +138,6 @@ class Study:
             BatchoptError: something the user can mend; nothing was written if it was there from the start.
             Interrupted: by Ctrl-C or SIGTERM; the same call goes on.
         """
-        # The numerics of the search take a second to import, and a report has no use for them.
-        from batchopt.study.searching import make_search
-
         budget = budget or Budget()
         # Ray sets a handler of SIGTERM; ours comes after it.
         with joined(self.options) as cluster, Interruption() as interruption, ExitStack() as held:
@@ -151,7 +146,15 @@ class Study:
             workers = held.enter_context(ExitStack())
             seat, plan, capacity = self._prepare(budget, tries, listener, interruption, cluster, workers, probing=True)
             assert seat.ready is not None
-            ledger, stamp = self._open(plan.stamp, listener, interruption, held)
+            ledger, stamp = opened_ledger(
+                self.name,
+                self.storage,
+                plan.stamp,
+                self.options,
+                listener=listener,
+                check=interruption.check,
+                held=held,
+            )
             ledger.check_state(seat.ready.memory.beginning_bytes)
             seats = [seat, *further_seats(seat, self.options, workers)]
             ledger.add_machine(seat.ready.machine, seat.ready.engine, deterministic=self.options.deterministic)
@@ -163,29 +166,11 @@ class Study:
                 anew=not capacity.recorded,
             )
             listener(plan.opened)
-            ending = ledger.in_turn(lambda: Ending(ledger, stamp, capacity))
-            search = make_search(ledger, stamp, self.options, budget, capacity, value_seconds=ending.elsewhere)
-            dimensions = stamp.space.distributions()
-            shared = SharedStudy(ledger, search, capacity, goal=self.goal, dimensions=dimensions)
-
-            def enqueue() -> None:
-                for configuration in tries:
-                    ledger.study.enqueue_trial(configuration.params, skip_if_exists=True)
-
-            ledger.in_turn(enqueue)
             show = partial(bring_up_to_date, ledger, listener)
-            Loop(
-                ledger,
-                search,
-                shared,
-                seats,
-                capacity=capacity,
-                ending=ending,
-                seed=stamp.seed,
-                until=None if budget.seconds is None else time.monotonic() + budget.seconds - ledger.elapsed(),
-                interruption=interruption,
-                listener=ShownWhileItGoesOn(listener, show),
-            ).run()
+            heard = ShownWhileItGoesOn(listener, show)
+            session = Session(ledger, stamp, self.options, budget, capacity, listener=heard)
+            session.enqueue(tries)
+            Loop(session, seats, until=budget.seconds, interruption=interruption, listener=heard).run()
             workers.close()
             evidence = show()
         return self.report() if evidence is None else evidence.report
@@ -315,24 +300,13 @@ class Study:
                 trials = study.get_trials(deepcopy=False)
                 check_numbers(self.name, self._shown_storage, trials)
                 return _Found(
-                    self._checked_stamp(study),
+                    checked_stamp(study, self._shown_storage, self._space_for, self.goal, self.options.seed),
                     engines=study.user_attrs.get(ENGINES, {}),
                     finished=sum(trial.state.is_finished() for trial in trials),
                     running=sum(trial.state == TrialState.RUNNING for trial in trials),
                 )
         except StorageNotFound:
             return None
-
-    def _checked_stamp(self, study: optuna.Study) -> Stamp:
-        """The stamp of an existing study; arguments and errors as `_find`."""
-        stamp = Stamp.read(study)
-        if stamp is None:
-            raise StorageError(
-                f"study {self.name!r} in {self._shown_storage} was not made by batchopt. Use --study another-name."
-            )
-        check_question(self.name, self._shown_storage, stamp, self._space_for(stamp.program.train_examples), self.goal)
-        check_seed(self.name, self._shown_storage, stamp, self.options.seed)
-        return stamp
 
     @property
     def _shown_storage(self) -> str:
@@ -344,27 +318,3 @@ class Study:
 
     def _space_for(self, train_examples: int) -> SearchSpace:
         return self._space if isinstance(self._space, SearchSpace) else self._space(train_examples)
-
-    def _open(
-        self, stamp: Stamp, listener: Listener, interruption: Interruption, held: ExitStack
-    ) -> tuple[Ledger, Stamp]:
-        """The study, open for writing until `held` ends, and its question; made where it is new, by one process."""
-        transactions = self._transactions(listener, interruption, PATIENCE_S)
-        database = transactions.again(lambda: open_database(self.storage, create=True))
-        held.callback(database.engine.dispose)
-        if database.warning:
-            listener(Noted(database.warning, warning=True))
-        study = transactions.again(lambda: found_or_made(database, self.name, kind_of(self.goal).directions))
-        ledger = Ledger(
-            database,
-            study,
-            lease_seconds=self.options.lease,
-            transactions=transactions,
-            checkpoint_limit=self.options.checkpoint_limit,
-            checkpoints=self.options.checkpoints,
-        )
-        stamp_if_unmade(ledger, stamp)
-        # Another process may have made it since it was looked for, and for another question.
-        made = transactions.again(lambda: self._checked_stamp(study))
-        check_program(self.name, self._shown_storage, made, stamp.program)
-        return ledger, made
