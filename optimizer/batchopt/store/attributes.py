@@ -49,3 +49,6 @@ TOGETHER = 100
 
 ATTRIBUTE = "batchopt"
 """The user attribute of an Optuna study that holds its stamp."""
+
+UNTRAINABLE = "untrainable"
+"""User attribute of a trial whose configuration `build_model` refused: why."""

@@ -17,12 +17,9 @@ from batchopt.goals.time import NOT_REACHED
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
 from batchopt.search.steps import Trial
 from batchopt.search.steps import TrialState as SearchState
-from batchopt.store.attributes import DIVERGED, FAILURE, MEMORY, MISSED, OUT_OF_MEMORY
+from batchopt.store.attributes import DIVERGED, FAILURE, MEMORY, MISSED, OUT_OF_MEMORY, UNTRAINABLE
 from batchopt.store.database import Database
 from batchopt.store.records import Records
-
-UNTRAINABLE = "untrainable"
-"""User attribute of a trial whose configuration `build_model` refused: why."""
 
 
 @dataclass(frozen=True)

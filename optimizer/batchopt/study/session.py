@@ -338,7 +338,6 @@ class Session:
             raise
 
     def _lose(self, lost: LeaseLost) -> None:
-        """A trial is another's now, which goes on from what was kept."""
         self.listener(Noted(f"{lost}; discarding this process's results for it"))
         self._shared.forget(lost.trial)
         self._steps.pop(lost.trial, None)
