@@ -11,7 +11,7 @@ import pickle
 import sys
 
 import beside
-from batchopt.workers.client import ChildProcess
+from batchopt.workers.process import ChildProcess
 
 worker = ChildProcess("cpu")
 try:

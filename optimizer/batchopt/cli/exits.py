@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from batchopt.cli.moving import say
+from batchopt.cli.terminal import say
 from batchopt.errors import BatchoptError, StorageFailed, TaskFailed, TrainingFailed, WorkerDied
 from batchopt.signals import Interrupted
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import click
 
-from batchopt.cli.terminal import print_json, storage_option
+from batchopt.cli.terminal import print_json, say, storage_option
 from batchopt.report.show.console import TextConsole
 from batchopt.store.doctor.doctor import examine, repair
 from batchopt.store.transfer.transfer import Transferred, export, merge
-from batchopt.text import printable
 
 FINDINGS = 1
 """Exit code where a database is not as it should be."""
@@ -24,19 +21,6 @@ def checkpoints_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--checkpoints", metavar="PATH|URL", help="As in the study's script.  [default: beside the database]"
     )(command)
-
-
-def say(text: str, *, err: bool = False) -> None:
-    """Print lines, as text."""
-    click.echo(printable(text, lines=True), err=err)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @click.command("export")

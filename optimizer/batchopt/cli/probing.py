@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from batchopt.cli.moving import say
 from batchopt.cli.parsing import _space_function, parse_bytes
-from batchopt.cli.terminal import console, print_json, view
+from batchopt.cli.terminal import console, print_json, say, view
 from batchopt.measured import ENGINES
 from batchopt.question.options import Options
 from batchopt.question.script import read_question, reference_script

@@ -15,9 +15,8 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from batchopt.cli.moving import say
 from batchopt.cli.parsing import parse_target
-from batchopt.cli.terminal import console, print_json, storage_option, study_option
+from batchopt.cli.terminal import console, print_json, say, storage_option, study_option
 from batchopt.errors import InvalidInput
 from batchopt.goals.kinds import kind_of
 from batchopt.question.goal import GOALS, Goal, GoalKind

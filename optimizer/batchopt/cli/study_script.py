@@ -10,10 +10,9 @@ import click
 
 from batchopt.cli import study_script as scripting
 from batchopt.cli.exits import _finish
-from batchopt.cli.moving import say
 from batchopt.cli.parsing import _space_function, parse_bytes, parse_configuration, parse_duration, parse_target
 from batchopt.cli.probing import probe_command
-from batchopt.cli.terminal import console, print_json, ray_options, storage_option, view
+from batchopt.cli.terminal import console, print_json, ray_options, say, storage_option, view
 from batchopt.goals.kinds import kind_of
 from batchopt.measured import ENGINES
 from batchopt.question.goal import GOALS, Goal, GoalKind

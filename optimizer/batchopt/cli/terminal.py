@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
 
-from batchopt.cli.moving import _finite, say
 from batchopt.events import Event, Listener, Noted
 from batchopt.report.show.console import TextConsole
 from batchopt.report.show.live import LiveView, PlainView
 from batchopt.store.access import explained
+from batchopt.text import printable
 
 PIPE_WIDTH = 160
 """Columns of a table that goes to a file or another program."""
@@ -55,6 +56,19 @@ def console() -> TextConsole:
     """Standard output; where it is not a terminal, wide enough that no table is cut."""
     terminal = TextConsole()
     return terminal if terminal.is_terminal else TextConsole(width=PIPE_WIDTH)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines, as text."""
+    click.echo(printable(text, lines=True), err=err)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_json(document: Any) -> None:

@@ -7,17 +7,11 @@ socket to it, and the same worker at its other end.
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
-import sys
-from importlib.machinery import PathFinder
 
 from batchopt.training.by_value import opening
 from batchopt.training.messages import Answer, Request, Setup
 from batchopt.workers.process import ChildProcess, Host
-
-NEEDED = (__name__.partition(".")[0], "numpy", "tensorflow", "keras", "optuna", "sqlalchemy", "cloudpickle", "psutil")
-"""What a worker is made of: no module of the user's stands for one of these."""
 
 
 class Worker:
@@ -83,30 +77,3 @@ class Worker:
     def _send(self, content: bytes) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send_bytes(content)
-
-
-def worker_path() -> list[str]:
-    """Where a worker looks for modules: where this process does, so that modules beside a script are found there too.
-
-    The current folder is that of this process. A folder of the user's in which something is called as one of `NEEDED`
-    comes last.
-    """
-    main = getattr(sys.modules["__main__"], "__file__", None)
-    users = {os.getcwd(), *([os.path.dirname(os.path.abspath(main))] if main else [])}
-    folders = [folder or os.getcwd() for folder in sys.path]
-    others = [folder for folder in folders if os.path.abspath(folder) not in users]
-    last = [folder for folder in folders if folder not in others and _hides(folder, others)]
-    return [folder for folder in folders if folder not in last] + last
-
-
-def _hides(folder: str, others: list[str]) -> bool:
-    """Whether a folder has a module that is called as one of those that a worker is made of, and is another one."""
-    for name in NEEDED:
-        found, known = PathFinder.find_spec(name, [folder]), sys.modules.get(name)
-        if found is None or found.origin is None:
-            continue
-        if known is None and PathFinder.find_spec(name, others) is not None:
-            return True
-        if known is not None and found.origin != known.__file__:
-            return True
-    return False

@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from importlib.machinery import PathFinder
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from batchopt.machine.cgroup import out_of_memory_kills
-from batchopt.workers.client import worker_path
 from batchopt.workers.folders import WorkerFolder
+
+NEEDED = (__name__.partition(".")[0], "numpy", "tensorflow", "keras", "optuna", "sqlalchemy", "cloudpickle", "psutil")
+"""What a worker is made of: no module of the user's stands for one of these."""
 
 LOG_LINES_SHOWN = 15
 
@@ -136,3 +139,30 @@ class ChildProcess:
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
         return "\n".join(lines[-LOG_LINES_SHOWN:])
+
+
+def worker_path() -> list[str]:
+    """Where a worker looks for modules: where this process does, so that modules beside a script are found there too.
+
+    The current folder is that of this process. A folder of the user's in which something is called as one of `NEEDED`
+    comes last.
+    """
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    users = {os.getcwd(), *([os.path.dirname(os.path.abspath(main))] if main else [])}
+    folders = [folder or os.getcwd() for folder in sys.path]
+    others = [folder for folder in folders if os.path.abspath(folder) not in users]
+    last = [folder for folder in folders if folder not in others and _hides(folder, others)]
+    return [folder for folder in folders if folder not in last] + last
+
+
+def _hides(folder: str, others: list[str]) -> bool:
+    """Whether a folder has a module that is called as one of those that a worker is made of, and is another one."""
+    for name in NEEDED:
+        found, known = PathFinder.find_spec(name, [folder]), sys.modules.get(name)
+        if found is None or found.origin is None:
+            continue
+        if known is None and PathFinder.find_spec(name, others) is not None:
+            return True
+        if known is not None and found.origin != known.__file__:
+            return True
+    return False
