@@ -42,6 +42,13 @@ def test_every_folder_of_the_package_is_installed_and_documented() -> None:
         assert (PACKAGE.parent / folder.replace(".", "/") / "__init__.py").read_text().startswith('"""'), folder
 
 
+def test_the_map_shows_every_file() -> None:
+    shown = [line.split()[0] for line in (ROOT / "optimizer" / "README.md").read_text().splitlines() if line.strip()]
+    for module in MODULES:
+        if module.name != "__init__.py":
+            assert module.name in shown, f"{module.relative_to(PACKAGE)} is not in optimizer/README.md"
+
+
 IMPORT_LINTER = ["-c", "from importlinter.cli import lint_imports_command as lint; lint()"]
 
 

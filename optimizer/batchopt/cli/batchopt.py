@@ -1,4 +1,4 @@
-"""The doors: `run_script` for a study script, and the `batchopt` command; what they end with."""
+"""The `batchopt` command: its commands, gathered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands of `batchopt` that move and heal databases, and what all commands share. It prints, as `cli.py` does."""
+"""`batchopt export`, `merge` and `doctor`: what moves and heals databases."""
 
 from __future__ import annotations
 

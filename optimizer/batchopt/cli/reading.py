@@ -1,8 +1,4 @@
-"""Commands that read: `batchopt list` and `trials`; `report` and `dashboard`, the answer on the screen, as JSON, a
-page, pictures, in the browser.
-
-It prints, as `cli.py` does.
-"""
+"""`batchopt list`, `trials`, `report` and `dashboard`: what only reads."""
 
 from __future__ import annotations
 

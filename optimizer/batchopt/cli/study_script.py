@@ -1,4 +1,4 @@
-"""Flags to calls where a study script is run: its command line, and `batchopt probe`. It prints, as `cli.py` does."""
+"""The command line of a study script: `run_script`, its options, and what they become."""
 
 from __future__ import annotations
 

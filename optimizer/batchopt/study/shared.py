@@ -1,4 +1,4 @@
-"""A study among several processes: what the others have done is told to the search before each decision.
+"""What other processes have done to the study, told to the search before each decision.
 
 A trial is this process's while it is on one of its workers, in training or just held there. Put aside, it is nobody's,
 and whoever's search wants it next takes it up, on whatever machine. So is one whose process has died.
