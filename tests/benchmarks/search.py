@@ -228,7 +228,7 @@ def set_constants(settings: Sequence[str]) -> None:
     for setting in settings:
         name, _, value = setting.partition("=")
         module, _, constant = name.rpartition(".")
-        found = importlib.import_module(f"optimizer.search.{module}")
+        found = importlib.import_module(f"batchopt.search.{module}")
         if not hasattr(found, constant):
             raise SystemExit(f"--set {setting}: {found.__name__} has no {constant}.")
         setattr(found, constant, json.loads(value))

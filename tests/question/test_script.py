@@ -13,7 +13,7 @@ from batchopt.errors import InvalidInput
 from batchopt.question.script import read_question
 
 ASKS = """
-from optimizer import Goal, SearchSpace, Task, run_script
+from batchopt import Goal, SearchSpace, Task, run_script
 from {beside} import build_model
 run_script(Task(build_model, print), SearchSpace([32]), Goal(epochs=3))
 """

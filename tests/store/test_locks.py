@@ -23,6 +23,7 @@ from batchopt.store.access import reading
 from batchopt.store.database import check_storage, open_database
 from batchopt.store.doctor.doctor import examine, repair
 from batchopt.store.transfer.transfer import export, merge
+from scripts import findable
 from written_study import write_study
 
 TESTS = Path(__file__).parents[1]
@@ -159,9 +160,9 @@ def test_what_is_deleted_in_the_dashboard_is_deleted_although_others_have_looked
 
 RUNS_TWICE = """
 import sys
-from optimizer import Budget, Goal, Options, SearchSpace, Study, Task
-from batchopt.datasets.__init__ import load_mnist
-from studies.mnist import build_model
+from batchopt import Budget, Goal, Options, SearchSpace, Study, Task
+from batchopt.datasets import load_mnist
+from mnist import build_model
 
 options = Options(device="cpu", engine="fused", search="random", probe=False, train_examples=2000)
 study = Study(Task(build_model, load_mnist), SearchSpace([64, 128], (1e-3, 1e-2)), Goal(epochs=1),
@@ -176,7 +177,7 @@ study.confirm(2)
 def test_a_real_study_that_runs_twice_and_confirms_keeps_its_lock_all_the_while(tmp_path: Path) -> None:
     """Looked at every few milliseconds: while the process has the file open, the kernel knows of its lock."""
     file = tmp_path / "studies.db"
-    process = subprocess.Popen([sys.executable, "-c", RUNS_TWICE, str(file)], cwd=TESTS.parent)
+    process = subprocess.Popen([sys.executable, "-c", RUNS_TWICE, str(file)], cwd=TESTS.parent, env=findable())
     seen, without = 0, 0
     while process.poll() is None:
         if file.exists() and file.stat().st_size > 100_000 and has_open(file, process.pid):

@@ -27,6 +27,7 @@ from batchopt.search.steps import Step
 from batchopt.store.database import open_database
 from batchopt.store.doctor.doctor import examine
 from batchopt.store.tables import checkpoints_table, database_clock, leases_table, turns_table
+from scripts import findable
 from servers import PrivateMariaDB, PrivatePostgres, refused
 from sessions import EPOCHS, Driver, accuracy
 from written_study import MACHINE, epoch
@@ -77,7 +78,7 @@ class Process:
         self.process = subprocess.Popen(
             [*command, sys.executable, *program, *map(str, arguments)],
             cwd=TESTS,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env=findable(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

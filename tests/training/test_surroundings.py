@@ -14,7 +14,7 @@ import json, os, random, sys
 import numpy as np
 import helpers, keras
 import tensorflow as tf
-from optimizer import Dataset, Task
+from batchopt import Dataset, Task
 from batchopt.workers.client import Worker
 from batchopt.training.messages import Ready, Remark, Setup
 

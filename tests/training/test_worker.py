@@ -43,6 +43,7 @@ from batchopt.training.raised import failure
 from batchopt.workers.client import Worker
 from batchopt.workers.process import Died
 from mnist import build_model
+from scripts import findable
 
 Start = Callable[..., Worker]
 
@@ -174,7 +175,7 @@ def test_a_worker_ends_when_its_parent_is_killed() -> None:
         "import sys, time; from test_worker import setup; from batchopt.workers.client import Worker;"
         "w = Worker(setup()); print(w.pid, flush=True); time.sleep(60)"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=findable())
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
     while child.num_threads() == 1:
@@ -285,7 +286,7 @@ def test_what_user_code_prints_stays_out_of_standard_output_and_what_can_be_mend
         "def loud(path):\n    print('LOUD'); raise DataError(f'data file {path} is not there')\n"
         "w = Worker(setup(task=Task(build_model, loud), data_path='x.npz')); print(w.receive()); w.kill()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=findable())
     assert done.stdout == f"{Failed('input', 'DataError', 'data file x.npz is not there')}\n"
     assert "LOUD" not in done.stderr
 
