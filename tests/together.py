@@ -18,8 +18,8 @@ import optuna
 from batchopt import Dataset, Goal, Options, Study, Task
 from batchopt.events import ignore
 from batchopt.measured import DeviceMemory
-from batchopt.signals import Interruption
 from batchopt.store.doctor.doctor import examine
+from batchopt.study.opening import opened_ledger
 from batchopt.training.messages import Ready
 from batchopt.workers.starting import recorded_capacity
 from servers import own_database
@@ -46,7 +46,7 @@ def take_part(storage: str, together: object) -> None:
     study._find()
     recorded_capacity(READY, SPACE, Options(), storage)
     held = ExitStack()
-    ledger, _ = study._open(STAMP, ignore, Interruption(), held)
+    ledger, _ = opened_ledger("mnist", storage, STAMP, Options(), listener=ignore, check=lambda: None, held=held)
     ledger.add_machine(MACHINE, "fused")
     while True:
         with ledger.turn():

@@ -36,6 +36,7 @@ from batchopt.store.database import open_database
 from batchopt.store.doctor.doctor import examine
 from batchopt.store.ledger import Ledger
 from batchopt.store.making import found_or_made, stamp_if_unmade
+from batchopt.study.session import Session
 from batchopt.training.messages import EpochDone, Train
 from batchopt.workers.slot import Seat
 from batchopt.workers.starting import first_setup, seated
@@ -428,28 +429,25 @@ def growth() -> None:
             ledger.study.add_trials(done)
             database.engine.dispose()
 
-            def opened(storage: str = storage) -> Driver:
-                session = Driver(storage, 1_000_000, search="random")
-                session.shared._look()
+            def opened(storage: str = storage) -> Session:
+                session = Driver(storage, 1_000_000, search="random").session
+                session._shared._look()
                 return session
 
-            opening = timed(lambda: opened().engine.dispose(), rounds=3)
+            opening = timed(lambda: opened().release(), rounds=3)
             session = opened()
             asks, tells = [], []
             for _ in range(10):
                 started = time.perf_counter()
-                with session.ledger.turn():
-                    step = session.shared.next(session.end)
+                step = session.ask()
                 asked = time.perf_counter()
                 assert step is not None
-                session.ledger.add_epoch(step.trial, MACHINE, epoch(1), 0.0)
-                session.search.tell(step.trial, 1, 0.5, 1.0)
+                session.tell(step.trial, MACHINE, epoch(1))
                 told = time.perf_counter()
                 asks.append(1e3 * (asked - started))
                 tells.append(1e3 * (told - asked))
-                session.ledger.prune(step.trial)
-                session.shared.ended(step.trial)
-            session.engine.dispose()
+                session.give_up([step.trial])
+            session.release()
             print(
                 f"{count} trials: opened and read in {opening:.0f} ms, ask {statistics.median(asks):.1f} ms, "
                 f"tell {statistics.median(tells):.1f} ms"

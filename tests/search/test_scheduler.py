@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from batchopt.errors import BatchoptError, InvalidInput
+from batchopt.goals.pareto import TradeOff
 from batchopt.search import Recommendation, Scheduler, SearchSpace, Step
 from batchopt.search.costs import EpochCost
 from batchopt.search.decision import RULES, settled
@@ -368,7 +369,7 @@ def test_before_a_trial_is_complete_the_recommendation_says_so():
 
 @pytest.mark.parametrize(
     "options",
-    [{"max_epochs": 0}, {"max_trials": 0}, {"direction": "up"}, {"worth": 0.0}, {"worth": 1.0, "pareto": True}],
+    [{"max_epochs": 0}, {"max_trials": 0}, {"direction": "up"}, {"worth": 0.0}, {"worth": 1.0, "view": TradeOff()}],
 )
 def test_settings_that_make_no_sense_are_refused(options):
     with pytest.raises(InvalidInput):

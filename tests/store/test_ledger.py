@@ -26,7 +26,6 @@ KILLED_SESSION = """
 import os, sys
 from batchopt.question.options import LEASE_SECONDS
 from batchopt.store.database import open_database
-from batchopt.store.history import GUID
 from batchopt.store.ledger import Ledger
 from written_study import MACHINE, begin, epoch, new_study
 
@@ -174,9 +173,9 @@ def test_an_epoch_that_is_trained_again_takes_the_place_of_the_first_in_optunas_
     assert not recwarn.list
 
 
-def test_an_epoch_whose_metric_is_not_a_number_counts_as_diverged() -> None:
+def test_an_epoch_whose_metric_is_not_a_number_is_lost_and_not_diverged() -> None:
     """The loss may be finite where the metric is not; Optuna refuses to complete a trial with such a value."""
-    assert epoch(1, math.nan).diverged
+    assert epoch(1, math.nan).lost and not epoch(1, math.nan).diverged
 
 
 def test_a_released_trial_stays_running_with_its_curve_and_its_checkpoint(database: Database, ledger: Ledger) -> None:

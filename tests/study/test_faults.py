@@ -300,7 +300,7 @@ def test_a_worker_that_is_killed_with_nothing_to_do_is_replaced(tmp_path: Path) 
     report = study_in(tmp_path, workers=2, probe=False).run(Budget(trials=1), listener=listen)
     assert len(struck) == 2
     assert report.trials == {"complete": 1}
-    assert notes(events).count("by signal SIGKILL while it trained nothing; another one takes its place") == 2
+    assert notes(events).count("by signal SIGKILL while it was idle; restarting it") == 2
 
 
 @pytest.mark.parametrize(

@@ -350,9 +350,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_full_when_a_trial_ends_costs_no_finished_trial(small_disk: Path) -> None:
     """The study stops in one line; with some space it goes on."""
     storage, filler = f"sqlite:///{small_disk}/studies.db", small_disk / "filler"
-    session = Driver(storage, 2)
-    with session.ledger.turn():
-        step = session.shared.next(session.end)
+    session = Driver(storage, 2).session
+    step = session.ask()
     assert step is not None
     for at in range(1, EPOCHS + 1):
         session.ledger.add_epoch(step.trial, MACHINE, epoch(at, 0.5), 0.0)
@@ -360,12 +359,12 @@ def test_a_disk_that_is_full_when_a_trial_ends_costs_no_finished_trial(small_dis
         while file.write(bytes(4096)):
             pass
     with pytest.raises(StorageFailed, match=r"full\. Everything finished is kept: free some space, then") as refusal:
-        session.ledger.add_checkpoint(step.trial, EPOCHS - 1, bytes(1_000_000))
+        session.keep(step.trial, EPOCHS - 1, bytes(1_000_000))
     assert "\n" not in str(refusal.value)
-    session.engine.dispose()
+    session.ledger.engine.dispose()
     filler.unlink()
     heir = Driver(storage, 2)
-    with heir.engine.begin() as connection:
+    with heir.session.ledger.engine.begin() as connection:
         # Both sessions are of this process, which lives.
         connection.execute(leases_table.update().values(expires_at=0.0))
     heir.run()

@@ -21,7 +21,7 @@ from batchopt.events import Confirmed, Confirming, Listener, Noted, Starting
 from batchopt.goals.crossing import epochs_to_target
 from batchopt.machine.capacity import Capacity
 from batchopt.measured import Epoch
-from batchopt.question.options import Budget, Configuration, Options, check_confirm_seeds
+from batchopt.question.options import Budget, Configuration, Options
 from batchopt.question.task import Task
 from batchopt.report.answer.confirmation import from_common
 from batchopt.report.answer.recommendation import Report
@@ -81,7 +81,6 @@ def confirm(
         BatchoptError: something the user can mend; the runs that were finished are kept.
         Interrupted: by a signal; the same call goes on.
     """
-    check_confirm_seeds(seeds)
     if report.advised is None:
         lacking = "is complete" if report.time is None else f"reached {shown_target(report.time.target)}"
         listener(Noted(f"nothing to confirm: no trial {lacking}"))

@@ -25,6 +25,7 @@ from batchopt.question.options import (
     Configuration,
     Options,
     check_budget,
+    check_confirm_seeds,
 )
 from batchopt.question.space import SearchSpace
 from batchopt.question.task import Task
@@ -191,6 +192,7 @@ class Study:
         """Train what is recommended again beside the common default, so often each, and open the test set; as `run`."""
         from batchopt.study.confirming import confirm
 
+        check_confirm_seeds(seeds)
         confirm(
             self.task,
             self.report(),

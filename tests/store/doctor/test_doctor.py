@@ -128,7 +128,7 @@ def test_a_silent_trial_of_another_program_is_a_zombie_and_one_that_beats_is_not
     (zombie,) = examine(storage).findings
     assert zombie.kind == "zombie"
     assert "trial 0 of study 'plain' is RUNNING" in zombie.what
-    assert "Do not, if that program still runs" in zombie.remedy
+    assert "Do not use --fix while that program is running" in zombie.remedy
     assert repair(storage).findings == []
     assert [trial.state.name for trial in plain.get_trials(deepcopy=False)] == ["FAIL", "RUNNING", "RUNNING"]
 
