@@ -1,9 +1,8 @@
 """What can be done next, and what it is worth: the gain that a step promises over the seconds that it still needs.
 
-A new configuration is worth what a run of it may add to the best that is in sight, by what it teaches of both: the best
-complete trial, or a paused one that is expected to end above it. Its first rung is what it costs. A paused trial is
-worth what it may add to the same; the favourite among them, what it may add to the best complete trial.
-`decision.py` chooses.
+A new configuration is worth what its first rung may add to the best that is in sight, by what it teaches of both: the
+best complete trial, or a paused one that is expected to end above it. A paused trial is worth what it may add to the
+same; the favourite among them, what it may add to the best complete trial. `decision.py` chooses.
 """
 
 from __future__ import annotations
@@ -167,7 +166,8 @@ class Outlook:
             new = np.flatnonzero(apart(points, tried, distance=1e-9))
         if not len(new):
             return []
-        gains, mean, sd = self._surrogate.gain_of_run(points[new], self._best_row, beyond=WORTHWHILE)
+        early = self.first_rung / self.max_epochs
+        gains, mean, sd = self._surrogate.gain_of_run(points[new], self._best_row, fidelity=early, beyond=WORTHWHILE)
         chances = self._surrogate.chance_above(mean, sd, self.in_sight + self.clearly)
         hopes = self._surrogate.chance_above(mean, sd, self.in_sight + self.matters)
         epochs = self.first_rung

@@ -209,3 +209,16 @@ def test_what_rises_towards_a_corner_is_expected_best_there():
     x = np.array([[0.5, 0.5], [0.6, 0.6], [0.7, 0.65], [0.65, 0.7], [0.4, 0.45]])
     middle, _ = median_and_width(Surrogate(curves(x, 0.5 + 0.2 * x.sum(axis=1))), [[0.7, 0.7], [1.0, 1.0]])
     assert middle[1] > middle[0] + 0.03
+
+
+def test_a_run_that_ends_early_teaches_less_the_more_ranks_have_changed_between_its_end_and_the_last():
+    x, new = spread_points(12), spread_points(20, seed=7)
+    trial, fidelity, end = np.repeat(np.arange(12), 2), np.tile([0.25, 1.0], 12), ridge(x)
+    parts = []
+    for early in (end - 0.2, np.random.default_rng(0).permutation(end) - 0.2):
+        surrogate = Surrogate(curves(x, np.stack([early, end], axis=1).ravel(), trial=trial, fidelity=fidelity))
+        best = int(end.argmax())
+        (whole, *_), (part, *_) = (surrogate.gain_of_run(new, best, fidelity=share) for share in (1.0, 0.25))
+        assert (part <= whole + 1e-9).all()
+        parts.append(part.sum() / whole.sum())
+    assert parts[1] < 0.6 * parts[0]

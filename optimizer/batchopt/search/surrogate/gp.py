@@ -40,7 +40,7 @@ import numpy.typing as npt
 from scipy.linalg.lapack import dtrtrs
 from scipy.special import log_ndtr, ndtr, ndtri
 
-from batchopt.search.surrogate.covariance import Covariance, level, variance_at_end
+from batchopt.search.surrogate.covariance import TREND_VARIANCE, Covariance, along, level, tilted, variance_at_end
 from batchopt.search.surrogate.curves import Curves, maturity, ordered, spread, thinned
 from batchopt.search.surrogate.hyperparameters import ROUNDS, Draws, HyperparameterSets, weighed
 from batchopt.search.surrogate.warp import log_slope, unwarp, warp
@@ -112,7 +112,8 @@ class Surrogate:
         log_weight = draws.log_weight(TEMPER * _column(fits, "evidence"))
         kept, self._weight = weighed(log_weight, predict)
         self._kept = draws.sets(kept)
-        self._alpha, self._precision = self._folded(_column(fits, "factor")[kept], _column(fits, "white")[kept])
+        self._factor = _column(fits, "factor")[kept]
+        self._alpha, self._precision = self._folded(self._factor, _column(fits, "white")[kept])
         self._sigma = _column(fits, "sigma")[kept]
         self._scale, self._center, self._spread = (_column(fits, name)[kept] for name in ("scale", "center", "spread"))
 
@@ -198,16 +199,20 @@ class Surrogate:
         x = self._all_x[rows]
         return self._condition(self._cross(x) + run, variance_at_end(x) + self._kept.run[:, None])
 
-    def gain_of_run(self, x: FloatArray, row: int, *, beyond: float = 0.0) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """What one whole run at each configuration may add, by what it teaches of it and of the best one's.
+    def gain_of_run(
+        self, x: FloatArray, row: int, *, fidelity: float = 1.0, beyond: float = 0.0
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """What one run at each configuration may add, by what it teaches of it and of the best one's.
 
         The knowledge gradient of the pair: how far the run would move the difference of the two posterior means, and
         what the better of them gains by that. A neighbour of the best moves both alike, and is worth little, though
-        its expected improvement is not; and a noisy run moves less than its doubt.
+        its expected improvement is not; and a noisy run moves less than its doubt. A run that ends early moves less
+        still, by how much early values tell of final ones in this study.
 
         Args:
             x: in the unit cube, shape (configurations, dims).
             row: the best trial, a row number of `Curves.x`.
+            fidelity: where the run ends, in (0, 1].
             beyond: what a gain is counted from, in parts of the spread of the values.
 
         Returns:
@@ -219,10 +224,34 @@ class Surrogate:
         cross, cross_best = self._cross(x), self._cross(best)
         mean, sd = self._condition(cross, variance_at_end(x))
         mean_best, _ = self._condition(cross_best, variance_at_end(best))
-        moved = np.abs(sd**2 - self._shared(x, cross, best, cross_best)) / np.sqrt(sd**2 + self._luck()[:, None] ** 2)
+        moved = self._moved(x, cross, best, cross_best, float(maturity(fidelity)))
         unit = self._spread * self._slope_at(mean_best)
         gain = _gain(mean - mean_best - beyond * self.spread / unit, np.maximum(moved, 1e-9)) * unit
         return np.asarray(self._weight @ gain), mean, sd
+
+    def _moved(
+        self, x: FloatArray, cross: FloatArray, best: FloatArray, cross_best: FloatArray, phi: float
+    ) -> FloatArray:
+        """How far a run that ends at phi would move the difference of two final values, its standard deviation.
+
+        Returns:
+            Shape (sets, configurations).
+        """
+        sets, at = self._kept, float(along(phi, phi))
+        # How what the run still gains after phi varies with what the trials still gained.
+        behind = sets.behind[:, None, None] * (cross - level(self._x, x)) + TREND_VARIANCE * (1.0 + tilted(self._x, x))
+        seen = cross[:, self._row] + along(self._phi, phi)[:, None] * behind[:, self._row]
+        apart = (cross - cross_best)[:, self._row]
+        solved = (
+            dtrtrs(*one, lower=1)[0] for one in zip(self._factor, np.concatenate([seen, apart], axis=2), strict=True)
+        )
+        told, told_apart = np.split(np.stack(list(solved)), 2, axis=2)
+        own = (sets.run + sets.noise * (1.0 + phi) + at * (sets.behind + sets.pace))[:, None]
+        own = own + at * TREND_VARIANCE * (1.0 + ((x - 0.5) ** 2).sum(axis=1))
+        variance = variance_at_end(x) + own - (told**2).sum(axis=1)
+        prior = variance_at_end(x) - self._prior.matern(sets, x, best)[:, :, 0] - level(x, best)[:, 0]
+        shared = prior - (told * told_apart).sum(axis=1)
+        return np.asarray(self._sigma[:, None] * np.abs(shared) / np.sqrt(np.maximum(variance, 1e-12)))
 
     def chance_ahead(self, x: FloatArray, other: FloatArray) -> FloatArray:
         """Probability that a configuration is worth more than another one.
