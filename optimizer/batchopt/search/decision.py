@@ -80,7 +80,8 @@ def _finish_first(outlook: Outlook, new: Sequence[Option]) -> Option | None:
 
 
 def _finish_odd(outlook: Outlook, new: Sequence[Option]) -> Option | None:
-    odd = len(outlook.complete) % ODD_ONE_IN == ODD_ONE_IN - 1
+    # By those started: of those finished some were by other rules, and its turn would be passed over.
+    odd = len(outlook.trials) // FINISH_ONE_IN % ODD_ONE_IN == ODD_ONE_IN - 1
     return outlook.farthest(outlook.paused, outlook.complete) if odd and _finish_due(outlook) else None
 
 
