@@ -10,21 +10,22 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 import numpy as np
 import optuna
 import pytest
-from batchopt import Options, Study, Task
+from batchopt import Options
 from batchopt.cli.batchopt import batchopt
 from batchopt.cli.exits import _finish
 from batchopt.cli.terminal import view
 from batchopt.errors import BatchoptError, StorageError, StorageFailed, WorkerDied
 from batchopt.events import Noted
-from batchopt.signals import Interruption
+from batchopt.study.opening import opened_ledger
 from click.testing import CliRunner
-from written_study import GOAL, MACHINE, SPACE, STAMP, write_study
+from written_study import MACHINE, SPACE, STAMP, write_study
 
 SCRIPT = [sys.executable, str(Path(__file__).parents[2] / "studies" / "mnist.py")]
 SHORT = [*SCRIPT, "--trials", "1", "--epochs", "1"]
@@ -56,14 +57,14 @@ OPTIONS: list[Row] = [
     (["--trials", "0"], "--trials 0", "give a whole number of at least 1"),
     (["--trials", "abc"], "'--trials': 'abc'", "integer"),
     (["--epochs", "0"], "epochs 0", "give a whole number of at least 1"),
-    (["--goal", "speed"], "goal 'speed' is unknown", "Use accuracy, time or pareto"),
+    (["--goal", "speed"], "'--goal'", "'accuracy', 'time', 'pareto'"),
     (["--goal", "time"], "goal time needs a target", "for example 0.97"),
     (["--target", "0.97"], "target 0.97 is for goal time, and this is accuracy", "Leave one of them out"),
     (["--goal", "time", "--target", "150%"], "--target 150%", "write 0.97 or 97%"),
     (["--time-budget", "soon"], "--time-budget soon", "write 90s, 10m, or 1h30m"),
     (["--time-budget", "0s"], "--time-budget 0s", "write 90s, 10m, or 1h30m"),
-    (["--search", "best"], "--search best: unknown", "Use auto, tpe, gp, random, grid or qmc"),
-    (["--engine", "warp"], "--engine warp: unknown", "Use fused-xla, fused or fit"),
+    (["--search", "best"], "'--search'", "'auto', 'tpe', 'gp', 'random', 'grid', 'qmc'"),
+    (["--engine", "warp"], "'--engine'", "'fused-xla', 'fused', 'fit'"),
     (["--device", "tpu"], "--device tpu", "write auto, cpu, gpu, or gpu:0,1"),
     (["--workers", "0"], "--workers 0", "give a whole number of at least 1"),
     (["--memory-limit", "much"], "--memory-limit much", "write 2GiB, 512MiB"),
@@ -303,14 +304,10 @@ def test_who_wants_to_hear_nothing_is_warned_all_the_same(
 ) -> None:
     """A database on a network file system, with --quiet: on standard error, where no program reads its report."""
     monkeypatch.setattr("batchopt.store.database.network_filesystem", lambda path: "nfs4")
-    study = Study(
-        Task(lambda rate: None, lambda path: None),  # type: ignore[arg-type,return-value]
-        SPACE, GOAL, storage=str(tmp_path / "studies.db"), options=Options(seed=STAMP.seed),
-    )  # fmt: skip
-    with view(quiet=True, to_stderr=False) as listener:
-        ledger, _ = study._open(STAMP, listener, Interruption())
+    storage, options = str(tmp_path / "studies.db"), Options(seed=STAMP.seed)
+    with view(quiet=True, to_stderr=False) as listener, ExitStack() as held:
+        opened_ledger("quiet", storage, STAMP, options, listener=listener, check=lambda: None, held=held)
         listener(Noted("trial 3: the worker ended by signal SIGKILL; it is taken up again"))
-    ledger.engine.dispose()
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1

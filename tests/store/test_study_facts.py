@@ -11,18 +11,18 @@ from contextlib import ExitStack, contextmanager
 import optuna
 import pytest
 import sqlalchemy as sa
-from batchopt import Options, Study, Task
+from batchopt import Options
 from batchopt.events import Event, Noted
 from batchopt.measured import MemoryRow, StepTime
 from batchopt.report.show.dashboard import bring_up_to_date
-from batchopt.signals import Interruption
 from batchopt.store.attributes import ENGINES, MEMORY_LIMITS
 from batchopt.store.database import open_database
 from batchopt.store.ledger import Ledger
 from batchopt.store.measurements import Measurements, measured_on
 from batchopt.store.records import Records
+from batchopt.study.opening import opened_ledger
 from servers import cut_connections
-from written_study import GOAL, MACHINE, PROGRAM, SPACE, STAMP, begin, epoch, new_study
+from written_study import MACHINE, PROGRAM, SPACE, STAMP, begin, epoch, new_study
 
 STEP_TIMES = [StepTime(size, size / 2**20, spread_s=0.25, epoch_overhead_s=0.5, count=3) for size in (16, 64)]
 MEMORY = [MemoryRow(16, 1 << 20, True), MemoryRow(64, None, False)]
@@ -83,15 +83,14 @@ def test_a_study_is_made_whatever_statement_the_connection_breaks_at(
 ) -> None:
     """Made, stamped, checked and opened by the front door, which knows no worker yet."""
     database = open_database(server_storage, create=True)
-    monkeypatch.setattr("batchopt.study.study.open_database", lambda *arguments, **options: database)
+    monkeypatch.setattr("batchopt.study.opening.open_database", lambda *arguments, **options: database)
     heard: list[Event] = []
     for statement in range(1, 200):
-        study = Study(
-            Task(lambda rate: None, lambda path: None),  # type: ignore[arg-type,return-value]
-            SPACE, GOAL, name=f"cut at {statement}", storage=server_storage, options=Options(seed=STAMP.seed),
-        )  # fmt: skip
         with cut_before(database.engine, statement) as was_cut:
-            ledger, stamp = study._open(STAMP, heard.append, Interruption(), ExitStack())
+            name, options = f"cut at {statement}", Options(seed=STAMP.seed)
+            ledger, stamp = opened_ledger(
+                name, server_storage, STAMP, options, listener=heard.append, check=lambda: None, held=ExitStack()
+            )
             ledger.elapsed()
         assert stamp.space == SPACE
         assert ledger.count_started() == 0

@@ -32,7 +32,7 @@ class Asks:
 def answer():
     from batchopt.errors import InvalidInput
 
-    raise InvalidInput(" ".join(find_spec(name).origin for name in ("optimizer", "numpy", "keras", "tensorflow")))
+    raise InvalidInput(" ".join(find_spec(name).origin for name in ("batchopt", "numpy", "keras", "tensorflow")))
 """
 
 
@@ -52,7 +52,7 @@ def test_no_module_in_the_current_folder_or_beside_the_script_stands_for_one_of_
     for name in ("keras", "tensorflow"):
         # With a `numpy.py` of its own no script can start us.
         (scripts / f"{name}.py").write_text("raise ImportError('not this one')")
-    for name in ("optimizer", "numpy", "keras", "beside"):
+    for name in ("batchopt", "numpy", "keras", "beside"):
         (here / f"{name}.py").write_text("raise ImportError('not this one')")
     found = origins(scripts / "script.py", here)
     assert len(found) == 4
