@@ -104,13 +104,16 @@ def test_it_finds_the_soonest_configuration_at_the_cost_of_a_few_runs_to_the_tar
 
 
 def test_the_recommendation_is_in_seconds_and_its_interval_holds_the_truth():
-    search = scheduler()
-    drive(search, 25)
-    advice = search.recommend()
-    truth = seconds_needed(advice.batch_size, advice.learning_rate)
-    assert advice.complete and truth < 1.15 * LEAST
-    assert 0.95 * advice.low < truth < 1.05 * advice.high
-    assert advice.low < advice.mean < advice.high
+    ratios = []
+    for seed in range(3):
+        search = scheduler(seed=seed)
+        drive(search, 25)
+        advice = search.recommend()
+        truth = seconds_needed(advice.batch_size, advice.learning_rate)
+        assert advice.complete and advice.low < advice.mean < advice.high
+        assert 0.95 * advice.low < truth < 1.05 * advice.high
+        ratios.append(truth / LEAST)
+    assert sorted(ratios)[1] < 1.1 and max(ratios) < 1.25
 
 
 def test_a_step_costs_at_most_what_the_best_trial_took_and_who_took_longer_is_given_up():

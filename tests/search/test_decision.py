@@ -79,9 +79,10 @@ def test_once_nothing_better_is_in_sight_steps_go_where_the_best_is_expected(mon
     assert settle(*seen(*beside, lucky)) is None
 
 
-def test_the_first_trial_is_trained_to_its_end_before_any_other_is_started_for_good():
+def test_the_first_trial_is_trained_to_its_end_before_any_other_is_started_for_good(monkeypatch):
+    monkeypatch.setattr(decision, "FINISH_FROM", 3)
     finish = BY_NAME["the first to its end"]
-    paused = study(0, decision.FINISH_FROM)
+    paused = study(0, 3)
     assert finish(*seen(*paused)).trial is not None
     assert finish(*seen(*paused[:-1])) is None
     assert finish(*seen(trial(9, BEST, EPOCHS), *paused)) is None

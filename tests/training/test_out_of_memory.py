@@ -46,5 +46,7 @@ def test_what_the_model_itself_takes_is_told_apart() -> None:
         tf.errors.InvalidArgumentError(None, None, "shapes do not match"),
     ],
 )
-def test_anything_else_is_the_users_own(error: Exception) -> None:
-    assert failure(error).kind == "task"
+def test_anything_else_is_no_want_of_memory_and_where_none_of_the_users_code_ran_not_the_users(
+    error: Exception,
+) -> None:
+    assert failure(error).kind == "training"

@@ -17,7 +17,10 @@ import numpy.typing as npt
 from batchopt.errors import DataError
 from batchopt.question.task import Dataset, leaves, take
 
-PARTS = ("train", "validation", "test")
+SEARCHED = ("train", "validation")
+"""What a search looks at; the test set waits until it is opened."""
+
+PARTS = (*SEARCHED, "test")
 NAMES = ("x", "y", "sample_weight")
 
 Fault = tuple[str, Any, tuple[int, ...], str]
@@ -30,15 +33,15 @@ COMPANY = 32
 """Examples of a batch in which one with a NaN is tried: a masked mean over it alone would be NaN."""
 
 
-def check(data: Dataset) -> None:
-    """What holds for any model: a pair of arrays of one length, of numbers or text; the parts alike.
+def check(data: Dataset, parts: Sequence[str] = PARTS) -> None:
+    """What holds for any model: a pair of arrays of one length, of numbers or text; these parts alike.
 
     Raises:
         DataError: naming the part, the array and what is wrong with it.
     """
     if not isinstance(data, Dataset):
         raise DataError(f"load_data returned {type(data).__name__}, not a Dataset: return Dataset(train=(x, y)).")
-    for part in PARTS:
+    for part in parts:
         content = getattr(data, part)
         if content is None or hasattr(content, "element_spec"):
             continue
@@ -62,18 +65,19 @@ def check(data: Dataset) -> None:
             _check_alike(part, content, data.train)
 
 
-def check_with(model: Any, data: Dataset, given: Dataset | None = None) -> None:
+def check_with(model: Any, data: Dataset, given: Dataset | None = None, parts: Sequence[str] = PARTS) -> None:
     """What holds for this model: built, and compiled; its weights and metrics stay as they are.
 
     Args:
         model: whose data it is.
         data: as the model takes it.
         given: the same before it was cast, where it is still there: what is wrong is told as it was given.
+        parts: which are looked at.
 
     Raises:
         DataError: as `check`.
     """
-    for part in PARTS:
+    for part in parts:
         content = getattr(data, part)
         if hasattr(content, "element_spec"):
             _check_unbatched(part, content.element_spec, model)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from batchopt.measured import EngineName, EngineTiming
 from batchopt.question.task import Task
-from batchopt.training.data_check import check_with
+from batchopt.training.data_check import SEARCHED, check_with
 from batchopt.training.footprint import examples_held
 from batchopt.training.form import unchanged
 from batchopt.training.out_of_memory import is_out_of_memory
@@ -62,7 +62,7 @@ def choose_engine(
     """
     model = build(task, resident.data, learning_rate=learning_rate, extra=extra, seed=0)
     with unchanged(model):
-        check_with(model, resident.data, resident.given())
+        check_with(model, resident.data, resident.given(), SEARCHED)
     if pinned is not None:
         return Program(task, resident, pinned, model), []
     candidates: tuple[EngineName, ...] = ("fused-xla", "fused") if resident.held and not model.run_eagerly else ()

@@ -23,7 +23,7 @@ import tensorflow as tf
 from batchopt.errors import DataError, ModelError
 from batchopt.measured import EngineName, Epoch
 from batchopt.question.task import Dataset, Task, take
-from batchopt.training.data_check import check_with
+from batchopt.training.data_check import SEARCHED, check_with
 from batchopt.training.engines import Engine, make_engine
 from batchopt.training.form import Form, form_of, look, reachable
 from batchopt.training.metrics import refuse_less_is_better
@@ -115,7 +115,7 @@ def build(task: Task, data: Dataset, *, learning_rate: float, extra: Mapping[str
     except Exception as error:
         # Where it is the data that does not fit, that is what there is to say.
         try:
-            check_with(model, data)
+            check_with(model, data, parts=SEARCHED)
         except DataError:
             raise
         except Exception:  # noqa: BLE001  whatever the model raises; what it raised first is the user's to see

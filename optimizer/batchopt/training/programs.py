@@ -43,6 +43,7 @@ class Programs:
         self._engine = first.engine.name
         self._by_form: dict[object, Program] = {first.form.key: first}
         self._shared = Shared()
+        self._refused: set[str] = set()
         self.current = first
 
     def begin(self, request: Train, say: Callable[[str], None]) -> tuple[float, int]:
@@ -86,7 +87,9 @@ class Programs:
             # Another value of an extra dimension may make a model that XLA cannot compile.
             if self.current.engine.name != "fused-xla" or is_out_of_memory(refusal):
                 raise
-            say(f"XLA refuses this model: {reason(refusal)}; it is trained by engine fused")
+            if reason(refusal) not in self._refused:
+                self._refused.add(reason(refusal))
+                say(f"XLA refuses this model: {reason(refusal)}; it is trained by engine fused")
             self.current = self._by_form[key] = Program(self._task, self._resident, "fused", self.current.model)
             compile_seconds = self.current.prepare(request.batch_size)
         from_epoch = 0

@@ -29,7 +29,7 @@ from batchopt.question.options import gpu_indices
 from batchopt.question.task import Dataset, ProgramStamp, leaves
 from batchopt.training.by_value import Opening, opened
 from batchopt.training.checkpoint import Pace, pack
-from batchopt.training.data_check import check
+from batchopt.training.data_check import SEARCHED, check
 from batchopt.training.device import use_device
 from batchopt.training.limits import limit_process
 from batchopt.training.messages import (
@@ -78,7 +78,7 @@ class Trainer:
             self._held.enter_context(hold(self._meter.name))
         self._task = setup.task
         loaded = setup.task.load_data(setup.data_path)
-        check(loaded)
+        check(loaded, SEARCHED)
         data = loaded.split(setup.train_examples)
         self._gauge = measure.Gauge(machine.kind)
         capacity = measure.capacity_bytes(machine, setup.memory_limit, self._gauge.in_use())
@@ -239,11 +239,15 @@ class Trainer:
 
     def _open_test(self, request: OpenTest) -> OpenedTest:
         """The one place where the test set is looked at; a trial of the search is refused."""
+        from batchopt.training.data_check import check_with
         from batchopt.training.test_set import evaluate
 
         if not self._confirming or self._position is None or self._position[0] != request.run:
             raise ValueError(f"the test set is opened for a run that confirms; {request.run} is none on this device")
-        figures = evaluate(self._programs.current.model, self._resident.data.test)
+        model, data = self._programs.current.model, self._resident.data
+        check(data, ["test"])
+        check_with(model, data, parts=["test"])
+        figures = evaluate(model, data.test)
         return OpenedTest(request.run, figures["loss"], figures[self._task.metric])
 
 
