@@ -46,7 +46,7 @@ def test_what_the_model_itself_takes_is_told_apart() -> None:
         tf.errors.InvalidArgumentError(None, None, "shapes do not match"),
     ],
 )
-def test_anything_else_is_no_want_of_memory_and_where_none_of_the_users_code_ran_not_the_users(
+def test_anything_else_is_no_want_of_memory_nor_the_users_where_none_of_their_code_ran(
     error: Exception,
 ) -> None:
     assert failure(error).kind == "training"

@@ -7,7 +7,7 @@ in. Of streams only the form is looked at; they are not read through.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
