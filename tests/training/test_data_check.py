@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from batchopt import Dataset, Task
 from batchopt.errors import DataError
-from batchopt.training.data_check import check, check_with
+from batchopt.training.data_check import SEARCHED, check, check_with
 from batchopt.training.probe import choose_engine
 from batchopt.training.program import build
 from batchopt.training.resident import Resident
@@ -86,7 +86,6 @@ REFUSED: dict[str, tuple[Any, Dataset, str]] = {
     "a label of a half": (model, data(y=changed(Y, 5, 0.5, "f4")), "train y has 0.5 at index 5"),
     "a NaN label": (model, data(y=changed(Y, 5, np.nan, "f4")), "train y has nan at index 5, and a loss with it"),
     "labels of validation": (model, data(validation=(X, changed(Y, 4, 9))), "validation y has 9 at index 4"),
-    "labels of test": (model, data(test=(X, changed(Y, 4, 9))), "test y has 9 at index 4"),
     "labels of -1 and 1": (binary, data(y=np.sign(X[:, 0]), validation=(X, Y * 0)), "its loss compares probabilities"),
     "a NaN": (squares, data(changed(X, (17, 3), np.nan)), "train x has nan at index 17, 3, and a loss with it is not"),
     "an infinity": (squares, data(changed(X, (17, 3), np.inf)), "train x has inf at index 17, 3"),
@@ -100,7 +99,11 @@ REFUSED: dict[str, tuple[Any, Dataset, str]] = {
     "complex numbers": (model, data(X.astype("c8"), validation=(X, Y)), "train x holds complex numbers"),
     "complex labels": (squares, data(y=Y.astype("c8")), "train y holds no numbers (dtype complex64)"),
     "text": (model, data(X.astype("U8")), "train x holds text (dtype <U8), and the model takes float32"),
-    "another shape": (model, data(test=(X[:, :6], Y)), "test x has examples of shape (6,), and the model takes (12,)"),
+    "another shape": (
+        model,
+        data(validation=(X[:, :6], Y)),
+        "validation x has examples of shape (6,), and the model takes (12,)",
+    ),
 }
 
 
@@ -111,6 +114,13 @@ def test_data_that_makes_no_sense_to_its_model_is_refused_with_what_and_where(ki
     with pytest.raises(DataError) as refusal:
         choose_engine(Task(lambda rate: make(), lambda path: wrong), Resident(wrong), learning_rate=0.1, extra={})
     assert said in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_test_set_is_looked_at_when_it_is_asked_for_and_not_before() -> None:
+    wrong, made = data(test=(X, changed(Y, 4, 9))), model()
+    check_with(made, wrong, parts=SEARCHED)
+    with pytest.raises(DataError, match="test y has 9 at index 4"):
+        check_with(made, wrong, parts=["test"])
 
 
 def ignoring() -> keras.Model:
