@@ -375,7 +375,7 @@ def test_two_workers_have_cores_of_their_own_and_their_times_are_marked(tmp_path
             # The last look counts: at the first, the second worker may still be on its way to its cores.
             shares[:] = [set(child.cpu_affinity()) for child in psutil.Process().children()]
 
-    study_in(tmp_path, workers=2, sizes=[16], probe=False).run(Budget(trials=4), listener=look)
+    study_in(tmp_path, workers=2, sizes=[16], probe=False).run(Budget(trials=8), listener=look)
     assert len(shares) == 2
     assert not shares[0] & shares[1]
     assert shares[0] | shares[1] == os.sched_getaffinity(0)
