@@ -87,8 +87,10 @@ class Programs:
             # Another value of an extra dimension may make a model that XLA cannot compile.
             if self.current.engine.name != "fused-xla" or is_out_of_memory(refusal):
                 raise
-            if reason(refusal) not in self._refused:
-                self._refused.add(reason(refusal))
+            # Once is enough, and known by how it begins: what it names is called otherwise each time.
+            known = " ".join(reason(refusal).split()[:5])
+            if known not in self._refused:
+                self._refused.add(known)
                 say(f"XLA refuses this model: {reason(refusal)}; it is trained by engine fused")
             self.current = self._by_form[key] = Program(self._task, self._resident, "fused", self.current.model)
             compile_seconds = self.current.prepare(request.batch_size)
