@@ -25,12 +25,12 @@ from batchopt.errors import BatchoptError, StorageError, StorageFailed, WorkerDi
 from batchopt.events import Noted
 from batchopt.study.opening import opened_ledger
 from click.testing import CliRunner
+from commands import run_command
 from written_study import MACHINE, SPACE, STAMP, write_study
 
-SCRIPT = [sys.executable, str(Path(__file__).parents[2] / "studies" / "mnist.py")]
+SCRIPT = [str(Path(__file__).parents[2] / "studies" / "mnist.py")]
 SHORT = [*SCRIPT, "--trials", "1", "--epochs", "1"]
 """Ends soon even where what should be refused is not."""
-BATCHOPT = [sys.executable, "-c", "from batchopt.cli.batchopt import main; main()"]
 READS_ALL = """
 import sys
 from batchopt.cli.batchopt import batchopt
@@ -154,7 +154,7 @@ def assert_refused(files: Path, folder: Path, command: list[str], wrong: str, to
     """The command, a process in a folder of its own, says it in one line and leaves the folder as it was."""
     shutil.copytree(files, folder, dirs_exist_ok=True)
     before = contents(folder)
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = run_command(command, folder)
     assert done.returncode == 2, done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
@@ -184,7 +184,7 @@ def test_a_script_refuses_what_only_a_worker_can_see_as_clearly(
 def test_batchopt_refuses_bad_input_in_one_line_and_makes_no_database(
     files: Path, tmp_path: Path, arguments: list[str], wrong: str, to_do: str
 ) -> None:
-    assert_refused(files, tmp_path, [*BATCHOPT, *arguments], wrong, to_do)
+    assert_refused(files, tmp_path, ["batchopt", *arguments], wrong, to_do)
 
 
 def said(files: Path, *arguments: str) -> str:
@@ -263,9 +263,11 @@ def test_the_commands_that_read_need_no_tensorflow(files: Path) -> None:
     assert "recommendation" in done.stdout
 
 
-@pytest.mark.parametrize("program", [SCRIPT, BATCHOPT, [*BATCHOPT, "trials"]], ids=["script", "batchopt", "trials"])
+@pytest.mark.parametrize(
+    "program", [SCRIPT, ["batchopt"], ["batchopt", "trials"]], ids=["script", "batchopt", "trials"]
+)
 def test_help_is_there_and_needs_nothing(tmp_path: Path, program: list[str]) -> None:
-    done = subprocess.run([*program, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    done = run_command([*program, "--help"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: ")
     assert list(tmp_path.iterdir()) == []

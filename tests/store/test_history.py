@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 
 import pytest
 from batchopt.errors import StudyNotFound
 from batchopt.store.database import Database
-from batchopt.store.history import TrialRecord, open_study, read_trials
+from batchopt.store.history import TrialRecord, as_trial, open_study, read_trials, summary
 from batchopt.store.ledger import Ledger
 from optuna.distributions import CategoricalDistribution
 from written_study import MACHINE, SPACE, begin, epoch, new_study
@@ -43,6 +45,22 @@ def test_a_complete_trial_has_its_parameters_value_and_curve(ledger: Ledger) -> 
     assert (trial.value, trial.train_seconds, trial.machine) == (0.875, 4.0, MACHINE.fingerprint)
     assert [row["validation_accuracy"] for row in trial.epochs] == [0.75, 0.875]
     assert trial.last["epoch"] == 2
+
+
+def test_a_trial_whose_steps_know_no_loss_keeps_its_curve_and_one_that_diverged_has_no_last_value(
+    ledger: Ledger,
+) -> None:
+    """A loss that is not known is none that was not finite."""
+    for number, loss in [(0, None), (1, math.nan)]:
+        begin(ledger, 64)
+        ledger.add_epoch(number, MACHINE, epoch(1, 0.75), compile_seconds=0.0)
+        unsure = dataclasses.replace(epoch(2, 0.875), train_loss=loss, validation_loss=loss)
+        ledger.add_epoch(number, MACHINE, unsure, compile_seconds=0.0)
+    unknown, diverged = (as_trial(record, held=False, max_epochs=3) for record in read(ledger))
+    assert {number: value for number, (value, _) in unknown.curve.items()} == {1: 0.75, 2: 0.875}
+    assert list(diverged.curve) == [1]
+    assert summary(read(ledger)[0].epochs)["validation_accuracy"] == 0.875
+    assert summary(read(ledger)[1].epochs)["validation_accuracy"] is None
 
 
 def test_a_trial_before_its_first_epoch_has_neither_value_nor_machine(ledger: Ledger) -> None:

@@ -110,6 +110,7 @@ def test_its_runs_are_no_trials_and_its_seeds_no_trials(confirmed: tuple[Path, l
     assert all(row["seed"] >= 2**31 for row in kept(folder))
 
 
+@pytest.mark.slow
 def test_the_json_has_accuracy_and_seconds_with_intervals_and_the_difference_to_32(
     confirmed: tuple[Path, list[Event]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

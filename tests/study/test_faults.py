@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,7 @@ def test_a_worker_killed_at_the_end_of_memory_is_taken_to_have_met_it(
     assert {row["batch_size"]: row["fits"] for row in rows(tmp_path, memory_table)} == {1024: False}
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_with_nothing_to_do_is_replaced(tmp_path: Path) -> None:
     """Two workers and one trial: when it is done, one is idle and the other still on its way."""
     events: list[Event] = []
@@ -303,9 +305,8 @@ def test_a_worker_that_is_killed_with_nothing_to_do_is_replaced(tmp_path: Path) 
     assert notes(events).count("by signal SIGKILL while it was idle; restarting it") == 2
 
 
-@pytest.mark.parametrize(
-    "memory_limit", [100 * MIB, pytest.param(None, marks=pytest.mark.slow)], ids=["limited", "unlimited"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("memory_limit", [100 * MIB, None], ids=["limited", "unlimited"])
 def test_a_worker_that_is_killed_in_the_probe_says_nothing_about_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_limit: int | None
 ) -> None:
@@ -341,6 +342,7 @@ def test_workers_that_never_come_to_be_ready_end_the_study_and_are_no_trials_fau
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_cores_that_are_taken_away_between_two_trials_make_another_machine(tmp_path: Path) -> None:
     """The worker that comes after is told apart, and its times from those of the first."""
     before = os.sched_getaffinity(0)
@@ -368,17 +370,24 @@ def test_cores_that_are_taken_away_between_two_trials_make_another_machine(tmp_p
 def test_two_workers_have_cores_of_their_own_and_their_times_are_marked(tmp_path: Path) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core cannot be shared out")
+    whole = os.sched_getaffinity(0)
     shares: list[set[int]] = []
 
     def look(event: Event) -> None:
-        if isinstance(event, Trained):
-            # The last look counts: at the first, the second worker may still be on its way to its cores.
+        """The shares of both workers, once each has taken its own: a process does a moment after it was started."""
+        if not isinstance(event, Trained):
+            return
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
             shares[:] = [set(child.cpu_affinity()) for child in psutil.Process().children()]
+            if whole not in shares:
+                return
+            time.sleep(0.05)
 
     study_in(tmp_path, workers=2, sizes=[16], probe=False).run(Budget(trials=8), listener=look)
     assert len(shares) == 2
     assert not shares[0] & shares[1]
-    assert shares[0] | shares[1] == os.sched_getaffinity(0)
+    assert shares[0] | shares[1] == whole
     assert all(row["side_by_side"] for row in rows(tmp_path, epochs_table))
 
 
@@ -398,6 +407,7 @@ def test_a_gpu_that_disappears_between_two_trials_stops_the_study_in_one_line(
     assert plain(tmp_path)[0].state.name == "COMPLETE"
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_starts_its_trial_over_and_a_trial_that_kills_its_workers_fails(tmp_path: Path) -> None:
     """A byte flipped in the database and then signal 9; and a model whose every worker dies before its first epoch."""
 

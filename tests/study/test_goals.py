@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -28,11 +26,12 @@ from batchopt.store.making import found_or_made, stamp_if_unmade
 from batchopt.store.stamp import Stamp
 from batchopt.study.ending import Ending
 from click.testing import CliRunner
+from commands import run_command
 from mnist import build_model
 from optuna.study import StudyDirection
 from written_study import MACHINE, SPACE, STAMP, begin, epoch
 
-SCRIPT = [sys.executable, str(Path(__file__).parents[2] / "studies" / "mnist.py"), "--device", "cpu", "--no-probe"]
+SCRIPT = [str(Path(__file__).parents[2] / "studies" / "mnist.py"), "--device", "cpu", "--no-probe"]
 SMALL = ["--train-examples", "2000", "--batch-sizes", "32..512", "--engine", "fused", "--storage", "studies.db"]
 TARGET = 0.6
 
@@ -94,7 +93,7 @@ def test_a_study_of_time_ends_trials_at_the_target_and_holds_seconds(tmp_path: P
 
 def test_a_study_of_both_has_two_values_and_a_front(tmp_path: Path) -> None:
     options = ["--goal", "pareto", "--epochs", "2", "--trials", "5", "--study", "both"]
-    done = subprocess.run([*SCRIPT, *SMALL, *options], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    done = run_command([*SCRIPT, *SMALL, *options], tmp_path, timeout=240)
     assert done.returncode == 0, done.stderr
     study = plain(tmp_path, "both")
     assert study.directions == [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]

@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.storages import RDBStorage, _CachedStorage
-from optuna.storages._cached_storage import _StudyInfo
+from optuna.storages import RDBStorage
 
+from batchopt.optuna_private import TrialCache, trial_id_of
 from batchopt.store.tables import optunas_children, optunas_trials
 
 Sign = tuple[Any, ...]
 """A trial's state, and how many rows it has in each table: what tells that it has changed."""
 
 
-class Caching(_CachedStorage):
+class Caching(TrialCache):
     """Optuna's cache, which knows an unfinished trial that is as it was.
 
     A value that is written in the place of another, as only user attributes are here, goes unnoticed: who needs the
@@ -31,28 +31,20 @@ class Caching(_CachedStorage):
         self._signs: dict[int, dict[int, Sign]] = {}
         self._newest: dict[int, int] = {}
 
-    def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        with self._lock:
+    def refresh(self, study_id: int) -> None:
+        with self.lock:
             known, newest = self._signs.get(study_id, {}), self._newest.get(study_id, -1)
             # Read before the trials: what changes in between is read once more the next time.
             signs = self._read_signs(study_id, newest)
             changed = {trial_id for trial_id, sign in known.items() if signs.get(trial_id) != sign}
             if newest >= 0 and not changed and signs.keys() <= known.keys():
                 return
-            study = self._studies.setdefault(study_id, _StudyInfo())
-            trials = self._backend._get_trials(study_id, None, changed, newest)
-            self._add_trials_to_cache(study_id, trials)
-            for trial in trials:
-                if trial.state.is_finished():
-                    study.unfinished_trial_ids.discard(trial._trial_id)
-                    study.last_finished_trial_id = max(study.last_finished_trial_id, trial._trial_id)
-                    signs.pop(trial._trial_id, None)
-                else:
-                    study.unfinished_trial_ids.add(trial._trial_id)
-            self._newest[study_id] = max([newest, *(trial._trial_id for trial in trials)])
+            trials = self.read(study_id, changed, newest)
+            finished = {trial_id_of(trial) for trial in trials if trial.state.is_finished()}
+            self._newest[study_id] = max([newest, *map(trial_id_of, trials)])
             # One that was begun since the signs were read has none, and is read again.
-            unfinished = {trial._trial_id: () for trial in trials if not trial.state.is_finished()}
-            self._signs[study_id] = unfinished | signs
+            begun: dict[int, Sign] = dict.fromkeys(map(trial_id_of, trials), ())
+            self._signs[study_id] = {id_: sign for id_, sign in (begun | signs).items() if id_ not in finished}
 
     def _read_signs(self, study_id: int, newest: int) -> dict[int, Sign]:
         """Of the unfinished trials, and of those that are new, by trial id."""
@@ -63,5 +55,5 @@ class Caching(_CachedStorage):
         ]
         unfinished = sa.or_(trials.c.trial_id > newest, trials.c.state.in_(["RUNNING", "WAITING"]))
         query = sa.select(trials.c.trial_id, trials.c.state, *counts).where(trials.c.study_id == study_id, unfinished)
-        with self._backend.engine.connect() as connection:
+        with self.engine.connect() as connection:
             return {row[0]: tuple(row[1:]) for row in connection.execute(query)}

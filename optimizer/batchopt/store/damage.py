@@ -15,8 +15,8 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import json_to_distribution
-from optuna.storages._rdb import models
 
+from batchopt.optuna_private import OPTUNAS_TABLES
 from batchopt.store.attributes import ATTRIBUTE, DEATHS, ELAPSED, ENGINES, GUID, MEMORY_LIMITS
 from batchopt.store.stamp import Stamp
 from batchopt.store.tables import PREFIX, epochs_table, machines_table, metadata
@@ -59,7 +59,7 @@ class DamagedRow:
 def damaged_rows(connection: sa.Connection) -> Iterator[DamagedRow]:
     """All of them, in Optuna's tables and ours."""
     there = set(sa.inspect(connection).get_table_names())
-    tables = {**models.BaseModel.metadata.tables, **metadata.tables}
+    tables = {**OPTUNAS_TABLES, **metadata.tables}
     for name, table in tables.items():
         if name in there:
             yield from _in_table(connection, table)
@@ -246,10 +246,7 @@ OF_ROWS: dict[str, Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]] = {
 def _without_values(connection: sa.Connection) -> Iterator[DamagedRow]:
     """Complete trials, and studies, that lack what Optuna writes with them."""
     studies, trials, values, directions = (
-        models.StudyModel.__table__.c,
-        models.TrialModel.__table__.c,
-        models.TrialValueModel.__table__.c,
-        models.StudyDirectionModel.__table__.c,
+        OPTUNAS_TABLES[name].c for name in ("studies", "trials", "trial_values", "study_directions")
     )
     wanted = sa.select(sa.func.count()).where(directions.study_id == trials.study_id).scalar_subquery()
     found = sa.select(sa.func.count()).where(values.trial_id == trials.trial_id).scalar_subquery()

@@ -13,6 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from batchopt.errors import StorageFailed
+from batchopt.optuna_private import storage_of, study_id_of
 from batchopt.store.checkpoints import Checkpoints
 from batchopt.store.database import Database
 from batchopt.store.deletion import guid_of, keep_place, named, study_gone
@@ -60,7 +61,7 @@ class HeldTrials(StudyLedger):
         super().__init__(database.engine, study, Records(database.engine, lease_seconds=lease_seconds), transactions)
         self.owner = new_owner()
         self._study_name = self._again(lambda: study.study_name)
-        self._turns = Turns(database.engine, study._study_id, self.owner, lease_seconds=lease_seconds)
+        self._turns = Turns(database.engine, study_id_of(study), self.owner, lease_seconds=lease_seconds)
         self._trials: dict[int, _Held] = {}
         self.transactions.explain = self._deleted
         self.database = database
@@ -131,7 +132,7 @@ class HeldTrials(StudyLedger):
                 if self._state(connection, trial_id) != TrialState.RUNNING:
                     connection.rollback()
                     return False
-                guid = named(connection, trial_id, self.study._study_id, self._checkpoints)
+                guid = named(connection, trial_id, study_id_of(self.study), self._checkpoints)
         except sa.exc.IntegrityError:
             return False
         self._trials[number] = _Held(trial_id, guid, owner)
@@ -140,7 +141,7 @@ class HeldTrials(StudyLedger):
     def _deleted(self, error: KeyError) -> StorageFailed | None:
         """What Optuna's `Record does not exist` means, where it is the study's."""
         with self.engine.connect() as connection:
-            return study_gone(connection, self.study._study_id, self._study_name, self.database.url)
+            return study_gone(connection, study_id_of(self.study), self._study_name, self.database.url)
 
     def _write(
         self,
@@ -155,7 +156,7 @@ class HeldTrials(StudyLedger):
         def first(connection: sa.Connection) -> None:
             if not hold_lease(connection, trial_id, held.owner, self.records.lease_seconds):
                 raise LeaseLost(number)
-            if guid_of(connection, trial_id, self.study._study_id) != held.guid:
+            if guid_of(connection, trial_id, study_id_of(self.study)) != held.guid:
                 # Deleted; another trial may have its id by now.
                 raise Deleted(number)
             if ours is not None:
@@ -184,7 +185,7 @@ class HeldTrials(StudyLedger):
         """A trial was deleted: say so where its study was too, else keep its place."""
         if (gone := self._again(lambda: self._deleted(KeyError()))) is not None:
             raise gone
-        self._again(lambda: keep_place(self.engine, trial_id, self.study._study_id, number))
+        self._again(lambda: keep_place(self.engine, trial_id, study_id_of(self.study), number))
 
     def _id(self, number: int) -> int:
         if number not in self._trials:
@@ -195,7 +196,7 @@ class HeldTrials(StudyLedger):
         """The id of any trial of the study."""
         if number in self._trials:
             return self._trials[number].trial_id
-        return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        return storage_of(self.study).get_trial_id_from_study_id_trial_number(study_id_of(self.study), number)
 
     def _state(self, connection: sa.Connection, trial_id: int) -> TrialState | None:
         query = sa.select(optunas_trials.c.state).where(optunas_trials.c.trial_id == trial_id)

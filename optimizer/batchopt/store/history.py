@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from batchopt.errors import StudyNotFound
 from batchopt.goals.crossing import first_at
 from batchopt.goals.time import NOT_REACHED
+from batchopt.optuna_private import trial_id_of
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
 from batchopt.search.steps import Trial
 from batchopt.search.steps import TrialState as SearchState
@@ -111,18 +112,18 @@ def read_trials(
     """The trials of a study that are wanted, by number; all of them by default."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if wanted(trial)]
     # An epoch is written together with its value: where Optuna's trial has not changed, its epochs have not.
-    there = {trial._trial_id: trial for trial in trials}
+    there = {trial_id_of(trial): trial for trial in trials}
     epochs = {key: rows for key, (trial, rows) in records.known.items() if there.get(key) is trial}
     epochs |= records.epochs(there.keys() - epochs.keys())
     records.known = {key: (there[key], rows) for key, rows in epochs.items() if not there[key].state.is_finished()}
-    return [_record(trial, epochs[trial._trial_id]) for trial in trials]
+    return [_record(trial, epochs[trial_id_of(trial)]) for trial in trials]
 
 
 def _record(trial: FrozenTrial, epochs: list[dict[str, Any]]) -> TrialRecord:
     params = dict(trial.params)
     return TrialRecord(
         number=trial.number,
-        trial_id=trial._trial_id,
+        trial_id=trial_id_of(trial),
         state=trial.state.name.lower(),
         batch_size=params.pop(BATCH_SIZE, None),
         learning_rate=params.pop(LEARNING_RATE, None),
@@ -157,9 +158,6 @@ def summary(epochs: list[dict[str, Any]]) -> dict[str, float | int | str | None]
         name: epochs[-1][name]
         for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "machine")
     }
-    if None in (last["train_loss"], last["validation_loss"]):
-        # It diverged; an accuracy beside such a loss would look like a good trial's.
-        last["validation_accuracy"] = None
     speed = statistics.median(epoch["examples_per_second"] for epoch in epochs)
     return {**last, **total, "examples_per_second": speed, "epochs": len(epochs)}
 
@@ -171,8 +169,8 @@ def as_trial(record: TrialRecord, *, held: bool, max_epochs: int, target: float 
     curve = {
         row["epoch"]: (row["validation_accuracy"], row["train_seconds"])
         for row in record.epochs
-        # Where a loss was not finite it diverged; without its end that epoch is trained once more, and ends it.
-        if None not in (row["validation_accuracy"], row["train_loss"], row["validation_loss"])
+        # Where it diverged there is none; without its end that epoch is trained once more, and ends it.
+        if row["validation_accuracy"] is not None
     }
     if record.state == "running":
         # All that it needs and no end: it died between the two, and its last epoch is trained once more.

@@ -7,6 +7,7 @@ a reason that passes is done again (`transactions.py`).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from optuna.trial import TrialState
 
 from batchopt.machine.machine import Machine
 from batchopt.measured import Epoch
+from batchopt.optuna_private import study_id_of
 from batchopt.question.options import CHECKPOINT_LIMIT, LEASE_SECONDS
 from batchopt.store.attributes import DEATHS, DIVERGED, FAILURE, LEARNED_NOTHING, MEMORY, MISSED, NO_VALUE, UNTRAINABLE
 from batchopt.store.checkpoints import Checkpoints
@@ -55,7 +57,7 @@ class Ledger(HeldTrials):
     ) -> None:
         states = Checkpoints(database.engine, limit=checkpoint_limit, folder=checkpoints)
         super().__init__(database, study, lease_seconds, transactions or Transactions(database.engine.url), states)
-        self.confirmations = Confirmations(database.engine, study._study_id)
+        self.confirmations = Confirmations(database.engine, study_id_of(study))
 
     def check_state(self, size: int) -> None:
         """Whether trials' states of so many bytes can be kept.
@@ -74,15 +76,16 @@ class Ledger(HeldTrials):
             LeaseLost: the trial is another's now; nothing was written.
         """
         placed = None if checkpoint is None else self._again(lambda: self._checkpoints.placed(checkpoint))
+        if figures.diverged:
+            # Not a number from there on, here as in Optuna, so that nobody takes a good value for its last.
+            figures = dataclasses.replace(figures, validation_accuracy=math.nan)
 
         def put(connection: sa.Connection, trial_id: int) -> None:
             put_epoch(connection, trial_id, machine.fingerprint, figures, compile_seconds)
             if placed is not None:
                 self._checkpoints.put(connection, trial_id, figures.epoch, placed)
 
-        # What diverges is not a number from there on, so that nobody takes a good value before it for its last.
-        value = math.nan if figures.diverged else figures.validation_accuracy
-        trial_id, epoch = self._id(number), figures.epoch
+        trial_id, epoch, value = self._id(number), figures.epoch, figures.validation_accuracy
         self._write(number, put, lambda: self.database.storage.set_trial_intermediate_value(trial_id, epoch, value))
 
     def add_checkpoint(self, number: int, epoch: int, content: bytes) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Engine
 
 from batchopt.machine.machine import Machine
 from batchopt.measured import MemoryRow, StepTime
+from batchopt.optuna_private import study_id_of
 from batchopt.store.attributes import ELAPSED, ENGINES, MEMORY_LIMITS, TOGETHER
 from batchopt.store.measurements import MeasuredOn, Measurements
 from batchopt.store.records import Records, put_entry
@@ -28,7 +29,7 @@ def remove_attributes(engine: Engine, study: Study, prefixes: Sequence[str]) -> 
     table = optunas_study_system_attributes
     mine = sa.or_(*(table.c.key.startswith(prefix, autoescape=True) for prefix in prefixes))
     with engine.begin() as connection:
-        connection.execute(table.delete().where(table.c.study_id == study._study_id, mine))
+        connection.execute(table.delete().where(table.c.study_id == study_id_of(study), mine))
 
 
 class StudyLedger:
@@ -99,7 +100,7 @@ class StudyLedger:
 
     def _count(self, but: Sequence[str]) -> int:
         trials = optunas_trials
-        mine = sa.and_(trials.c.study_id == self.study._study_id, trials.c.state.not_in(but))
+        mine = sa.and_(trials.c.study_id == study_id_of(self.study), trials.c.state.not_in(but))
         query = sa.select(sa.func.count()).select_from(trials).where(mine)
 
         def count() -> int:
@@ -126,7 +127,7 @@ class StudyLedger:
         def put() -> None:
             if self.study.user_attrs.get(attribute, {}).get(machine) != value:
                 with self.engine.begin() as connection:
-                    put_entry(connection, self.study._study_id, attribute, machine, value)
+                    put_entry(connection, study_id_of(self.study), attribute, machine, value)
 
         self._again(put)
 

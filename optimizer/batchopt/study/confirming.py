@@ -21,6 +21,7 @@ from batchopt.events import Confirmed, Confirming, Listener, Noted, Starting
 from batchopt.goals.crossing import epochs_to_target
 from batchopt.machine.capacity import Capacity
 from batchopt.measured import Epoch
+from batchopt.optuna_private import study_id_of
 from batchopt.question.options import Budget, Configuration, Options
 from batchopt.question.task import Task
 from batchopt.report.answer.confirmation import from_common
@@ -122,7 +123,7 @@ def confirm(
             sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
             return seat, Capacity(sizes, ready.memory, rows).max_batch_size
 
-        turns = Turns(database.engine, -ledger.study._study_id, ledger.owner, lease_seconds=math.inf)
+        turns = Turns(database.engine, -study_id_of(ledger.study), ledger.owner, lease_seconds=math.inf)
         _Confirmation(ledger, turns, stamp, report, seeds, interruption, listener).run(start)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from batchopt.goals.kinds import kind_of
 from batchopt.machine.capacity import Capacity
 from batchopt.measured import Epoch
+from batchopt.optuna_private import trial_id_of
 from batchopt.question.space import BATCH_SIZE
 from batchopt.report.answer.places import place_of
 from batchopt.store.attributes import ENGINES, MEMORY_LIMITS, REFERENCE
@@ -99,6 +100,6 @@ class Ending:
         foretold = self.elsewhere or self._capacity.seconds_per_epoch()
         if foretold is not None:
             return foretold(trial.params[BATCH_SIZE])
-        key = trial._trial_id
+        key = trial_id_of(trial)
         epochs = self._ledger.transactions.again(lambda: self._ledger.records.epochs([key])[key])
         return float(statistics.median(epoch["train_seconds"] for epoch in epochs))

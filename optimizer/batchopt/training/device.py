@@ -12,6 +12,7 @@ from batchopt.errors import DeviceError
 from batchopt.machine.gpu import Card, Meter, driver_version, why_no_gpu
 from batchopt.machine.machine import Machine, available_cores, host_memory, processor
 from batchopt.question.options import gpu_indices
+from batchopt.training.importing import importing
 
 VERSIONS = ("tensorflow", "keras", "optuna", "numpy")
 
@@ -33,7 +34,8 @@ def use_device(device: str, cores: Sequence[int] | None = None, *, memory_limit:
     # the one that TensorFlow takes on processors without AVX512-VNNI does not.
     os.environ["TF_CPU_ALLOCATOR_USE_BFC"] = "1"
     os.environ["TF_CPU_BFC_MEM_LIMIT_IN_MB"] = str(max(1, (memory_limit or host_memory()[0]) >> 20))
-    import tensorflow as tf
+    with importing():
+        import tensorflow as tf
 
     if cores is not None or available_cores() < (os.cpu_count() or 1):
         # TensorFlow does not know of quotas.

@@ -31,6 +31,7 @@ from batchopt.training.by_value import Opening, opened
 from batchopt.training.checkpoint import Pace, pack
 from batchopt.training.data_check import SEARCHED, check
 from batchopt.training.device import use_device
+from batchopt.training.importing import importing
 from batchopt.training.limits import limit_process
 from batchopt.training.messages import (
     Answer,
@@ -281,7 +282,8 @@ def main() -> None:
         while True:
             request: Opening | Request = pickle.loads(connection.recv_bytes())
             if isinstance(request, Opening):
-                setup, missing = opened(request)
+                with importing():
+                    setup, missing = opened(request)
                 trainer = Trainer(setup)
                 for remark in (*map(Remark, missing), *trainer.said()):
                     connection.send(remark)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from batchopt.errors import InvalidInput, StorageError, StudyNotFound
+from batchopt.optuna_private import study_id_of
 from batchopt.question.goal import Goal, GoalKind
 from batchopt.question.space import SearchSpace
 from batchopt.report.answer.batch_sizes import by_batch_size, count_states
@@ -129,7 +130,7 @@ def read_evidence(
             elapsed_seconds=float(study.user_attrs.get(ELAPSED, 0.0)),
             to_target=found,
             confirmation=confirmation(
-                Confirmations(database.engine, study._study_id).all(),
+                Confirmations(database.engine, study_id_of(study)).all(),
                 None if advised is None else advised.best.params,
                 stamp.goal.target,
             ),

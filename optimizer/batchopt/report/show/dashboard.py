@@ -13,6 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study
 
 from batchopt.events import Event, Listener, Noted, TrialEnded
+from batchopt.optuna_private import figure_attribute
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.reading import read_evidence
 from batchopt.report.answer.recommendation import Report
@@ -61,7 +62,6 @@ def show(study: Study, evidence: Evidence, database: Database) -> bool:
     """
     # It brings a web server along, which nothing else needs.
     from optuna_dashboard import get_note, save_note, save_plotly_graph_object
-    from optuna_dashboard._custom_plot_data import SYSTEM_ATTR_PLOT_DATA
 
     with warnings.catch_warnings():
         # Their interface may change, as the warning says.
@@ -76,7 +76,7 @@ def show(study: Study, evidence: Evidence, database: Database) -> bool:
         drawn = pictures(evidence)
         for name, figure in drawn.items():
             save_plotly_graph_object(study, figure, graph_object_id=_id(name))
-        gone = [f"{SYSTEM_ATTR_PLOT_DATA}{_id(name)}:" for name in PICTURES if name not in drawn]
+        gone = [figure_attribute(_id(name)) for name in PICTURES if name not in drawn]
         remove_attributes(database.engine, study, gone)
     return ours
 

@@ -6,13 +6,14 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.study import Study
 from optuna.trial import Trial
 
+from batchopt.optuna_private import trial_id_of
 from batchopt.question.space import SearchSpace
 
 
 def finish_asking(study: Study, number: int, space: SearchSpace) -> None:
     """Sample what a running trial lacks, by the study's sampler; what it has, and what it was queued with, stays."""
     frozen = study.get_trials(deepcopy=False)[number]
-    trial = Trial(study, frozen._trial_id)
+    trial = Trial(study, trial_id_of(frozen))
     decided = {**trial.relative_params, **frozen.system_attrs.get("fixed_params", {})}
     for name, distribution in space.distributions().items():
         if name in frozen.params and name not in decided and not distribution.single():

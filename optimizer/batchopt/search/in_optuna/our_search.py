@@ -8,6 +8,7 @@ from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import TrialState, create_trial
 
+from batchopt.optuna_private import storage_of, study_id_of
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.search.in_optuna.asking import finish_asking
 from batchopt.search.in_optuna.ladder import LadderSampler
@@ -85,10 +86,10 @@ class ScheduledSearch:
         """
         params = {BATCH_SIZE: step.batch_size, LEARNING_RATE: step.learning_rate, **step.extra}
         asked = create_trial(state=TrialState.RUNNING, params=params, distributions=self._space.distributions())
-        storage = self._study._storage
+        storage = storage_of(self._study)
         try:
             # Not `add_trial`, which does not say which trial it has made: another program may add one just then.
-            trial_id = storage.create_new_trial(self._study._study_id, template_trial=asked)
+            trial_id = storage.create_new_trial(study_id_of(self._study), template_trial=asked)
             number = storage.get_trial_number_from_id(trial_id)
         except BaseException:
             self._scheduler.forget(step.trial)

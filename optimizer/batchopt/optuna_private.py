@@ -1,0 +1,76 @@
+"""Every name of Optuna's, and of its dashboard's, that is not public: what a new version may change is mended here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+
+import sqlalchemy as sa
+from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
+from optuna.storages._cached_storage import _StudyInfo
+from optuna.storages._rdb import models
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+OPTUNAS_TABLES: Mapping[str, sa.Table] = models.BaseModel.metadata.tables
+"""Optuna's own tables, by name, as it would make them."""
+
+
+def study_id_of(study: Study) -> int:
+    """The id of a study in its database."""
+    return study._study_id
+
+
+def trial_id_of(trial: FrozenTrial) -> int:
+    """The id of a trial in its database, which is not its number."""
+    return trial._trial_id
+
+
+def storage_of(study: Study) -> BaseStorage:
+    """Where a study keeps its trials."""
+    return study._storage
+
+
+def figure_attribute(figure: str) -> str:
+    """How the system attributes of a study begin that hold a figure of optuna-dashboard's, cut into parts."""
+    # It brings a web server along, which nothing else needs.
+    from optuna_dashboard._custom_plot_data import SYSTEM_ATTR_PLOT_DATA
+
+    return f"{SYSTEM_ATTR_PLOT_DATA}{figure}:"
+
+
+class TrialCache(_CachedStorage):
+    """Optuna's cache of trials, with what it reads, and when, left to `refresh`."""
+
+    def __init__(self, backend: RDBStorage) -> None:
+        super().__init__(backend)
+
+    @property
+    def engine(self) -> sa.Engine:
+        """Of the database behind the cache."""
+        return self._backend.engine
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Held by whoever looks at the cache or changes it."""
+        return self._lock
+
+    def refresh(self, study_id: int) -> None:
+        """Bring the trials of a study up to date; called before each look at them."""
+        super()._read_trials_from_remote_storage(study_id)
+
+    def read(self, study_id: int, trial_ids: Iterable[int], newest: int) -> list[FrozenTrial]:
+        """Read these trials, and those above the id `newest`, into the cache; the lock is held."""
+        study = self._studies.setdefault(study_id, _StudyInfo())
+        trials: list[FrozenTrial] = self._backend._get_trials(study_id, None, set(trial_ids), newest)
+        self._add_trials_to_cache(study_id, trials)
+        for trial in trials:
+            if trial.state.is_finished():
+                study.unfinished_trial_ids.discard(trial._trial_id)
+                study.last_finished_trial_id = max(study.last_finished_trial_id, trial._trial_id)
+            else:
+                study.unfinished_trial_ids.add(trial._trial_id)
+        return trials
+
+    def _read_trials_from_remote_storage(self, study_id: int) -> None:
+        self.refresh(study_id)
