@@ -69,6 +69,9 @@ def count(ledger_engine: sa.Engine, table: sa.Table) -> int:
         return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
 
 
+@pytest.mark.parametrize(
+    "any_storage", ["sqlite", "postgresql", pytest.param("mysql", marks=pytest.mark.slow)], indirect=True
+)
 def test_three_processes_in_the_same_instant_make_one_study_and_share_its_trials(any_storage: str) -> None:
     """No table, no study, no stamp: one of them makes each, and of 12 trials each is trained once."""
     start = str(time.time() + 3)

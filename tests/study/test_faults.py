@@ -108,14 +108,14 @@ def test_memory_that_runs_out_all_the_same_ends_the_trial_and_not_the_study(tmp_
     events: list[Event] = []
     tries = [Configuration(16, 0.003), Configuration(4000, 0.003)]
     report = study_in(tmp_path, pairwise, memory_limit=100 * MIB, probe=False).run(
-        Budget(trials=4), tries=tries, listener=events.append
+        Budget(trials=3), tries=tries, listener=events.append
     )
     first, second, *others = plain(tmp_path)
     assert (first.state.name, second.state.name) == ("COMPLETE", "PRUNED")
     assert second.constraints["memory"] > 0
     assert [event.note for event in events if isinstance(event, TrialEnded)][1] == "out of memory"
     assert all(trial.params["batch_size"] < 4000 for trial in others)
-    assert report.trials["complete"] >= 2
+    assert sum(report.trials.values()) == 3 and report.recommendation is not None
     assert {row["batch_size"]: row["fits"] for row in rows(tmp_path, memory_table)}[4000] is False
 
 
@@ -367,6 +367,7 @@ def test_cores_that_are_taken_away_between_two_trials_make_another_machine(tmp_p
     assert len(rows(tmp_path, machines_table)) == 2
 
 
+@pytest.mark.slow
 def test_two_workers_have_cores_of_their_own_and_their_times_are_marked(tmp_path: Path) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core cannot be shared out")

@@ -101,16 +101,13 @@ def test_the_main_job_searches_trains_keeps_and_recommends(tmp_path: Path) -> No
     assert len(plain(tmp_path).trials) == 4
 
 
-def test_an_interrupted_study_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    """Ctrl-C while a trial trains: exit code 130, nothing held, and in the end the same trials with the same curves."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    # Our own search weighs measured seconds, which no two sessions share; cutting it is tested on fixed ones.
-    options = ["--search", "tpe", "--trials", "3", "--epochs", "12", "--no-pruning", "--seed", "3"]
-    for folder in (whole, parts):
-        folder.mkdir()
-    assert run(whole, *options).returncode == 0
+# Our own search weighs measured seconds, which no two sessions share; cutting it is tested on fixed ones.
+INTERRUPTED = ["--search", "tpe", "--trials", "3", "--epochs", "12", "--no-pruning", "--seed", "3"]
 
-    started = subprocess.Popen(script(parts, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+def interrupted_and_resumed(folder: Path) -> None:
+    """Ctrl-C while a trial trains: exit code 130 and nothing held; the same command again goes on to the end."""
+    started = subprocess.Popen(script(folder, *INTERRUPTED), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert started.stdout is not None
     while not started.stdout.readline().startswith("trial   1"):
         assert started.poll() is None
@@ -119,16 +116,30 @@ def test_an_interrupted_study_goes_on_as_if_it_had_not_been(tmp_path: Path) -> N
     _, said = started.communicate(timeout=30)
     assert started.returncode == 130
     assert said.startswith("interrupted; ") and said.count("\n") == 1
-    states = [trial.state.name for trial in plain(parts).trials]
+    states = [trial.state.name for trial in plain(folder).trials]
     assert states[:2] == ["COMPLETE", "COMPLETE"]
     assert "RUNNING" in states
-    with sa.create_engine(f"sqlite:///{parts}/studies.db").connect() as connection:
+    with sa.create_engine(f"sqlite:///{folder}/studies.db").connect() as connection:
         assert connection.execute(sa.text("select count(*) from batchopt_leases")).scalar() == 0
 
-    resumed = run(parts, *options)
+    resumed = run(folder, *INTERRUPTED)
     assert resumed.returncode == 0, resumed.stderr
     assert "1 to be taken up again" in resumed.stdout
-    assert [trial.state.name for trial in plain(parts).trials] == ["COMPLETE"] * 3
+    assert [trial.state.name for trial in plain(folder).trials] == ["COMPLETE"] * 3
+
+
+def test_an_interrupted_study_holds_nothing_and_is_resumed(tmp_path: Path) -> None:
+    interrupted_and_resumed(tmp_path)
+
+
+@pytest.mark.slow
+def test_an_interrupted_study_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """The same trials with the same curves as of a study that was left alone."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    assert run(whole, *INTERRUPTED).returncode == 0
+    interrupted_and_resumed(parts)
     for (params, values), (reference_params, reference) in zip(
         curves(parts, "mnist"), curves(whole, "mnist"), strict=True
     ):
@@ -191,6 +202,7 @@ def test_a_study_that_is_told_to_end_lets_its_trial_go_and_is_resumed(
     assert [trial.state.name for trial in plain(tmp_path).trials] == ["COMPLETE"] * 2
 
 
+@pytest.mark.slow
 def test_another_question_under_the_same_name_is_refused(tmp_path: Path) -> None:
     """Space, goal, seed, and then the program itself: each refusal says what differs and what to do."""
     study_in(tmp_path).run(Budget(trials=1))

@@ -197,6 +197,11 @@ def test_a_study_that_is_killed_everywhere_is_the_study_that_was_not(tmp_path: P
     assert sum(trained.values()) - len(trained) <= kills
 
 
+@pytest.mark.parametrize(
+    "any_storage",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow), pytest.param("mysql", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_a_process_that_was_stopped_for_longer_than_its_lease_finds_its_late_results_refused(any_storage: str) -> None:
     """SIGSTOP, takeover by another process in mid-session, SIGCONT."""
     stopped, heir = (Process(any_storage, 3, 0.2, LEASE, TRAINS_ALL) for _ in range(2))
@@ -305,6 +310,7 @@ def test_a_server_that_is_stopped_and_started_is_waited_for(
         assert sum("is back after" in line for line in process.said) == 1, process.said
 
 
+@pytest.mark.parametrize("server_storage", ["postgresql", pytest.param("mysql", marks=pytest.mark.slow)], indirect=True)
 def test_a_clock_that_is_an_hour_off_takes_over_nothing_and_loses_nothing(server_storage: str) -> None:
     """Leases go by the database's clock: the process that is ahead neither takes what is held nor holds for an hour.
 

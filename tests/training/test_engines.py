@@ -68,8 +68,14 @@ def weights_and_slots(model: keras.Model) -> list[Any]:
     return [variable.numpy() for variable in [*model.variables, *model.optimizer.variables]]
 
 
-@pytest.mark.parametrize("xla", [True, False], ids=["xla", "no xla"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "xla"),
+    [
+        pytest.param(name, xla, marks=[pytest.mark.slow] if xla and name not in ("adam", "batch normalization") else [])
+        for name in MODELS
+        for xla in (True, False)
+    ],
+)
 def test_an_epoch_ends_with_the_weights_of_a_train_on_batch_loop(name: str, xla: bool, mnist_slice: Dataset) -> None:
     """Same start, same order, the last partial batch included: weights agree to 1e-5, relative to their norm.
 

@@ -176,6 +176,7 @@ def test_a_node_that_dies_is_a_worker_that_dies_and_the_others_go_on_without_it(
     assert examine(str(storage)).findings == []
 
 
+@pytest.mark.slow
 def test_what_a_cluster_cannot_give_is_said_before_anything_is_written(tmp_path: Path) -> None:
     for options, said in {
         ("--ray", "local", "--ray-cpus", "4096"): "--ray local: no node has 4096 CPUs and 0 GPUs for a worker",
