@@ -98,7 +98,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_study(folder / "studies.db", HOSTILE)
     database = open_database(str(folder / "studies.db"), create=True)
     study = optuna.load_study(study_name=HOSTILE, storage=database.storage)
-    database.engine.dispose()
+    database.db.dispose()
     with closing(sqlite3.connect(folder / "studies.db")) as connection, connection:
         trial = study.trials[2]._trial_id
         connection.execute(

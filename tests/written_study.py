@@ -71,4 +71,4 @@ def write_study(storage: Path, name: str = "mnist") -> None:
     ledger.exceed_memory(4, bytes_over=1.0)
     ledger.set_elapsed(12.5)
     ledger.release()
-    database.engine.dispose()
+    database.db.dispose()

@@ -50,7 +50,7 @@ class Epoch:
         return any(loss is not None and not math.isfinite(loss) for loss in (self.train_loss, self.validation_loss))
 
     @property
-    def lost(self) -> bool:
+    def valueless(self) -> bool:
         """Whether its trial can have no value: it diverged, or the metric is NaN or infinite though no loss is."""
         return self.diverged or not math.isfinite(self.validation_accuracy)
 

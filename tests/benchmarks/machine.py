@@ -32,8 +32,8 @@ from batchopt.store.attributes import OUT_OF_MEMORY
 from batchopt.training.messages import EpochDone, Measure, Measured, Setup, Train
 from batchopt.workers.probing import OutOfMemory, started
 from batchopt.workers.process import Died
-from batchopt.workers.slot import Seat
-from batchopt.workers.starting import first_setup, measured, new_capacity, seated
+from batchopt.workers.slot import Slot
+from batchopt.workers.starting import first_setup, measured, new_capacity, ready_slot
 from reference import mnist, mnist_cnn
 from rich.console import Console
 from rich.table import Table
@@ -79,7 +79,7 @@ def say(event: Event) -> None:
         print(event.text)
 
 
-def probed(model: str, sizes: list[int], limit: int | None, interruption: Interruption) -> tuple[Seat, Capacity, float]:
+def probed(model: str, sizes: list[int], limit: int | None, interruption: Interruption) -> tuple[Slot, Capacity, float]:
     build, _, engine, _, _ = MODELS[model]
     space = SearchSpace(sizes, (1e-3, 1e-2))
     setup = first_setup(
@@ -90,19 +90,19 @@ def probed(model: str, sizes: list[int], limit: int | None, interruption: Interr
         budget=Budget(),
         known_engines={},
     )
-    seat = seated(setup, smallest=sizes[0], interruption=interruption, listener=ignore)
-    assert seat.ready is not None
-    engine_seconds, started = seat.ready.engine_seconds, time.perf_counter()
+    slot = ready_slot(setup, smallest=sizes[0], interruption=interruption, listener=ignore)
+    assert slot.ready is not None
+    engine_seconds, started = slot.ready.engine_seconds, time.perf_counter()
     capacity = measured(
-        seat, new_capacity(seat.ready, space), timed=limit is None, interruption=interruption, listener=say
+        slot, new_capacity(slot.ready, space), timed=limit is None, interruption=interruption, listener=say
     )
-    return seat, capacity, engine_seconds + time.perf_counter() - started
+    return slot, capacity, engine_seconds + time.perf_counter() - started
 
 
 def times(console: Console, model: str, rounds: int, interruption: Interruption) -> None:
     """Seconds of the probe; epoch times and memory at sizes that it did not look at."""
     ladder = MODELS[model][-1]
-    seat, capacity, seconds = probed(model, ladder, None, interruption)
+    slot, capacity, seconds = probed(model, ladder, None, interruption)
     law = capacity.steps
     assert law is not None
     assert capacity.memory is not None
@@ -115,13 +115,13 @@ def times(console: Console, model: str, rounds: int, interruption: Interruption)
     # The first epoch of each compiles.
     for trial in range(rounds + 1):
         for size in sorted({*probed_sizes, *unseen}):
-            seat.worker.send(Train(trial, 0, size, 1e-3, {}, 0, 1))
-            done = seat.worker.receive()
+            slot.worker.send(Train(trial, 0, size, 1e-3, {}, 0, 1))
+            done = slot.worker.receive()
             assert isinstance(done, EpochDone)
             if trial:
                 taken[size].append(done.figures.train_seconds)
                 peaks[size] = (done.figures.peak_bytes or 0) - capacity.memory.resident_bytes
-    seat.worker.kill()
+    slot.worker.kill()
     # The machine may be busier now than during the probe: epochs of probed sizes, in the same rounds, tell by how much.
     for size in probed_sizes:
         for seconds_taken in taken[size]:
@@ -163,9 +163,9 @@ def boundary(console: Console, model: str, interruption: Interruption) -> None:
     """The largest batch size under a limit: predicted, verified on the ladder, and true by bisection."""
     limit = MODELS[model][3]
     ladder = powers_of_two(1, 50_000)
-    seat, capacity, _ = probed(model, ladder, limit, interruption)
-    setup = dataclasses.replace(seat.worker.setup)
-    seat.worker.kill()
+    slot, capacity, _ = probed(model, ladder, limit, interruption)
+    setup = dataclasses.replace(slot.worker.setup)
+    slot.worker.kill()
     foretold = max((size for size in range(1, 50_001) if _foretold(capacity, size, limit)), default=0)
     low = capacity.verified
     high = low

@@ -38,7 +38,7 @@ def write(path: str, trials: int) -> None:
     for at in range(1, EPOCHS + 1):
         ledger.add_epoch(number, MACHINE, epoch(at), compile_seconds=0.0)
     ledger.complete(number, 0.9)
-    database.engine.dispose()
+    database.db.dispose()
     with reading(path) as connection:
         study = Rows(connection).read("mnist")
     (trial,) = study.trials

@@ -38,8 +38,8 @@ from batchopt.store.ledger import Ledger
 from batchopt.store.making import found_or_made, stamp_if_unmade
 from batchopt.study.session import Session
 from batchopt.training.messages import EpochDone, Train
-from batchopt.workers.slot import Seat
-from batchopt.workers.starting import first_setup, seated
+from batchopt.workers.slot import Slot
+from batchopt.workers.starting import first_setup, ready_slot
 from reference import mnist
 from servers import SERVERS
 from sessions import EPOCHS, QUESTION, Driver
@@ -292,7 +292,7 @@ def checkpoints() -> None:
                 f"{1e3 * statistics.median(saved):.1f} ms"
             )
             ledger.prune(number)
-            database.engine.dispose()
+            database.db.dispose()
     with tempfile.TemporaryDirectory() as folder, Interruption() as interruption:
         database = open_database(f"{folder}/studies.db", create=True)
         ledger = Ledger(database, found_or_made(database, "mnist"))
@@ -300,11 +300,11 @@ def checkpoints() -> None:
             Task(mnist.build_model, load_mnist), Options(device="cpu"), SearchSpace([32, 128, 512], (1e-4, 1e-1)),
             goal=Goal(), budget=Budget(), known_engines={},
         )  # fmt: skip
-        seat = seated(setup, smallest=32, interruption=interruption, listener=ignore)
+        slot = ready_slot(setup, smallest=32, interruption=interruption, listener=ignore)
         for size in (32, 128, 512):
-            _cost_of_states(ledger, seat, size)
-        seat.worker.kill()
-        database.engine.dispose()
+            _cost_of_states(ledger, slot, size)
+        slot.worker.kill()
+        database.db.dispose()
 
 
 def _begun(ledger: Ledger) -> int:
@@ -314,7 +314,7 @@ def _begun(ledger: Ledger) -> int:
     return number
 
 
-def _cost_of_states(ledger: Ledger, seat: Seat, batch_size: int, epochs: int = 12, rounds: int = 6) -> None:
+def _cost_of_states(ledger: Ledger, slot: Slot, batch_size: int, epochs: int = 12, rounds: int = 6) -> None:
     """Wall seconds of real epochs with states kept as a study keeps them, and with none, in turns."""
     number, kept, save_seconds, started = _begun(ledger), 0, 0.0, 0.0
     taken: dict[bool, list[float]] = {True: [], False: []}
@@ -322,9 +322,9 @@ def _cost_of_states(ledger: Ledger, seat: Seat, batch_size: int, epochs: int = 1
         for keeps in (True, False):
             # After the last epoch of a trial no state is kept.
             request = Train(2 * at + keeps, 0, batch_size, 1e-3, {}, 0, epochs, last_epoch=99 if keeps else 0)
-            seat.worker.send(dataclasses.replace(request, save_seconds=save_seconds))
+            slot.worker.send(dataclasses.replace(request, save_seconds=save_seconds))
             for _ in range(epochs):
-                done = seat.worker.receive()
+                done = slot.worker.receive()
                 assert isinstance(done, EpochDone)
                 # The first of each compiles or loads.
                 started = started if done.figures.epoch > 1 else time.perf_counter()
@@ -427,7 +427,7 @@ def growth() -> None:
                 for _ in range(count)
             ]
             ledger.study.add_trials(done)
-            database.engine.dispose()
+            database.db.dispose()
 
             def opened(storage: str = storage) -> Session:
                 session = Driver(storage, 1_000_000, search="random").session

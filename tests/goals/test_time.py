@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from batchopt.errors import BatchoptError, InvalidInput
 from batchopt.goals.crossing import epochs_to_target
-from batchopt.goals.race import Race, advise_time
+from batchopt.goals.target_progress import TargetProgress, advise_time
 from batchopt.goals.time import ToTarget
 from batchopt.search import Scheduler, SearchSpace, decision
 from batchopt.search.steps import Trial
@@ -161,7 +161,9 @@ def test_what_never_reached_the_target_counts_as_slower_than_it_was_trained():
     missed = [Trial(at, size, 0.01, curve=curve(0.3), state="stopped") for at, size in enumerate((512, 768, 1024), 4)]
 
     def expected_at_1024(trials):
-        return advise_time(Race.of(trials, 0.45, lambda batch_size: 1.0), one_rate, max_epochs=1).at(1024).mean
+        return (
+            advise_time(TargetProgress.of(trials, 0.45, lambda batch_size: 1.0), one_rate, max_epochs=1).at(1024).mean
+        )
 
     assert expected_at_1024([*trials, *missed]) > 1.0
     ignored = [replace(trial, state="infeasible", reason="failed") for trial in missed]
@@ -176,10 +178,10 @@ def test_a_bound_is_what_a_trial_was_trained_and_a_paused_one_has_none_until_it_
         Trial(3, 128, 0.01, curve=curve(0.5, 0.6, 0.7), state="paused"),
         Trial(4, 256, 0.01, state="infeasible", reason="diverged"),
     ]
-    race = Race.of(trials, TARGET, lambda batch_size: 2.0)
-    assert race.best_s == pytest.approx(5.0)
-    assert [race.lost(trial) for trial in trials] == [False, False, False, True, False]
-    curves = race.curves(Cube(SPACE.distributions()), EPOCHS)
+    progress = TargetProgress.of(trials, TARGET, lambda batch_size: 2.0)
+    assert progress.best_s == pytest.approx(5.0)
+    assert [progress.hopeless(trial) for trial in trials] == [False, False, False, True, False]
+    curves = progress.curves(Cube(SPACE.distributions()), EPOCHS)
     bounds = zip(curves.trial[curves.censored], np.exp(-curves.value[curves.censored]), strict=True)
     assert dict(bounds) == pytest.approx({1: 4.0, 3: 6.0, 4: 5.0})
 
@@ -216,10 +218,10 @@ def test_why_it_ends_by_itself_is_said_in_seconds(monkeypatch):
             break
         train(search, step)
         search.given_up()
-    race = Race.of(search._in_order(), TARGET, seconds_per_epoch)
+    progress = TargetProgress.of(search._in_order(), TARGET, seconds_per_epoch)
     said = re.search(r"the least time to 0.9, ([0-9.]+) s, by more than ([0-9.e-]+) s", search.stop_reason)
-    assert said and float(said[1]) == pytest.approx(race.best_s, rel=0.01)
-    assert 0 < float(said[2]) < 0.1 * race.best_s
+    assert said and float(said[1]) == pytest.approx(progress.best_s, rel=0.01)
+    assert 0 < float(said[2]) < 0.1 * progress.best_s
 
 
 def test_a_scheduler_that_was_rebuilt_from_stored_trials_goes_on_as_the_one_that_lived_through_them():

@@ -15,7 +15,7 @@ def climbed(*sizes: int) -> Capacity:
     """0.1 MiB an example: 400 MiB hold 2048, and not 4096."""
     capacity = Capacity(SIZES, MEMORY)
     for size in sizes:
-        capacity.measured(size, size * MIB // 10, MEMORY)
+        capacity.record_measurement(size, size * MIB // 10, MEMORY)
     return capacity
 
 
@@ -37,7 +37,7 @@ def test_only_what_was_verified_is_proposed() -> None:
 
 def test_a_size_that_fails_takes_all_larger_ones_with_it_and_those_below_stay() -> None:
     capacity = climbed(8, 64, 2048)
-    capacity.exclude(512)
+    capacity.record_failure(512)
     assert (capacity.failed, capacity.verified, capacity.max_batch_size) == (512, 64, 511)
     assert not capacity.fits(1024)
     assert capacity.fits(256)
@@ -56,7 +56,7 @@ def test_what_was_verified_once_is_held_against_the_memory_there_is_now() -> Non
 def test_what_this_session_has_tried_fits_whatever_is_foretold() -> None:
     capacity = Capacity(SIZES, MEMORY)
     for size in (8, 16, 1024):
-        capacity.measured(size, 10 * size * MIB, MEMORY)
+        capacity.record_measurement(size, 10 * size * MIB, MEMORY)
     assert capacity.max_batch_size == 1024
 
 
@@ -64,25 +64,25 @@ def test_a_verified_size_that_runs_out_is_out_for_the_session_and_not_for_good()
     """Memory may be short for a while only."""
     capacity = climbed(8, 64, 2048)
     before = capacity.rows
-    assert not capacity.run_out(512, capacity.machine)
+    assert not capacity.record_out_of_memory(512, capacity.machine)
     assert (capacity.max_batch_size, capacity.rows) == (511, before)
 
 
 def test_a_size_that_was_never_verified_and_runs_out_is_out_for_good() -> None:
     capacity = climbed(8, 64)
-    assert capacity.run_out(512, capacity.machine)
+    assert capacity.record_out_of_memory(512, capacity.machine)
     assert (capacity.max_batch_size, capacity.failed) == (64, 512)
 
 
 def test_another_machine_that_joins_bounds_what_is_proposed_and_its_shortage_is_its_own() -> None:
     capacity = climbed(8, 64, 2048, 8192)
     assert capacity.max_batch_size is None
-    capacity.joined(capacity.machine, DeviceMemory(1, 0))
+    capacity.record_machine(capacity.machine, DeviceMemory(1, 0))
     assert capacity.max_batch_size is None
-    capacity.joined("smaller", DeviceMemory(210 * MIB, resident_bytes=100 * MIB))
+    capacity.record_machine("smaller", DeviceMemory(210 * MIB, resident_bytes=100 * MIB))
     assert capacity.max_batch_size == 1024
     before = capacity.rows
-    assert not capacity.run_out(512, "smaller")
+    assert not capacity.record_out_of_memory(512, "smaller")
     assert (capacity.max_batch_size, capacity.rows) == (511, before)
 
 
@@ -96,41 +96,41 @@ def test_by_how_much_it_is_too_large_is_foreseen() -> None:
 
 def test_the_compilers_word_holds_until_something_was_tried() -> None:
     capacity = Capacity(SIZES, MEMORY)
-    capacity.foreseen(8192, 390 * MIB)
+    capacity.record_prediction(8192, 390 * MIB)
     assert not capacity.fits(8192)
     assert capacity.fits(8)
-    capacity.measured(8192, 200 * MIB, MEMORY)
-    capacity.foreseen(8192, 390 * MIB)
+    capacity.record_measurement(8192, 200 * MIB, MEMORY)
+    capacity.record_prediction(8192, 390 * MIB)
     assert capacity.rows == [MemoryRow(8192, 200 * MIB, True)]
 
 
 def test_an_allocator_that_rounds_up_does_not_overrule_the_compiler() -> None:
     capacity = Capacity(SIZES, MEMORY)
-    capacity.foreseen(512, 10 * MIB)
-    capacity.measured(512, 16 * MIB, MEMORY)
+    capacity.record_prediction(512, 10 * MIB)
+    capacity.record_measurement(512, 16 * MIB, MEMORY)
     assert capacity.rows == [MemoryRow(512, 10 * MIB, True)]
-    capacity.measured(512, 40 * MIB, MEMORY)
+    capacity.record_measurement(512, 40 * MIB, MEMORY)
     assert capacity.rows == [MemoryRow(512, 40 * MIB, True)]
 
 
 def test_epochs_side_by_side_say_nothing_of_the_machine() -> None:
     capacity = climbed(8, 64)
-    capacity.timed([StepTime(size, size * 1e-5, 0.0, 0.0, 3) for size in (8, 64)], train_examples=6400)
+    capacity.record_step_times([StepTime(size, size * 1e-5, 0.0, 0.0, 3) for size in (8, 64)], train_examples=6400)
     law = capacity.seconds_per_epoch()
     assert law is not None
     before = law(64)
-    capacity.trained(64, 9 * before, side_by_side=True)
+    capacity.record_epoch(64, 9 * before, side_by_side=True)
     assert law(64) == before
-    capacity.trained(64, 2 * before, side_by_side=False)
+    capacity.record_epoch(64, 2 * before, side_by_side=False)
     assert law(64) == pytest.approx(2 * before)
 
 
 def test_a_deterministic_study_counts_with_what_the_probe_has_kept() -> None:
     """What an epoch took differs from one time to the next, and with it what a search would decide."""
     capacity = climbed(8, 64)
-    capacity.timed([StepTime(size, size * 1e-5, 0.0, 0.0, 3) for size in (8, 64)], train_examples=6400)
+    capacity.record_step_times([StepTime(size, size * 1e-5, 0.0, 0.0, 3) for size in (8, 64)], train_examples=6400)
     kept = capacity.seconds_per_epoch(refined=False)
     assert kept is not None
     before = kept(64)
-    capacity.trained(64, 2 * before, side_by_side=False)
+    capacity.record_epoch(64, 2 * before, side_by_side=False)
     assert kept(64) == before

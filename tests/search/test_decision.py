@@ -36,8 +36,8 @@ def seen(*trials, new=True):
     search = Scheduler(SPACE, max_epochs=EPOCHS)
     for one in trials:
         search.add(one)
-    outlook = search._outlook()
-    return outlook, outlook.starting(np.random.default_rng(0), max_batch_size=None) if new else []
+    choices = search._choices()
+    return choices, choices.starting(np.random.default_rng(0), max_batch_size=None) if new else []
 
 
 def study(complete, paused, seed=0):
@@ -56,15 +56,15 @@ def test_every_rule_has_a_name_of_its_own_and_says_what_it_guards_against():
 
 
 def test_the_first_rule_that_has_an_answer_decides():
-    outlook, new = seen(*study(1, 8))
-    option, rule = pick(outlook, new)
+    choices, new = seen(*study(1, 8))
+    option, rule = pick(choices, new)
     before = RULES[: RULES.index(rule)]
-    assert rule.choose(outlook, new) == option and not any(earlier.choose(outlook, new) for earlier in before)
+    assert rule.choose(choices, new) == option and not any(earlier.choose(choices, new) for earlier in before)
 
 
 def test_where_nothing_is_left_to_do_no_rule_has_an_answer():
-    outlook, _ = seen(trial(0, BEST, EPOCHS), new=False)
-    assert pick(outlook, []) is None
+    choices, _ = seen(trial(0, BEST, EPOCHS), new=False)
+    assert pick(choices, []) is None
 
 
 def test_once_nothing_better_is_in_sight_steps_go_where_the_best_is_expected(monkeypatch):
@@ -117,19 +117,19 @@ def test_one_new_configuration_in_a_few_goes_where_nothing_was_tried():
 def test_one_new_configuration_in_a_few_is_the_one_that_is_expected_best():
     exploit = BY_NAME["expected best"]
     trials = study(10, 0)
-    outlook, new = seen(*trials)
-    assert exploit(outlook, new) == outlook.expected_best(new)
-    assert np.abs(unit(exploit(outlook, new)) - BEST).max() < 0.2
+    choices, new = seen(*trials)
+    assert exploit(choices, new) == choices.expected_best(new)
+    assert np.abs(unit(exploit(choices, new)) - BEST).max() < 0.2
     assert exploit(*seen(*trials[:9])) is None
 
 
 def test_else_the_step_that_promises_most_is_taken_and_the_favourite_waits_for_a_fair_chance(monkeypatch):
     promising = BY_NAME["promises most"]
-    outlook, new = seen(*study(4, 3), trial(7, BEST, FIRST_RUNG))
+    choices, new = seen(*study(4, 3), trial(7, BEST, FIRST_RUNG))
     monkeypatch.setattr(decision, "FAIR_CHANCE", 1.0)
-    assert promising(outlook, new).worth == max(option.worth for option in (*outlook.paused, *new))
+    assert promising(choices, new).worth == max(option.worth for option in (*choices.paused, *new))
     monkeypatch.setattr(decision, "FAIR_CHANCE", -1.0)
-    assert promising(outlook, new).trial is None
+    assert promising(choices, new).trial is None
 
 
 @pytest.mark.parametrize("taken", [2, 9])
@@ -140,7 +140,7 @@ def test_a_step_says_which_rule_chose_it(taken):
         whole = trial(number, SPACE.to_unit(step.batch_size, step.learning_rate), EPOCHS)
         for epoch in range(step.from_epoch + 1, step.until_epoch + 1):
             search.tell(step.trial, epoch, whole.curve[epoch][0])
-    trials, outlook = search._in_order(), search._outlook()
+    trials, choices = search._in_order(), search._choices()
     rng = np.random.default_rng([0, len(trials), sum(one.epochs for one in trials)])
-    _, expected = pick(outlook, outlook.starting(rng, max_batch_size=None))
+    _, expected = pick(choices, choices.starting(rng, max_batch_size=None))
     assert search.next().reason.endswith(f", {expected.name}")

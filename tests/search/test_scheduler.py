@@ -283,7 +283,7 @@ def test_while_a_lucky_run_leads_the_study_goes_on_beside_the_best_one(luck):
         end = 0.95 + luck if number == 0 and luck else final(size, rate)
         curve = {epoch: (end - 0.2 * math.exp(-8 * epoch / EPOCHS), 1.0) for epoch in range(1, EPOCHS + 1)}
         search.add(Trial(number, size, rate, curve=curve, state="complete"))
-    assert settled(search._outlook()) == (not luck)
+    assert settled(search._choices()) == (not luck)
     assert search.recommend().trial in range(1, 11)
 
 

@@ -14,7 +14,7 @@ from batchopt.store.database import Database, open_database
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with its tables and nothing in them; copied, because making one takes half a second."""
     path = tmp_path_factory.mktemp("template") / "studies.db"
-    open_database(str(path), create=True).engine.dispose()
+    open_database(str(path), create=True).db.dispose()
     return path
 
 
@@ -22,4 +22,4 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def database(tmp_path: Path, empty_database: Path) -> Iterator[Database]:
     opened = open_database(str(shutil.copy(empty_database, tmp_path)), create=False)
     yield opened
-    opened.engine.dispose()
+    opened.db.dispose()

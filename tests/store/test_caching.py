@@ -77,8 +77,8 @@ def test_what_another_process_changes_is_seen(any_storage: str) -> None:
     rival.fail(0, "for a reason")
     assert [trial.state.name for trial in agreed()] == ["FAIL", "COMPLETE", "RUNNING", "RUNNING", "PRUNED"]
     assert (ledger.count_started(), ledger.count_finished()) == (5, 3)
-    ledger.engine.dispose()
-    other.engine.dispose()
+    ledger.db.dispose()
+    other.db.dispose()
 
 
 def test_trials_that_have_not_changed_are_not_read_again(any_storage: str) -> None:
@@ -88,16 +88,16 @@ def test_trials_that_have_not_changed_are_not_read_again(any_storage: str) -> No
         ledger = paused(any_storage, count)
         for _ in range(2):
             read_trials(ledger.study, ledger.records)
-        with statements(ledger.engine) as nothing_new:
+        with statements(ledger.db) as nothing_new:
             read_trials(ledger.study, ledger.records)
         assert len(nothing_new) == 1
         assert ledger.begin(0)
         ledger.add_epoch(0, MACHINE, epoch(count), 0.0)
-        with statements(ledger.engine) as news:
+        with statements(ledger.db) as news:
             read_trials(ledger.study, ledger.records)
         costs.append(len(news))
         ledger.release()
-        ledger.engine.dispose()
+        ledger.db.dispose()
     assert costs[0] == costs[1]
 
 
@@ -115,4 +115,4 @@ def test_an_end_is_kept_with_all_that_summarises_it_or_not_at_all(
     ledger.complete(0, 0.9)
     trial = ledger.frozen(0)
     assert (trial.state, trial.user_attrs["epochs"]) == (TrialState.COMPLETE, 1)
-    ledger.engine.dispose()
+    ledger.db.dispose()

@@ -50,7 +50,7 @@ def test_only_the_latest_checkpoint_of_a_trial_is_kept(database: Database, ledge
         ledger.add_checkpoint(0, at, content)
         assert ledger.checkpoint(0) == (at, content)
         assert len(files(tmp_path)) == (len(content) > 1000)
-    with database.engine.connect() as connection:
+    with database.db.connect() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(checkpoints_table)).scalar() == 1
 
 
@@ -72,7 +72,7 @@ def test_a_flipped_byte_is_recognised(database: Database, ledger: Ledger, tmp_pa
     for path in files(tmp_path):
         path.write_bytes(flipped)
     if not files(tmp_path):
-        with database.engine.begin() as connection:
+        with database.db.begin() as connection:
             connection.execute(checkpoints_table.update().values(content=flipped))
     with pytest.raises(DamagedCheckpoint, match="SHA-256"):
         ledger.checkpoint(0)
@@ -103,15 +103,15 @@ def test_a_file_is_found_from_any_folder_and_where_its_database_was_moved_to(
     assert ledger.begin(0)
     assert ledger.checkpoint(0) == (1, LARGE)
     ledger.release()
-    relative.engine.dispose()
-    database.engine.dispose()
+    relative.db.dispose()
+    database.db.dispose()
     for path in tmp_path.glob("studies.db*"):
         path.rename(elsewhere / path.name.replace("studies", "moved"))
     moved = open_database("moved.db", create=False)
     heir = Ledger(moved, optuna.load_study(study_name="mnist", storage=moved.storage))
     assert heir.begin(0)
     assert heir.checkpoint(0) == (1, LARGE)
-    moved.engine.dispose()
+    moved.db.dispose()
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["there", "moved"])
@@ -121,7 +121,7 @@ def test_a_file_that_an_earlier_version_named_with_its_folder_is_found(
     ledger.add_checkpoint(0, 1, LARGE)
     (path,) = files(tmp_path)
     named = f"old.db-checkpoints/{path.name}" if moved else f"studies.db-checkpoints/{path.name}"
-    with database.engine.begin() as connection:
+    with database.db.begin() as connection:
         connection.execute(checkpoints_table.update().values(location=named))
     monkeypatch.chdir(tmp_path)
     assert ledger.checkpoint(0) == (1, LARGE)
@@ -147,7 +147,7 @@ def test_late_results_leave_no_file_and_take_none_from_the_heir(
     database: Database, ledger: Ledger, tmp_path: Path
 ) -> None:
     ledger.add_epoch(0, MACHINE, epoch(1), 0.0, checkpoint=LARGE)
-    with database.engine.begin() as connection:
+    with database.db.begin() as connection:
         connection.execute(leases_table.update().values(owner="another"))
     with pytest.raises(LeaseLost):
         ledger.add_epoch(0, MACHINE, epoch(2), 0.0, checkpoint=LARGE[:-1])
@@ -160,20 +160,20 @@ def test_a_study_whose_states_a_server_does_not_take_is_refused_before_it_is_mad
     for kind in SERVERS:
         with own_database(kind) as server:
             database = open_database(server, create=True)
-            with database.engine.connect() as connection:
+            with database.db.connect() as connection:
                 largest = connection.execute(sa.text("SELECT @@max_allowed_packet")).scalar() if kind == "mysql" else 0
             size = int(largest or 1 << 30)
-            Checkpoints(database.engine, limit=2 * size, folder=None).check(size // 3)
+            Checkpoints(database.db, limit=2 * size, folder=None).check(size // 3)
             with pytest.raises(StorageError, match=r"more than this server takes.*--checkpoints") as refusal:
-                Checkpoints(database.engine, limit=2 * size, folder=None).check(size // 2)
+                Checkpoints(database.db, limit=2 * size, folder=None).check(size // 2)
             assert "\n" not in str(refusal.value)
-            database.engine.dispose()
+            database.db.dispose()
 
 
 def test_what_a_server_does_not_take_goes_to_a_file_though_it_is_under_the_limit(tmp_path: Path) -> None:
     with own_database("mysql") as server:
         database = open_database(server, create=True)
-        with database.engine.connect() as connection:
+        with database.db.connect() as connection:
             packet = int(connection.execute(sa.text("SELECT @@max_allowed_packet")).scalar_one())
         ledger = Ledger(database, new_study(database), checkpoint_limit=packet, checkpoints=str(tmp_path / "states"))
         begin(ledger, 64)
@@ -181,7 +181,7 @@ def test_what_a_server_does_not_take_goes_to_a_file_though_it_is_under_the_limit
         ledger.add_checkpoint(0, 1, content)
         assert len(list((tmp_path / "states").iterdir())) == 1
         assert ledger.checkpoint(0) == (1, content)
-        database.engine.dispose()
+        database.db.dispose()
 
 
 def test_files_may_lie_where_fsspec_reaches(database: Database) -> None:
@@ -221,7 +221,7 @@ def test_servers_keep_what_they_take(server_storage: str) -> None:
     assert few.begin(0)
     few.add_checkpoint(0, 2, LARGE)
     assert few.checkpoint(0) == (2, LARGE)
-    database.engine.dispose()
+    database.db.dispose()
 
 
 class Flaky(MemoryFileSystem):
@@ -246,7 +246,7 @@ class Flaky(MemoryFileSystem):
 def test_a_store_that_is_away_for_a_moment_is_waited_for_as_a_database_is(database: Database) -> None:
     fsspec.register_implementation("flaky", Flaky, clobber=True)
     said: list[str] = []
-    transactions = Transactions(database.engine.url, say=said.append)
+    transactions = Transactions(database.db.url, say=said.append)
     ledger = Ledger(
         database, new_study(database), checkpoint_limit=1, checkpoints="flaky://bucket", transactions=transactions
     )

@@ -45,11 +45,11 @@ def run(role: Role, number: int, **changes: float) -> ConfirmationRun:
 def confirmed(storage: Path, *runs: ConfirmationRun) -> list[ConfirmationRun]:
     """Keep runs in the study of a file; returns all that it has."""
     database = open_database(str(storage), create=False)
-    kept = Confirmations(database.engine, optuna.load_study(study_name="mnist", storage=database.storage)._study_id)
+    kept = Confirmations(database.db, optuna.load_study(study_name="mnist", storage=database.storage)._study_id)
     for each in runs:
         kept.add(each)
     found = kept.all()
-    database.engine.dispose()
+    database.db.dispose()
     return found
 
 
@@ -67,7 +67,7 @@ def source(written: Path, tmp_path: Path) -> Path:
 
 def test_what_is_kept_is_read_as_it_was_in_every_database(any_storage: str) -> None:
     database = open_database(any_storage, create=True)
-    kept, others = Confirmations(database.engine, 1), Confirmations(database.engine, 2)
+    kept, others = Confirmations(database.db, 1), Confirmations(database.db, 2)
     diverged = run("reference", 0, test_accuracy=float("nan"), test_loss=float("inf"))
     kept.add(diverged)
     kept.add(RUN)
@@ -77,7 +77,7 @@ def test_what_is_kept_is_read_as_it_was_in_every_database(any_storage: str) -> N
     assert kept.all()[0] == RUN, "the run of whoever was faster stays"
     kept.forget()
     assert (kept.all(), others.all()) == ([], [run("fastest", 0)])
-    database.engine.dispose()
+    database.db.dispose()
 
 
 def test_a_database_of_an_earlier_version_has_none_and_can_be_read(source: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_database_of_an_earlier_version_has_none_and_can_be_read(source: Path)
         connection.execute(sa.text("drop table batchopt_confirmations"))
         connection.execute(sa.text("update batchopt_schema set version = 2"))
     assert read_report(str(source)).confirmation is None
-    open_database(str(source), create=True).engine.dispose()
+    open_database(str(source), create=True).db.dispose()
     assert confirmed(source, RUN) == [RUN]
 
 

@@ -59,7 +59,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("written") / "studies.db"
     write_study(path)
     database = open_database(str(path), create=True)
-    engine = database.engine
+    engine = database.db
     measurements, key = Measurements(engine), measured_on(MACHINE, PROGRAM, "fused")  # type: ignore[arg-type]
     measurements.add_step_times(key, [StepTime(size, 1e-4 * size, 1e-6, 0.1, 5) for size in (16, 64, 256)])
     measurements.add_memory(key, None, [MemoryRow(size, 1000 * size, size < 256) for size in (16, 64, 256)])

@@ -64,7 +64,7 @@ def test_a_path_is_an_sqlite_file_and_a_url_is_itself() -> None:
 
 def test_a_missing_database_is_made_where_that_is_meant(tmp_path: Path) -> None:
     path = tmp_path / "studies.db"
-    open_database(str(path), create=True).engine.dispose()
+    open_database(str(path), create=True).db.dispose()
     assert set(metadata.tables) | {"studies", "trials", "version_info"} <= tables(path)
 
 
@@ -131,7 +131,7 @@ def test_an_empty_file_is_refused_for_reading_and_filled_for_writing(tmp_path: P
     path = tmp_path / "studies.db"
     path.touch()
     assert "is empty. Check --storage" in refused(path, create=False)
-    open_database(str(path), create=True).engine.dispose()
+    open_database(str(path), create=True).db.dispose()
     assert set(metadata.tables) <= tables(path)
 
 
@@ -154,7 +154,7 @@ def test_a_table_of_another_program_that_is_named_as_optunas_is_no_study(tmp_pat
 def test_tables_of_another_schema_version_are_refused_with_both_versions(
     tmp_path: Path, database: Database, create: bool
 ) -> None:
-    database.engine.dispose()
+    database.db.dispose()
     path = tmp_path / "studies.db"
     execute(path, "update batchopt_schema set version = 99")
     said = refused(path, create=create, kind=SchemaMismatch)
@@ -164,7 +164,7 @@ def test_tables_of_another_schema_version_are_refused_with_both_versions(
 
 @pytest.mark.parametrize("create", [True, False])
 def test_optuna_tables_of_another_version_are_refused(tmp_path: Path, database: Database, create: bool) -> None:
-    database.engine.dispose()
+    database.db.dispose()
     path = tmp_path / "studies.db"
     execute(path, "update version_info set schema_version = 99", "update alembic_version set version_num = 'v99.0.0'")
     with pytest.raises(SchemaMismatch, match=r"studies\.db.*optuna"):
@@ -180,22 +180,22 @@ def test_a_plain_optuna_database_is_refused_for_reading(tmp_path: Path) -> None:
 def test_a_plain_optuna_database_takes_our_tables_beside_its_own_and_keeps_its_studies(tmp_path: Path) -> None:
     path = tmp_path / "optuna.db"
     optuna.create_study(storage=f"sqlite:///{path}", study_name="plain").add_trial(optuna.create_trial(value=1.0))
-    open_database(str(path), create=True).engine.dispose()
+    open_database(str(path), create=True).db.dispose()
     assert set(metadata.tables) <= tables(path)
     assert optuna.load_study(storage=f"sqlite:///{path}", study_name="plain").best_value == 1.0
 
 
 def test_opening_twice_changes_nothing(tmp_path: Path, database: Database) -> None:
-    database.engine.dispose()
+    database.db.dispose()
     before = contents(tmp_path)
-    open_database(database.url, create=True).engine.dispose()
-    open_database(database.url, create=False).engine.dispose()
+    open_database(database.url, create=True).db.dispose()
+    open_database(database.url, create=False).db.dispose()
     assert contents(tmp_path) == before
 
 
 def test_readers_and_the_writer_do_not_block_each_other(database: Database) -> None:
     """Write-ahead logging, and a long wait for another writer, on every connection of the pool."""
-    with database.engine.connect() as one, database.engine.connect() as other:
+    with database.db.connect() as one, database.db.connect() as other:
         for connection in (one, other):
             assert connection.execute(sa.text("pragma journal_mode")).scalar() == "wal"
             assert connection.execute(sa.text("pragma busy_timeout")).scalar() == BUSY_TIMEOUT_S * 1000
@@ -242,7 +242,7 @@ def test_a_password_is_not_shown_by_a_refusal(storage: str) -> None:
 def test_a_path_may_hold_braces_and_spaces(tmp_path: Path) -> None:
     """Optuna formats its URL, so braces are not safe by themselves."""
     path = tmp_path / "a {strange} name%20.db"
-    open_database(str(path), create=True).engine.dispose()
+    open_database(str(path), create=True).db.dispose()
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
@@ -250,7 +250,7 @@ def test_tables_of_the_first_version_are_brought_up_to_date_and_their_content_st
     tmp_path: Path, database: Database
 ) -> None:
     """As version 1 left them: no turns, checkpoints without a place."""
-    database.engine.dispose()
+    database.db.dispose()
     path = tmp_path / "studies.db"
     execute(
         path,
@@ -262,14 +262,14 @@ def test_tables_of_the_first_version_are_brought_up_to_date_and_their_content_st
     check_storage(str(path), create=False)
     for _ in range(2):
         opened = open_database(str(path), create=True)
-        with opened.engine.connect() as connection:
+        with opened.db.connect() as connection:
             assert connection.execute(sa.text("select version from batchopt_schema")).scalars().all() == [
                 SCHEMA_VERSION
             ]
             rows = connection.execute(
                 sa.text("select trial_id, epoch, sha256, location from batchopt_checkpoints")
             ).all()
-        opened.engine.dispose()
+        opened.db.dispose()
         assert [tuple(row) for row in rows] == [(1, 2, "digest", None)]
         assert "batchopt_turns" in tables(path)
 
@@ -289,7 +289,7 @@ def test_tables_of_the_second_version_can_be_read_copied_and_brought_up_to_date(
     assert read_report(str(path)).describe() == before
     merge([str(path)], str(copy))
     assert read_report(str(copy)).describe() | {"storage": before["storage"]} == before
-    open_database(str(path), create=True).engine.dispose()
+    open_database(str(path), create=True).db.dispose()
     assert read_report(str(path)).describe() == before
     connection = sqlite3.connect(path)
     columns = {row[1] for row in connection.execute("pragma table_info(batchopt_epochs)")}

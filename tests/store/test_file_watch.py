@@ -36,7 +36,7 @@ def test_of_a_database_that_is_removed_what_is_finished_is_saved(tmp_path: Path)
     assert f"go on with --storage {saved}." in str(no.value)
     with pytest.raises(StorageFailed, match="was removed"):
         driver.session.ledger.elapsed()
-    driver.session.ledger.engine.dispose()
+    driver.session.ledger.db.dispose()
     assert [file.name for file in tmp_path.iterdir()] == [saved.name]
     assert finished(saved) == 2
     Driver(f"sqlite:///{saved}", 4, search="random").run()
@@ -48,7 +48,7 @@ def test_a_database_that_is_moved_is_completed_where_it_is_now(tmp_path: Path) -
     (tmp_path / "studies.db").rename(moved)
     with pytest.raises(StorageFailed, match=r"was moved to .*elsewhere.db while it was in use.*go on with --storage"):
         driver.run()
-    driver.session.ledger.engine.dispose()
+    driver.session.ledger.db.dispose()
     assert list(tmp_path.glob("*.rescued.db")) == []
     assert finished(moved) == 2
 
@@ -59,7 +59,7 @@ def test_a_database_that_is_replaced_is_not_written_to(tmp_path: Path) -> None:
     os.replace(other, tmp_path / "studies.db")
     with pytest.raises(StorageFailed, match=r"was replaced by another file while it was in use. Everything finished"):
         driver.run()
-    driver.session.ledger.engine.dispose()
+    driver.session.ledger.db.dispose()
     (saved,) = tmp_path.glob("*.rescued.db")
     assert (finished(saved), finished(tmp_path / "studies.db")) == (2, 1)
 
@@ -74,6 +74,6 @@ def test_where_the_whole_folder_is_gone_the_copy_is_made_where_the_command_was_g
     shutil.rmtree(gone)
     with pytest.raises(StorageFailed, match="was removed"):
         driver.run()
-    driver.session.ledger.engine.dispose()
+    driver.session.ledger.db.dispose()
     (saved,) = here.iterdir()
     assert finished(saved) == 2

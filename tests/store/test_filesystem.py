@@ -57,6 +57,6 @@ def test_on_a_network_file_system_there_is_no_write_ahead_log_and_a_warning(
     opened = database.open_database(str(tmp_path / "studies.db"), create=True)
     assert "network file system (nfs4)" in opened.warning
     assert "\n" not in opened.warning
-    with opened.engine.connect() as connection:
+    with opened.db.connect() as connection:
         assert connection.execute(sa.text("pragma journal_mode")).scalar() == "delete"
-    opened.engine.dispose()
+    opened.db.dispose()

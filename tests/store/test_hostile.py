@@ -80,7 +80,7 @@ def do_all(storage: str, folder: Path) -> None:
     with pytest.raises(Exception, match=r"not opened|cannot be read|not a file|it lies in"):
         ledger.checkpoint(5)
     ledger.prune(5)
-    database.engine.dispose()
+    database.db.dispose()
     repair(storage)
 
 
@@ -188,5 +188,5 @@ def test_a_secret_of_the_checkpoints_url_is_neither_said_nor_kept(storage: str, 
     assert ledger.begin(5)
     ledger.add_checkpoint(5, 1, SECRET)
     assert ledger.checkpoint(5) == (1, SECRET)
-    database.engine.dispose()
+    database.db.dispose()
     assert b"geheim" not in everything_in(tmp_path)

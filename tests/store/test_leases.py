@@ -89,10 +89,10 @@ def test_three_processes_in_the_same_instant_make_one_study_and_share_its_trials
     study = optuna.load_study(study_name="mnist", storage=database.storage)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 12
     assert all(trial.intermediate_values == {1: 0.5, 2: 0.75} for trial in study.trials)
-    counts = [count(database.engine, table) for table in (epochs_table, leases_table, checkpoints_table, turns_table)]
+    counts = [count(database.db, table) for table in (epochs_table, leases_table, checkpoints_table, turns_table)]
     assert counts == [24, 0, 0, 0]
-    assert count(database.engine, schema_table) == 1
-    database.engine.dispose()
+    assert count(database.db, schema_table) == 1
+    database.db.dispose()
 
 
 def test_a_trial_that_was_taken_over_refuses_its_first_owner_on_every_database(any_storage: str) -> None:
@@ -100,7 +100,7 @@ def test_a_trial_that_was_taken_over_refuses_its_first_owner_on_every_database(a
     first = Ledger(database, new_study(database))
     number = begin(first, 64)
     first.add_epoch(number, MACHINE, epoch(1, 0.5), 0.0, checkpoint=b"one epoch")
-    with database.engine.begin() as connection:
+    with database.db.begin() as connection:
         connection.execute(leases_table.update().values(expires_at=database_clock() - 1))
     heir = Ledger(database, optuna.load_study(study_name="mnist", storage=database.storage))
     assert heir.begin(number)
@@ -113,14 +113,14 @@ def test_a_trial_that_was_taken_over_refuses_its_first_owner_on_every_database(a
         first.complete(number, 0.125)
     (trial,) = heir.study.trials
     assert (trial.value, trial.intermediate_values) == (0.75, {1: 0.5, 2: 0.75})
-    database.engine.dispose()
+    database.db.dispose()
 
 
 def test_a_connection_that_is_cut_again_and_again_costs_nothing(server_storage: str) -> None:
     """Cut before every write: each is there once at the end, and the study is told of nothing shorter than a second."""
     said: list[str] = []
     database = open_database(server_storage, create=True)
-    ledger = Ledger(database, new_study(database), transactions=Transactions(database.engine.url, say=said.append))
+    ledger = Ledger(database, new_study(database), transactions=Transactions(database.db.url, say=said.append))
     for at in range(3):
         number = begin(ledger, 64)
         for figures in (epoch(1, 0.5), epoch(2, 0.75)):
@@ -132,7 +132,7 @@ def test_a_connection_that_is_cut_again_and_again_costs_nothing(server_storage: 
         assert number == at
     assert [trial.value for trial in ledger.study.trials] == [0.75] * 3
     assert said == []
-    database.engine.dispose()
+    database.db.dispose()
 
 
 def test_a_transaction_that_is_cut_in_its_middle_is_done_again_whole(server_storage: str) -> None:
@@ -143,7 +143,7 @@ def test_a_transaction_that_is_cut_in_its_middle_is_done_again_whole(server_stor
 
     def write() -> None:
         tried.append(1)
-        with database.engine.begin() as connection:
+        with database.db.begin() as connection:
             connection.execute(leases_table.update().values(expires_at=leases_table.c.expires_at + 1000))
             if len(tried) < 3:
                 cut_connections(server_storage)
@@ -151,11 +151,11 @@ def test_a_transaction_that_is_cut_in_its_middle_is_done_again_whole(server_stor
 
     ledger.transactions.again(write)
     assert len(tried) == 3
-    with database.engine.connect() as connection:
+    with database.db.connect() as connection:
         left = connection.execute(sa.select(leases_table.c.expires_at - database_clock())).scalar_one()
     assert 2000 < left < 2040
     ledger.complete(number, 0.5)
-    database.engine.dispose()
+    database.db.dispose()
 
 
 def test_what_does_not_pass_is_not_tried_again(any_storage: str) -> None:
@@ -164,13 +164,13 @@ def test_what_does_not_pass_is_not_tried_again(any_storage: str) -> None:
 
     def wrong() -> None:
         tried.append(1)
-        with database.engine.begin() as connection:
+        with database.db.begin() as connection:
             connection.execute(sa.text("select x from nowhere"))
 
     with pytest.raises(StorageError, match="nowhere"):
-        Transactions(database.engine.url).again(wrong)
+        Transactions(database.db.url).again(wrong)
     assert len(tried) == 1
-    database.engine.dispose()
+    database.db.dispose()
 
 
 def test_a_server_that_stays_away_is_given_up_in_one_line() -> None:
@@ -216,16 +216,16 @@ def test_a_lock_that_a_server_waits_for_in_vain_is_contention(server_storage: st
     database = open_database(server_storage, create=True)
     ledger = Ledger(database, new_study(database))
     mysql = sa.make_url(server_storage).get_backend_name() == "mysql"
-    with database.engine.connect() as one, database.engine.connect() as other:
+    with database.db.connect() as one, database.db.connect() as other:
         one.execute(sa.text("update studies set study_name = 'held'"))
         other.execute(sa.text("set innodb_lock_wait_timeout = 1" if mysql else "set lock_timeout = '1s'"))
         with pytest.raises(sa.exc.OperationalError) as waited:
             other.execute(sa.text("update studies set study_name = 'wanted'"))
         one.rollback()
     assert passing(waited.value) == "contention"
-    assert reason(waited.value, database.engine.url)[0] not in "('"
+    assert reason(waited.value, database.db.url)[0] not in "('"
     assert ledger.study.study_name == "mnist"
-    database.engine.dispose()
+    database.db.dispose()
 
 
 def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +272,7 @@ def test_a_database_that_is_dropped_is_not_waited_for(any_server: tuple[str, str
             ledger.add_epoch(number, MACHINE, epoch(1), 0.0)
         connection.execute(sa.text(f"CREATE DATABASE {name}"))
     assert "\n" not in str(gone.value)
-    database.engine.dispose()
+    database.db.dispose()
     engine.dispose()
 
 
@@ -299,7 +299,7 @@ def test_a_study_that_is_deleted_meanwhile_is_said_in_a_line(any_storage: str) -
         ledger.add_epoch(number, MACHINE, epoch(1), 0.0)
     assert heir.trials[0].intermediate_values == {}
     for each in (database, other):
-        each.engine.dispose()
+        each.db.dispose()
 
 
 def test_a_trial_that_is_deleted_meanwhile_keeps_its_place_as_a_failed_one(any_storage: str) -> None:
@@ -309,11 +309,11 @@ def test_a_trial_that_is_deleted_meanwhile_keeps_its_place_as_a_failed_one(any_s
     numbers = [begin(ledger, 64), begin(ledger, 16)]
     ledger.add_epoch(1, MACHINE, epoch(1), 0.0, checkpoint=b"state")
     kept = {"postgresql": "SET session_replication_role = replica", "mysql": "SET FOREIGN_KEY_CHECKS = 0"}
-    with database.engine.begin() as connection:
+    with database.db.begin() as connection:
         if statement := kept.get(sa.make_url(any_storage).get_backend_name()):
             connection.execute(sa.text(statement))
         connection.execute(sa.text("DELETE FROM trials WHERE number = 1"))
-    database.engine.dispose()
+    database.db.dispose()
     with pytest.raises(Deleted, match="trial 1 was deleted by another program"):
         ledger.add_epoch(1, MACHINE, epoch(2), 0.0)
     assert ledger.owned() == numbers[:1]
@@ -322,7 +322,7 @@ def test_a_trial_that_is_deleted_meanwhile_keeps_its_place_as_a_failed_one(any_s
     assert states == ["RUNNING", "FAIL", "RUNNING"]
     ledger.release()
     assert examine(any_storage).findings == []
-    database.engine.dispose()
+    database.db.dispose()
 
 
 def test_a_turn_grows_with_what_is_decided_in_it(tmp_path: Path) -> None:
@@ -342,14 +342,14 @@ def test_a_turn_grows_with_what_is_decided_in_it(tmp_path: Path) -> None:
             lost.append(1)
     assert lost == [1]
     assert len(study.trials) == 1
-    database.engine.dispose()
+    database.db.dispose()
 
 
 def test_a_lock_that_another_program_holds_is_waited_for_and_said(tmp_path: Path) -> None:
     storage = str(tmp_path / "studies.db")
     database = open_database(storage, create=True)
     said: list[str] = []
-    ledger = Ledger(database, new_study(database), transactions=Transactions(database.engine.url, say=said.append))
+    ledger = Ledger(database, new_study(database), transactions=Transactions(database.db.url, say=said.append))
     other = sqlite3.connect(storage, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
     threading.Timer(7.0, lambda: other.execute("ROLLBACK")).start()
@@ -358,4 +358,4 @@ def test_a_lock_that_another_program_holds_is_waited_for_and_said(tmp_path: Path
     assert said[1].startswith(f"database {database.url} is back after")
     assert ledger.elapsed() == 1.0
     other.close()
-    database.engine.dispose()
+    database.db.dispose()

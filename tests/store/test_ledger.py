@@ -50,7 +50,7 @@ def plain(database: Database) -> optuna.Study:
 
 
 def count(database: Database, table: sa.Table) -> int:
-    with database.engine.connect() as connection:
+    with database.db.connect() as connection:
         return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
 
 
@@ -175,7 +175,7 @@ def test_an_epoch_that_is_trained_again_takes_the_place_of_the_first_in_optunas_
 
 def test_an_epoch_whose_metric_is_not_a_number_is_lost_and_not_diverged() -> None:
     """The loss may be finite where the metric is not; Optuna refuses to complete a trial with such a value."""
-    assert epoch(1, math.nan).lost and not epoch(1, math.nan).diverged
+    assert epoch(1, math.nan).valueless and not epoch(1, math.nan).diverged
 
 
 def test_a_released_trial_stays_running_with_its_curve_and_its_checkpoint(database: Database, ledger: Ledger) -> None:
@@ -217,7 +217,7 @@ def test_a_silent_owner_loses_its_trials_and_one_that_renews_does_not(database: 
     other = Ledger(database, plain(database))
     for renews, taken in [(True, False), (False, True)]:
         for _ in range(2):
-            with database.engine.begin() as connection:
+            with database.db.begin() as connection:
                 connection.execute(earlier)
             if renews:
                 assert ledger.renew() == []
@@ -244,7 +244,7 @@ def test_a_late_write_of_a_trial_that_was_taken_over_is_refused_whole(
 ) -> None:
     """The writer does not know it yet: only the look inside its own transaction can tell."""
     begin(ledger, 64)
-    with database.engine.begin() as connection:
+    with database.db.begin() as connection:
         connection.execute(leases_table.update().values(expires_at=0.0))
     heir = Ledger(database, plain(database))
     assert heir.begin(0)
@@ -286,7 +286,7 @@ def test_an_epoch_that_diverged_and_was_not_ended_is_trained_once_more(database:
 def test_a_lease_that_expired_and_that_nobody_took_is_its_owners_still(database: Database, ledger: Ledger) -> None:
     """A database that was away for longer than a lease costs nobody the epochs trained meanwhile."""
     begin(ledger, 64)
-    with database.engine.begin() as connection:
+    with database.db.begin() as connection:
         connection.execute(leases_table.update().values(expires_at=0.0))
     add_epochs(ledger, 0, 0.75)
     assert not Ledger(database, plain(database)).begin(0)
@@ -314,7 +314,7 @@ def test_one_process_at_a_time_has_its_turn_at_asking(database: Database, ledger
 def test_the_turn_of_a_process_that_fell_silent_passes(database: Database, ledger: Ledger) -> None:
     other = Ledger(database, plain(database))
     with ledger.turn():
-        with database.engine.begin() as connection:
+        with database.db.begin() as connection:
             connection.execute(turns_table.update().values(expires_at=turns_table.c.expires_at - 2 * TURN_SECONDS))
         with other.turn(patience=0.0) as others:
             assert others
@@ -338,7 +338,7 @@ def test_a_session_that_was_killed_is_taken_up_at_once(tmp_path: Path, empty_dat
     assert heir.checkpoint(0) == (1, b"state after one epoch")
     assert heir.checkpoint(1) is None
     assert plain(opened).trials[0].intermediate_values == {1: 0.75}
-    opened.engine.dispose()
+    opened.db.dispose()
 
 
 def test_trials_are_counted_as_started_and_as_finished(ledger: Ledger) -> None:

@@ -59,7 +59,7 @@ def test_whatever_looks_at_a_database_in_use_leaves_its_lock_alone(tmp_path: Pat
     write_study(file)
     link.symlink_to(file)
     database = open_database(str(file), create=True)
-    with database.engine.connect() as connection:
+    with database.db.connect() as connection:
         connection.exec_driver_sql("SELECT count(*) FROM trials").all()
     assert locked(file, os.getpid())
 
@@ -70,8 +70,8 @@ def test_whatever_looks_at_a_database_in_use_leaves_its_lock_alone(tmp_path: Pat
     looks: list[Callable[[str], object]] = [
         *(list_studies, read_report, read_study, examine, repair, read),
         lambda storage: check_storage(storage, create=True),
-        lambda storage: open_database(storage, create=False).engine.dispose(),
-        lambda storage: open_database(storage, create=True).engine.dispose(),
+        lambda storage: open_database(storage, create=False).db.dispose(),
+        lambda storage: open_database(storage, create=True).db.dispose(),
         lambda storage: export(storage, str(tmp_path / f"{time.monotonic_ns()}.db")),
         lambda storage: merge([storage], str(tmp_path / f"{time.monotonic_ns()}.db")),
     ]
@@ -79,7 +79,7 @@ def test_whatever_looks_at_a_database_in_use_leaves_its_lock_alone(tmp_path: Pat
         for name in (str(file), str(link), f"sqlite:///{os.path.relpath(file)}"):
             look(name)
             assert locked(file, os.getpid()), (look, name)
-    database.engine.dispose()
+    database.db.dispose()
     assert not locked(file, os.getpid())
 
 

@@ -14,7 +14,7 @@ ROWS = [StepTime(size, size / 2**20, spread_s=0.25, epoch_overhead_s=0.5, count=
 
 
 def test_step_times_come_back_by_batch_size_and_a_new_one_replaces_the_old(database: Database) -> None:
-    measurements = Measurements(database.engine)
+    measurements = Measurements(database.db)
     measurements.add_step_times(KEY, list(reversed(ROWS)))
     assert measurements.step_times(KEY) == ROWS
     faster = dataclasses.replace(ROWS[0], step_time_s=1e-6)
@@ -23,7 +23,7 @@ def test_step_times_come_back_by_batch_size_and_a_new_one_replaces_the_old(datab
 
 
 def test_another_machine_program_or_engine_has_its_own(database: Database) -> None:
-    measurements = Measurements(database.engine)
+    measurements = Measurements(database.db)
     measurements.add_step_times(KEY, ROWS)
     others = [
         measured_on(dataclasses.replace(MACHINE, cores=64), PROGRAM, "fused"),
@@ -39,7 +39,7 @@ def test_software_and_free_memory_do_not_make_another_machine() -> None:
 
 
 def test_memory_is_known_for_each_limit_apart(database: Database) -> None:
-    measurements = Measurements(database.engine)
+    measurements = Measurements(database.db)
     rows = [MemoryRow(16, 1 << 40, True), MemoryRow(64, None, False), MemoryRow(256, 7, None)]
     measurements.add_memory(KEY, None, rows)
     measurements.add_memory(KEY, 1 << 30, rows[:1])

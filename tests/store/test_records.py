@@ -24,7 +24,7 @@ NEW_OWNER = "from batchopt.store.owner import new_owner; print(new_owner(), flus
 
 @pytest.fixture
 def records(database: Database) -> Records:
-    return Records(database.engine)
+    return Records(database.db)
 
 
 @pytest.fixture
@@ -44,19 +44,19 @@ def owner_of(process: subprocess.Popen[str]) -> str:
 
 def pass_time(database: Database, seconds: float) -> None:
     """The leases as they will be after so many seconds."""
-    with database.engine.begin() as connection:
+    with database.db.begin() as connection:
         connection.execute(leases_table.update().values(expires_at=leases_table.c.expires_at - seconds))
 
 
 def expiry(database: Database, trial_id: int) -> float:
     """Seconds until a lease expires, by the database's clock."""
     query = sa.select(leases_table.c.expires_at - database_clock()).where(leases_table.c.trial_id == trial_id)
-    with database.engine.connect() as connection:
+    with database.db.connect() as connection:
         return float(connection.execute(query).scalar_one())
 
 
 def test_the_databases_clock_counts_seconds_since_1970(database: Database) -> None:
-    with database.engine.connect() as connection:
+    with database.db.connect() as connection:
         assert connection.execute(sa.select(database_clock())).scalar() == pytest.approx(time.time(), abs=5)
 
 
@@ -109,7 +109,7 @@ def test_a_loss_that_is_not_finite_is_kept_as_null(database: Database, records: 
     records.add_epoch(1, "m", epoch(1, train_loss=value, validation_loss=value), compile_seconds=0.0)
     (row,) = records.epochs([1])[1]
     assert (row["train_loss"], row["validation_loss"], row["train_accuracy"]) == (None, None, 0.8)
-    with database.engine.connect() as connection:
+    with database.db.connect() as connection:
         query = sa.select(sa.func.count()).where(epochs_table.c.train_loss.is_(None))
         assert connection.execute(query).scalar() == 1
 
@@ -139,7 +139,7 @@ def test_of_many_who_want_the_same_trials_each_trial_gets_one(database: Database
 
     def take(owner: int) -> list[int]:
         order = [(trial + 3 * owner) % len(trials) for trial in trials]
-        return [trial for trial in order if Records(database.engine).take_lease(trial, f"owner {owner}")]
+        return [trial for trial in order if Records(database.db).take_lease(trial, f"owner {owner}")]
 
     with ThreadPoolExecutor(4) as pool:
         taken = list(pool.map(take, range(4)))

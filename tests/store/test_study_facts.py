@@ -45,7 +45,7 @@ def test_machines_that_join_in_the_same_moment_are_all_kept(any_storage: str) ->
         ):
             together.wait(60)
             write()
-        database.engine.dispose()
+        database.db.dispose()
 
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(join, range(12)))
@@ -53,12 +53,12 @@ def test_machines_that_join_in_the_same_moment_are_all_kept(any_storage: str) ->
     attributes = optuna.load_study(study_name="mnist", storage=made.storage).user_attrs
     assert attributes[ENGINES] == dict.fromkeys(names, "fused")
     assert attributes[MEMORY_LIMITS] == {machine.fingerprint: machine.cores << 30 for machine in machines}
-    assert set(Records(made.engine).machines()) == set(names)
+    assert set(Records(made.db).machines()) == set(names)
     for machine in machines:
         key = measured_on(machine, PROGRAM, "fused")
-        assert Measurements(made.engine).step_times(key) == STEP_TIMES
-        assert Measurements(made.engine).memory(key, machine.cores << 30) == MEMORY
-    made.engine.dispose()
+        assert Measurements(made.db).step_times(key) == STEP_TIMES
+        assert Measurements(made.db).memory(key, machine.cores << 30) == MEMORY
+    made.db.dispose()
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def test_a_study_is_made_whatever_statement_the_connection_breaks_at(
     monkeypatch.setattr("batchopt.study.opening.open_database", lambda *arguments, **options: database)
     heard: list[Event] = []
     for statement in range(1, 200):
-        with cut_before(database.engine, statement) as was_cut:
+        with cut_before(database.db, statement) as was_cut:
             name, options = f"cut at {statement}", Options(seed=STAMP.seed)
             ledger, stamp = opened_ledger(
                 name, server_storage, STAMP, options, listener=heard.append, check=lambda: None, held=ExitStack()
@@ -100,7 +100,7 @@ def test_a_study_is_made_whatever_statement_the_connection_breaks_at(
     names = optuna.get_all_study_names(database.storage)
     assert sorted(names) == sorted(f"cut at {number}" for number in range(1, statement + 1))
     assert heard == []
-    database.engine.dispose()
+    database.db.dispose()
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_a_studys_last_word_is_read_whatever_statement_the_connection_breaks_at(
     ledger.complete(number, 0.75)
     heard: list[Event] = []
     for statement in (*range(1, 40, 3), *range(40, 2000, 40)):
-        with cut_before(database.engine, statement) as was_cut:
+        with cut_before(database.db, statement) as was_cut:
             evidence = bring_up_to_date(ledger, heard.append)
         assert evidence is not None, [event.text for event in heard if isinstance(event, Noted)]
         assert evidence.report.trials == {"complete": 1}
@@ -122,4 +122,4 @@ def test_a_studys_last_word_is_read_whatever_statement_the_connection_breaks_at(
             break
     assert statement > 10
     assert heard == []
-    database.engine.dispose()
+    database.db.dispose()

@@ -31,7 +31,7 @@ from batchopt.store.tables import confirmations_table
 from batchopt.study import confirming
 from batchopt.study.confirming import planned, training_seconds
 from batchopt.training.messages import Ready
-from batchopt.workers.slot import Seat
+from batchopt.workers.slot import Slot
 from click.testing import CliRunner
 from mnist import build_model
 from written_study import MACHINE, epoch
@@ -193,7 +193,7 @@ def test_a_recommendation_that_has_changed_is_confirmed_too_and_what_is_known_is
 def test_what_another_process_confirms_is_waited_for(confirmed: tuple[Path, list[Event]], tmp_path: Path) -> None:
     copy(confirmed[0], tmp_path)
     database = open_database(str(tmp_path / "studies.db"), create=False)
-    other = Turns(database.engine, -1, new_owner(), lease_seconds=math.inf)
+    other = Turns(database.db, -1, new_owner(), lease_seconds=math.inf)
     assert other.take()
     said: list[str] = []
 
@@ -207,7 +207,7 @@ def test_what_another_process_confirms_is_waited_for(confirmed: tuple[Path, list
         "another process confirms; waiting for what it finds",
         "confirmed already: what was found is kept, the test set stays closed",
     ]
-    database.engine.dispose()
+    database.db.dispose()
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_data_without_a_test_set_is_said_in_a_line_before_anything_is_trained(
         def kill(self) -> None:
             killed.append(True)
 
-    monkeypatch.setattr(confirming, "seated", lambda *setup, **how: Seat(Untested(), ready))  # type: ignore[arg-type]
+    monkeypatch.setattr(confirming, "ready_slot", lambda *setup, **how: Slot(Untested(), ready))  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"^--confirm: the data has no test set. Load it with Dataset\(..., test="):
         study_in(tmp_path).confirm(2)
     assert killed == [True]

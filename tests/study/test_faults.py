@@ -80,9 +80,9 @@ def rows(folder: Path, table: sa.Table) -> list[dict[str, Any]]:
 def study_records(folder: Path) -> list[TrialRecord]:
     database = open_database(f"sqlite:///{folder}/studies.db", create=False)
     try:
-        return read_trials(open_study(database, "faults"), Records(database.engine))
+        return read_trials(open_study(database, "faults"), Records(database.db))
     finally:
-        database.engine.dispose()
+        database.db.dispose()
 
 
 def notes(events: list[Event]) -> str:
@@ -270,7 +270,7 @@ def test_a_worker_killed_at_the_end_of_memory_is_taken_to_have_met_it(
         capacity = recorded_capacity(*arguments)
         assert capacity.memory is not None
         bare = 0.95 * capacity.memory.capacity_bytes - RESERVE_BYTES
-        capacity.foreseen(1024, round(bare / (1 + RESERVE_SHARE)) - capacity.memory.resident_bytes)
+        capacity.record_prediction(1024, round(bare / (1 + RESERVE_SHARE)) - capacity.memory.resident_bytes)
         return capacity
 
     def strike(event: Event) -> None:

@@ -126,7 +126,7 @@ def stamp_of(goal: Goal) -> Stamp:
 def capacity_of(machine: str, seconds_per_epoch: float | None = None) -> Capacity:
     capacity = Capacity([16, 64, 256], None, machine=machine)
     if seconds_per_epoch is not None:
-        capacity.timed([StepTime(16, seconds_per_epoch / 1000, 0.0, 0.0, 3)], 16_000)
+        capacity.record_step_times([StepTime(16, seconds_per_epoch / 1000, 0.0, 0.0, 3)], 16_000)
     return capacity
 
 

@@ -138,11 +138,11 @@ def _no_process_left() -> Iterator[None]:
 def trials_of(storage: str) -> list[optuna.trial.FrozenTrial]:
     """The trials, as Optuna alone sees them, of a study in which nothing is left over and the doctor finds nothing."""
     database = open_database(storage, create=False)
-    with database.engine.connect() as connection:
+    with database.db.connect() as connection:
         for table in (leases_table, checkpoints_table, turns_table):
             assert connection.execute(sa.select(table)).all() == []
     trials = optuna.load_study(study_name="mnist", storage=database.storage).get_trials(deepcopy=False)
-    database.engine.dispose()
+    database.db.dispose()
     assert examine(storage).findings == []
     assert [trial.number for trial in trials] == list(range(len(trials)))
     assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
@@ -367,10 +367,10 @@ def test_a_disk_that_is_full_when_a_trial_ends_costs_no_finished_trial(small_dis
     with pytest.raises(StorageFailed, match=r"full\. Everything finished is kept: free some space, then") as refusal:
         session.keep(step.trial, EPOCHS - 1, bytes(1_000_000))
     assert "\n" not in str(refusal.value)
-    session.ledger.engine.dispose()
+    session.ledger.db.dispose()
     filler.unlink()
     heir = Driver(storage, 2)
-    with heir.session.ledger.engine.begin() as connection:
+    with heir.session.ledger.db.begin() as connection:
         # Both sessions are of this process, which lives.
         connection.execute(leases_table.update().values(expires_at=0.0))
     heir.run()

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from batchopt import Dataset, Task
 from batchopt.measured import EngineTiming
-from batchopt.training.measure import foresee
-from batchopt.training.messages import Foreseen
+from batchopt.training.measure import predict_memory
+from batchopt.training.messages import PredictedMemory
 from batchopt.training.probe import choose_engine
 from batchopt.training.program import state_of
 from batchopt.training.resident import Resident
@@ -72,12 +72,12 @@ def test_a_compiler_that_will_not_foretell_memory_leaves_it_to_be_measured(mnist
     """Its interface is experimental: whatever it raises ends no study."""
 
     class Refusing:
-        def foresee(self, batch_size: int) -> int:
+        def predict_memory(self, batch_size: int) -> int:
             raise tf.errors.UnimplementedError(None, None, "not on this device\nat all")
 
     program, _ = choose(net, mnist_slice, pinned="fused")
     program.engine = Refusing()
-    assert foresee(program, [16, 64]) == Foreseen({}, refusal="not on this device")
+    assert predict_memory(program, [16, 64]) == PredictedMemory({}, refusal="not on this device")
 
 
 def test_a_model_that_xla_refuses_is_trained_without_it_and_says_why(mnist_slice: Dataset) -> None:

@@ -25,12 +25,12 @@ from batchopt.training.device import use_device
 from batchopt.training.messages import (
     EpochDone,
     Failed,
-    Foresee,
-    Foreseen,
     Measure,
     Measured,
     OpenedTest,
     OpenTest,
+    PredictedMemory,
+    PredictMemory,
     Ready,
     Remark,
     Save,
@@ -202,9 +202,9 @@ def test_what_the_compiler_foresees_is_what_the_allocator_sees(shared_xla: tuple
     worker, _ = shared_xla
     train_flexible(worker, units=128)
     sizes = (500, 2000)
-    worker.send(Foresee(sizes))
+    worker.send(PredictMemory(sizes))
     foreseen = worker.receive()
-    assert isinstance(foreseen, Foreseen)
+    assert isinstance(foreseen, PredictedMemory)
     worker.send(Measure(sizes))
     over = []
     for size in sizes:

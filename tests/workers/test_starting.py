@@ -21,8 +21,8 @@ from batchopt.store.measurements import Measurements, measured_on
 from batchopt.store.records import Records
 from batchopt.training.messages import ClusterShare, Failed, Ready, Remark, Setup
 from batchopt.workers.probing import Room
-from batchopt.workers.slot import Seat
-from batchopt.workers.starting import first_setup, further_seats, recorded_capacity
+from batchopt.workers.slot import Slot
+from batchopt.workers.starting import first_setup, further_slots, recorded_capacity
 
 SPACE = SearchSpace([16, 64, 256], (1e-3, 1e-2))
 PROGRAM = ProgramStamp("model", "data", train_examples=1000, validation_examples=100, metric="accuracy")
@@ -47,10 +47,10 @@ def ready_on(gpus: int = 0, tensorflow: str = "2.21.0") -> Ready:
     return Ready(machine, PROGRAM, 10, "fused", (), DeviceMemory(1 << 30, 1 << 20))
 
 
-def first_seat(options: Options, *, gpus: int) -> Seat:
+def first_slot(options: Options, *, gpus: int) -> Slot:
     setup = Setup(Task(lambda rate: None, lambda path: Dataset(())), None, None, options.device, None, None, 1e-3)
     worker: Any = MadeUpWorker(setup)
-    return Seat(worker, ready_on(gpus))
+    return Slot(worker, ready_on(gpus))
 
 
 @pytest.mark.parametrize(
@@ -70,26 +70,26 @@ def test_one_worker_sits_on_each_gpu(
     monkeypatch.setattr("batchopt.workers.starting.Worker", MadeUpWorker)
     options = Options(device=device, workers=workers, share=share)
     with ExitStack() as workers:
-        seats = further_seats(first_seat(options, gpus=3), options, workers)
-    assert [seat.worker.setup.device for seat in seats] == others
-    assert all(seat.worker.setup.engine == "fused" and seat.worker.setup.share == share for seat in seats)
-    assert all(seat.worker.killed for seat in seats)  # type: ignore[attr-defined]
+        slots = further_slots(first_slot(options, gpus=3), options, workers)
+    assert [slot.worker.setup.device for slot in slots] == others
+    assert all(slot.worker.setup.engine == "fused" and slot.worker.setup.share == share for slot in slots)
+    assert all(slot.worker.killed for slot in slots)  # type: ignore[attr-defined]
 
 
 def test_more_workers_than_gpus_are_refused_unless_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchopt.workers.starting.Worker", MadeUpWorker)
     options = Options(device="gpu", workers=4)
     with pytest.raises(InvalidInput, match=r"--workers 4: one worker trains on each GPU, and there is 3.*--share"):
-        further_seats(first_seat(options, gpus=3), options, ExitStack())
+        further_slots(first_slot(options, gpus=3), options, ExitStack())
 
 
 def keep(storage: str, ready: Ready) -> None:
     database = open_database(storage, create=True)
-    Records(database.engine).add_machine(ready.machine)
+    Records(database.db).add_machine(ready.machine)
     key = measured_on(ready.machine, ready.program, ready.engine)
-    Measurements(database.engine).add_memory(key, None, [MemoryRow(64, 1 << 20, True), MemoryRow(256, None, False)])
-    Measurements(database.engine).add_step_times(key, [StepTime(64, 1e-3, 1e-5, 0.0, 5)])
-    database.engine.dispose()
+    Measurements(database.db).add_memory(key, None, [MemoryRow(64, 1 << 20, True), MemoryRow(256, None, False)])
+    Measurements(database.db).add_step_times(key, [StepTime(64, 1e-3, 1e-5, 0.0, 5)])
+    database.db.dispose()
 
 
 @pytest.mark.parametrize(
@@ -117,33 +117,33 @@ def test_what_is_measured_anew_takes_the_place_of_all_that_was_known(tmp_path: P
     storage = str(tmp_path / "studies.db")
     keep(storage, ready_on())
     database = open_database(storage, create=False)
-    measurements, key = Measurements(database.engine), measured_on(ready_on().machine, PROGRAM, "fused")
+    measurements, key = Measurements(database.db), measured_on(ready_on().machine, PROGRAM, "fused")
     measurements.add_memory(key, 100, [MemoryRow(16, None, True)])
     measurements.forget(key, None)
     assert (measurements.memory(key, None), measurements.step_times(key)) == ([], [])
     assert measurements.memory(key, 100) == [MemoryRow(16, None, True)]
-    database.engine.dispose()
+    database.db.dispose()
 
 
 def test_a_worker_that_cannot_give_the_state_it_holds_says_why_and_is_not_believed_again() -> None:
     """So that the trial which is given to it next does not count its death."""
-    seat = first_seat(Options(), gpus=0)
+    slot = first_slot(Options(), gpus=0)
     said: list[object] = [Remark("by the way"), Failed("memory", "ResourceExhaustedError", "OOM when\nallocating")]
-    seat.worker.send = lambda request: None  # type: ignore[method-assign]
-    seat.worker.receive = lambda: said.pop(0)  # type: ignore[method-assign,assignment,return-value]
-    assert seat.state(3) == "allocating"
+    slot.worker.send = lambda request: None  # type: ignore[method-assign]
+    slot.worker.receive = lambda: said.pop(0)  # type: ignore[method-assign,assignment,return-value]
+    assert slot.saved_state(3) == "allocating"
 
 
 def test_a_cluster_without_room_is_waited_for_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchopt.workers.probing.ROOM_SECONDS", 0.0)
-    seat, said = first_seat(Options(), gpus=0), list[Event]()
+    slot, said = first_slot(Options(), gpus=0), list[Event]()
     room = Room(said.append)
-    room.waited_for([seat.worker])
+    room.waited_for([slot.worker])
     assert said == []
-    seat.worker.setup = dataclasses.replace(seat.worker.setup, cluster=ClusterShare(4, 1.0, 2))
+    slot.worker.setup = dataclasses.replace(slot.worker.setup, cluster=ClusterShare(4, 1.0, 2))
     for _ in range(3):
         time.sleep(0.001)
-        Room.waited_for(room, [seat.worker])
+        Room.waited_for(room, [slot.worker])
     texts = [event.text for event in said if isinstance(event, Noted)]
     assert texts == ["waiting for the cluster: it has no room yet for a worker, which needs 4 CPUs and 1 GPUs"]
 

@@ -192,7 +192,7 @@ def dashboard_command(storage: str, port: int) -> None:
     except OSError as error:
         raise InvalidInput(f"port {port} cannot be used: {error.strerror}. Use --port with another number.") from error
     finally:
-        database.engine.dispose()
+        database.db.dispose()
 
 
 COMMANDS = (list_command, trials_command, report_command, dashboard_command)

@@ -42,7 +42,7 @@ def study_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def ray_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Where workers are to sit, other than on this machine."""
+    """Where workers run, other than on this machine."""
     for option in (
         click.option("--ray-gpus", type=float, help="Each worker's GPUs there.  [default: one, if there are any]"),
         click.option("--ray-cpus", type=float, help="Each worker's CPUs there.  [default: its part of a node]"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from batchopt.goals.crossing import epochs_to_target
 from batchopt.goals.kind import Kind, Outcome
-from batchopt.goals.race import Race, advise_time
+from batchopt.goals.target_progress import TargetProgress, advise_time
 from batchopt.question.goal import Goal
 from batchopt.question.space import SearchSpace
 from batchopt.search.costs import EpochCost
@@ -75,33 +75,35 @@ class ToTarget(View):
         return value >= self.target
 
     def standing(self, trials: Sequence[Trial], cost: EpochCost, *, max_epochs: int) -> Standing:
-        return _Racing(Race.of(trials, self.target, self._seconds_per_epoch or cost), cost, max_epochs=max_epochs)
+        return _ProgressView(
+            TargetProgress.of(trials, self.target, self._seconds_per_epoch or cost), cost, max_epochs=max_epochs
+        )
 
 
-class _Racing(Standing):
-    def __init__(self, race: Race, cost: EpochCost, *, max_epochs: int) -> None:
-        bounded = EpochCost([], [], probed=race.bounded(cost, max_epochs))
-        super().__init__(race.trials, bounded, max_epochs=max_epochs)
-        self._race = race
+class _ProgressView(Standing):
+    def __init__(self, progress: TargetProgress, cost: EpochCost, *, max_epochs: int) -> None:
+        bounded = EpochCost([], [], probed=progress.bounded(cost, max_epochs))
+        super().__init__(progress.trials, bounded, max_epochs=max_epochs)
+        self._progress = progress
         # Towards a target nothing that is gained is a difference of values.
-        self.gains_value = not race.times
+        self.gains_value = not progress.times
 
-    def lost(self, trial: Trial) -> bool:
-        return self._race.lost(trial)
+    def hopeless(self, trial: Trial) -> bool:
+        return self._progress.hopeless(trial)
 
     def until(self, trial: Trial, epoch: int) -> int:
-        return self._race.until(trial, epoch)
+        return self._progress.until(trial, epoch)
 
     def weighed(self, share: float, space: SearchSpace) -> list[Trial]:
-        return self._race.seen(self.max_epochs)
+        return self._progress.seen(self.max_epochs)
 
     def curves(self, trials: Sequence[Trial], cube: Cube, *, sign: float) -> Curves | None:
         # Before anyone got there, the metric itself is searched.
-        towards = self._race.curves(cube, self.max_epochs)
+        towards = self._progress.curves(cube, self.max_epochs)
         return towards or observed(trials, cube, max_epochs=self.max_epochs, sign=sign)
 
     def improvement(self, matters: float) -> str:
-        return self._race.sooner(matters) if self._race.times else super().improvement(matters)
+        return self._progress.sooner(matters) if self._progress.times else super().improvement(matters)
 
     def advise(self, space: SearchSpace, *, sign: float, max_batch_size: int | None) -> Advice | None:
-        return advise_time(self._race, space, max_epochs=self.max_epochs, max_batch_size=max_batch_size)
+        return advise_time(self._progress, space, max_epochs=self.max_epochs, max_batch_size=max_batch_size)

@@ -96,18 +96,18 @@ class Capacity:
         memory = None if batch_size <= self._tried else self.memory
         return memory is None or memory.resident_bytes + step_bytes <= memory.capacity_bytes
 
-    def joined(self, machine: str, memory: DeviceMemory) -> None:
+    def record_machine(self, machine: str, memory: DeviceMemory) -> None:
         """A worker is ready on this machine, or on another one, which has to hold what is proposed too."""
         if machine != self.machine:
             self._elsewhere[machine] = memory
 
-    def foreseen(self, batch_size: int, step_bytes: int) -> None:
+    def record_prediction(self, batch_size: int, step_bytes: int) -> None:
         """The compiler says so."""
         known = self._rows.get(batch_size)
         if known is None or known.fits is None:
             self._rows[batch_size] = MemoryRow(batch_size, step_bytes, None)
 
-    def measured(self, batch_size: int, step_bytes: int | None, memory: DeviceMemory) -> None:
+    def record_measurement(self, batch_size: int, step_bytes: int | None, memory: DeviceMemory) -> None:
         """It was trained and evaluated; what the compiler said of it stays, where that is what the allocator took."""
         known = self._rows.get(batch_size)
         told = None if known is None else known.step_bytes
@@ -117,7 +117,7 @@ class Capacity:
         self._tried = max(self._tried, batch_size)
         self.memory = memory
 
-    def run_out(self, batch_size: int, machine: str) -> bool:
+    def record_out_of_memory(self, batch_size: int, machine: str) -> bool:
         """A trial ran out of memory: neither its batch size nor any larger one is proposed again in this session.
 
         Returns:
@@ -125,12 +125,12 @@ class Capacity:
             that memory may be short for a while only, and not where it was another machine.
         """
         if machine == self.machine and batch_size > self.verified:
-            self.exclude(batch_size)
+            self.record_failure(batch_size)
             return True
         self._ceiling = batch_size - 1 if self._ceiling is None else min(self._ceiling, batch_size - 1)
         return False
 
-    def exclude(self, batch_size: int) -> None:
+    def record_failure(self, batch_size: int) -> None:
         """It does not fit: neither it nor any larger one does, whatever was thought before."""
         if batch_size <= self.verified:
             self._ceiling = batch_size - 1
@@ -169,7 +169,7 @@ class Capacity:
         need = self.needed(batch_size)
         return 1.0 if need is None or self.memory is None else max(1.0, float(need - self.memory.capacity_bytes))
 
-    def timed(self, rows: Sequence[StepTime], train_examples: int) -> None:
+    def record_step_times(self, rows: Sequence[StepTime], train_examples: int) -> None:
         """Steps were timed."""
         self.step_rows = list(rows)
         self.steps = StepTimeLaw(rows, train_examples) if rows else None
@@ -178,7 +178,7 @@ class Capacity:
         """Batch size -> seconds per epoch, `refined` as epochs are told or not; None where no step was timed."""
         return self.steps if refined or self.steps is None else self.steps.probed_epoch_s
 
-    def trained(self, batch_size: int, seconds: float, *, side_by_side: bool) -> None:
+    def record_epoch(self, batch_size: int, seconds: float, *, side_by_side: bool) -> None:
         """An epoch was trained; one that shared the processor with another says nothing of the machine."""
         if self.steps is not None and not side_by_side:
             self.steps.tell(batch_size, seconds)

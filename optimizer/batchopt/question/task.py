@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,9 @@ class Task:
 
     Attributes:
         build_model: `build_model(learning_rate, **extra)` returns a compiled Keras model with at least one metric.
+            Where it has arguments of these names, it is given them too: `batch_size` and `steps_per_epoch` of the
+            trial, `epochs` of a whole trial, and `trial_seed`, so that a schedule, a weight decay or a momentum can
+            follow them.
             It runs in the worker, so import Keras inside it and the script starts at once. Where it raises
             `optuna.TrialPruned`, that configuration is not one to train: its trial ends, and the search keeps away.
             Whatever else it raises stops the study.
@@ -45,6 +49,17 @@ class Task:
             if not callable(getattr(self, name)):
                 raise InvalidInput(f"{name} {getattr(self, name)!r}: give a function.")
         check_types(self)
+
+    def built(self, learning_rate: float, extra: Mapping[str, Any], given: Mapping[str, int]) -> Any:
+        """What `build_model` returns.
+
+        Args:
+            learning_rate, extra: of the configuration.
+            given: what it is given beside them where it has arguments of these names; an extra dimension goes first.
+        """
+        asks = inspect.signature(self.build_model).parameters
+        asked = {name: value for name, value in given.items() if name in asks}
+        return self.build_model(learning_rate, **asked | dict(extra))
 
 
 @dataclass(frozen=True)

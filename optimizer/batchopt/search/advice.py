@@ -32,8 +32,8 @@ LEVELS = (0.05, 0.15865, 0.5, 0.84135, 0.95)
 """A 90 % interval, one standard error to both sides of the middle, and the middle."""
 
 OWN = 0.75
-"""The part of what looks like luck from run to run that is taken for the configuration's own: with one run of each, the
-two cannot be told apart. Chosen so that intervals hold what they should, see `tests/benchmarks/answer.py`."""
+"""The part of what looks like a difference of two runs that is taken for the configuration's own: with one run of each
+the two cannot be told apart. Chosen so that intervals hold what they should, see `tests/benchmarks/answer.py`."""
 
 MAY_BE_BETTER = 0.05
 """A batch size is told apart from the best once it is less likely than this to be better."""
@@ -52,7 +52,7 @@ MOST_RUNS = 200
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a configuration is worth: the final value of a run of it, run-to-run luck left out.
+    """What a configuration is worth: the final value of a run of it, without what runs differ by.
 
     Attributes:
         batch_size, learning_rate, extra: the configuration.
@@ -63,7 +63,7 @@ class Estimate:
         seconds: of one whole run.
         runs: trials of this batch size with at least one epoch.
         trial: the number of the trial of this configuration; -1 where there is none.
-        behind: how far it is behind the best configuration, by what both are expected to be worth or by that less one
+        gap: how far it is behind the best configuration, by what both are expected to be worth or by that less one
             standard error, whichever is more; so what is little known is not near the best.
     """
 
@@ -78,7 +78,7 @@ class Estimate:
     seconds: float
     runs: int
     trial: int
-    behind: float = 0.0
+    gap: float = 0.0
 
     @property
     def params(self) -> dict[str, Any]:
@@ -140,8 +140,8 @@ class Recommendation:
     Attributes:
         batch_size: examples per optimizer step.
         learning_rate: as applied.
-        mean: the expected final value (the median of the posterior), run-to-run luck left out; where there is a target,
-            the seconds until it is reached.
+        mean: the expected final value (the median of the posterior), without what runs differ by; where there is a
+            target, the seconds until it is reached.
         low, high: its 90 % interval.
         extra: values of the extra dimensions.
         trial: the number of the trial in which this configuration was trained.
@@ -255,8 +255,8 @@ def advise(
         found = estimates(configurations, [-1] * len(rates) + [trial.trial for trial in same])
         rows.append(max(found, key=sure))
     margin = best.standard_error if tolerance is None else tolerance
-    rows = [replace(row, behind=max(sign * (best.mean - row.mean), sure(best) - sure(row), 0.0)) for row in rows]
-    good = [row for row in rows if row.behind <= margin]
+    rows = [replace(row, gap=max(sign * (best.mean - row.mean), sure(best) - sure(row), 0.0)) for row in rows]
+    good = [row for row in rows if row.gap <= margin]
     fastest = min(good, key=lambda row: row.seconds)
     rivals = [row for row in rows if row.batch_size != best.batch_size and row.chance_best > MAY_BE_BETTER]
     run_sd = surrogate.run_sd(point)

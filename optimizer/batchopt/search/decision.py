@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from batchopt.search.outlook import Option, Outlook
+from batchopt.search.choices import Candidate, Choices
 
 FINISH_ONE_IN = 4
 """One trial in so many is trained to its end whatever it promises."""
@@ -61,58 +61,58 @@ class Rule:
     Attributes:
         name: for the screen, after "new" or "continues".
         against: what goes wrong without it.
-        choose: the step, given the outlook and the new configurations; None where the rule does not apply.
+        choose: the step, given the choices and the new configurations; None where the rule does not apply.
     """
 
     name: str
     against: str
-    choose: Callable[[Outlook, Sequence[Option]], Option | None]
+    choose: Callable[[Choices, Sequence[Candidate]], Candidate | None]
 
 
-def _settle(outlook: Outlook, new: Sequence[Option]) -> Option | None:
-    steps = [*outlook.paused, *new]
-    return outlook.expected_best(steps) if outlook.complete and steps and _little_hope(outlook, new) else None
+def _settle(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
+    steps = [*choices.paused, *new]
+    return choices.expected_best(steps) if choices.complete and steps and _little_hope(choices, new) else None
 
 
-def _finish_first(outlook: Outlook, new: Sequence[Option]) -> Option | None:
-    ending = any(t.state == "running" and t.until_epoch == outlook.max_epochs for t in outlook.trials)
-    due = len(outlook.trials) >= FINISH_FROM or not new
-    return _best(outlook.paused) if due and not outlook.complete and not ending else None
+def _finish_first(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
+    ending = any(t.state == "running" and t.until_epoch == choices.max_epochs for t in choices.trials)
+    due = len(choices.trials) >= FINISH_FROM or not new
+    return _best(choices.paused) if due and not choices.complete and not ending else None
 
 
-def _finish_odd(outlook: Outlook, new: Sequence[Option]) -> Option | None:
+def _finish_odd(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
     # By those started: of those finished some were by other rules, and its turn would be passed over.
-    odd = len(outlook.trials) // FINISH_ONE_IN % ODD_ONE_IN == ODD_ONE_IN - 1
-    return outlook.farthest(outlook.paused, outlook.complete) if odd and _finish_due(outlook) else None
+    odd = len(choices.trials) // FINISH_ONE_IN % ODD_ONE_IN == ODD_ONE_IN - 1
+    return choices.farthest(choices.paused, choices.complete) if odd and _finish_due(choices) else None
 
 
-def _finish_some(outlook: Outlook, new: Sequence[Option]) -> Option | None:
-    return _best(outlook.paused) if _finish_due(outlook) else None
+def _finish_some(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
+    return _best(choices.paused) if _finish_due(choices) else None
 
 
-def _doubt(outlook: Outlook, new: Sequence[Option]) -> Option | None:
-    steps = [*outlook.paused, *new]
-    least = DOUBT_BELOW * outlook.spread
-    if not outlook.complete or not steps or max(step.gain for step in steps) >= least:
+def _doubt(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
+    steps = [*choices.paused, *new]
+    least = DOUBT_BELOW * choices.spread
+    if not choices.complete or not steps or max(step.gain for step in steps) >= least:
         return None
-    return outlook.best_by_finals(steps)
+    return choices.best_by_finals(steps)
 
 
-def _explore(outlook: Outlook, new: Sequence[Option]) -> Option | None:
-    due = len(outlook.trials) % EXPLORE_EVERY == EXPLORE_EVERY - 1
+def _explore(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
+    due = len(choices.trials) % EXPLORE_EVERY == EXPLORE_EVERY - 1
     hopeful = sorted(new, key=lambda option: -option.hope)[: max(len(new) // EXPLORE_AMONG, 1)]
-    return outlook.farthest(hopeful, outlook.trials) if due and _starts(outlook, new) else None
+    return choices.farthest(hopeful, choices.trials) if due and _starts(choices, new) else None
 
 
-def _exploit(outlook: Outlook, new: Sequence[Option]) -> Option | None:
-    started = len(outlook.trials)
+def _exploit(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
+    started = len(choices.trials)
     due = started >= EXPLOIT_FROM and started % EXPLOIT_EVERY == EXPLOIT_EVERY // 2
-    return outlook.expected_best(new) if due and _starts(outlook, new) else None
+    return choices.expected_best(new) if due and _starts(choices, new) else None
 
 
-def _promising(outlook: Outlook, new: Sequence[Option]) -> Option | None:
+def _promising(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
     fair = any(option.chance > FAIR_CHANCE for option in new)
-    return _best(new if fair else [*outlook.paused, *new])
+    return _best(new if fair else [*choices.paused, *new])
 
 
 RULES = (
@@ -127,15 +127,15 @@ RULES = (
 )
 
 
-def pick(outlook: Outlook, new: Sequence[Option]) -> tuple[Option, Rule] | None:
+def pick(choices: Choices, new: Sequence[Candidate]) -> tuple[Candidate, Rule] | None:
     """The step to take and the rule that chose it, given the new configurations; None where there is no step left."""
-    chosen = ((rule.choose(outlook, new), rule) for rule in RULES)
+    chosen = ((rule.choose(choices, new), rule) for rule in RULES)
     return next(((option, rule) for option, rule in chosen if option is not None), None)
 
 
 def enough(
-    outlook: Outlook,
-    new: Sequence[Option],
+    choices: Choices,
+    new: Sequence[Candidate],
     *,
     may_start: bool,
     until: bool,
@@ -145,57 +145,57 @@ def enough(
     """Why the study ends here, in one line; empty where it goes on.
 
     Args:
-        outlook: what the evidence says.
+        choices: what the evidence says.
         new: the new configurations.
         may_start: whether there is a trial left to start.
         until: whether the study ends by itself.
         worth: what a second must be expected to gain, in the units of the values; None where the user did not say.
         shown: what is improved, given by how much it would matter.
     """
-    if not outlook.complete and outlook.paused:
+    if not choices.complete and choices.paused:
         return ""
-    promising = max((paused.hope for paused in outlook.paused), default=0.0)
+    promising = max((paused.hope for paused in choices.paused), default=0.0)
     if not new and promising <= NO_CHANCE:
         return "every configuration of the space was tried" if may_start else "the trials of this study are used up"
-    steps = [*outlook.paused, *new]
-    if worth is not None and outlook.complete:
+    steps = [*choices.paused, *new]
+    if worth is not None and choices.complete:
         best = max(steps, key=lambda step: step.gain / step.seconds)
-        if len(outlook.complete) >= WORTH_AFTER_COMPLETE and best.gain / best.seconds < worth:
+        if len(choices.complete) >= WORTH_AFTER_COMPLETE and best.gain / best.seconds < worth:
             return f"going on is expected to gain {best.gain:.2g} in the next {best.seconds:.3g} s, less than it must"
-    if not until or not steps or len(outlook.complete) < STOP_AFTER_COMPLETE:
+    if not until or not steps or len(choices.complete) < STOP_AFTER_COMPLETE:
         return ""
-    since = sum(trial.trial > outlook.observed_best().trial for trial in outlook.trials)
-    if since < WITHOUT_GAIN or not _little_hope(outlook, new) or not settled(outlook):
+    since = sum(trial.trial > choices.observed_best().trial for trial in choices.trials)
+    if since < WITHOUT_GAIN or not _little_hope(choices, new) or not settled(choices):
         return ""
-    return f"no step is likelier than {NO_CHANCE:.0%} to improve {shown(outlook.matters)}"
+    return f"no step is likelier than {NO_CHANCE:.0%} to improve {shown(choices.matters)}"
 
 
-def settled(outlook: Outlook) -> bool:
+def settled(choices: Choices) -> bool:
     """Whether enough runs beside the best one have told that it is."""
-    worth = outlook.expected(outlook.complete)
-    beside = int((worth > worth.max() - outlook.clearly).sum())
-    lucky = outlook.observed_best() is not outlook.complete[int(worth.argmax())]
+    worth = choices.expected(choices.complete)
+    beside = int((worth > worth.max() - choices.clearly).sum())
+    lucky = choices.observed_best() is not choices.complete[int(worth.argmax())]
     return beside >= (SETTLED_AT_MOST if lucky else SETTLED)
 
 
-def _little_hope(outlook: Outlook, new: Sequence[Option]) -> bool:
+def _little_hope(choices: Choices, new: Sequence[Candidate]) -> bool:
     """Whether nothing better is in sight any more."""
-    hopes = [step.hope for step in (*outlook.paused, *new)]
-    return len(outlook.trials) >= STOP_AFTER_TRIALS and max(hopes) <= NO_CHANCE
+    hopes = [step.hope for step in (*choices.paused, *new)]
+    return len(choices.trials) >= STOP_AFTER_TRIALS and max(hopes) <= NO_CHANCE
 
 
-def _finish_due(outlook: Outlook) -> bool:
+def _finish_due(choices: Choices) -> bool:
     """Whether too few of the trials were trained to their end, or are on the way there."""
-    ending = sum(t.state == "running" and t.until_epoch > outlook.first_rung for t in outlook.trials)
-    due = len(outlook.trials) >= FINISH_ONE_IN * (len(outlook.complete) + ending + 1)
-    return due and bool(outlook.paused)
+    ending = sum(t.state == "running" and t.until_epoch > choices.first_rung for t in choices.trials)
+    due = len(choices.trials) >= FINISH_ONE_IN * (len(choices.complete) + ending + 1)
+    return due and bool(choices.paused)
 
 
-def _starts(outlook: Outlook, new: Sequence[Option]) -> bool:
+def _starts(choices: Choices, new: Sequence[Candidate]) -> bool:
     """Whether the search itself would start a new configuration."""
-    best = _promising(outlook, new)
+    best = _promising(choices, new)
     return best is not None and best.trial is None
 
 
-def _best(options: Sequence[Option]) -> Option | None:
+def _best(options: Sequence[Candidate]) -> Candidate | None:
     return max(options, key=lambda option: option.worth, default=None)

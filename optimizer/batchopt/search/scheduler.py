@@ -18,10 +18,10 @@ import numpy as np
 from batchopt.errors import BatchoptError, InvalidInput
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.search.advice import Advice, Recommendation
+from batchopt.search.choices import Choices
 from batchopt.search.costs import EpochCost
 from batchopt.search.decision import enough, pick
 from batchopt.search.opening import opening
-from batchopt.search.outlook import Outlook
 from batchopt.search.steps import Infeasibility, Step, Trial, step_of
 from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.threads import on_one_thread
@@ -110,7 +110,7 @@ class Scheduler:
         """
         trials, standing = self._in_order(), self._standing()
         self.stop_reason = ""
-        waiting = [trial for trial in trials if trial.state == "paused" and not standing.lost(trial)]
+        waiting = [trial for trial in trials if trial.state == "paused" and not standing.hopeless(trial)]
         interrupted = next((t for t in waiting if t.epochs not in self._rungs), None)
         if interrupted is not None:
             return self._continue(interrupted, None, "taken up again" if interrupted.epochs else "queued")
@@ -120,21 +120,21 @@ class Scheduler:
             if self._fits(params[BATCH_SIZE]):
                 return self._start(params, None, "queued")
         for share in self._view.shares(len(trials)):
-            outlook = self._outlook(share)
-            if outlook is None:
+            choices = self._choices(share)
+            if choices is None:
                 return self._blind(may_start)
             rng = np.random.default_rng([self._seed, len(trials), sum(trial.epochs for trial in trials)])
-            new = outlook.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
-            picked = pick(outlook, new)
+            new = choices.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
+            picked = pick(choices, new)
             shown = standing.improvement
-            why = enough(outlook, new, may_start=may_start, until=self._until, worth=self._worth, shown=shown)
+            why = enough(choices, new, may_start=may_start, until=self._until, worth=self._worth, shown=shown)
             if picked is not None and not why:
                 break
         else:
             self.stop_reason = "" if any(trial.state == "running" for trial in trials) else why
             return None
         option, rule = picked
-        gain = option.gain if outlook.complete and standing.gains_value else None
+        gain = option.gain if choices.complete and standing.gains_value else None
         if option.trial is None:
             return self._start(option.params, gain, f"new, {rule.name}")
         return self._continue(self._trials[option.trial.trial], gain, f"continues, {rule.name}")
@@ -206,12 +206,12 @@ class Scheduler:
         """
         paused, standing = [trial for trial in self._in_order() if trial.state == "paused"], self._standing()
         if not self.stop_reason:
-            lost = [trial for trial in paused if standing.lost(trial)]
+            lost = [trial for trial in paused if standing.hopeless(trial)]
             # One that was interrupted goes on first, and is thought of again at its rung.
             interrupted = any(trial.epochs not in self._rungs for trial in paused if trial not in lost)
             excess = 0 if interrupted else len(paused) - len(lost) - MAX_PAUSED
-            outlook = self._outlook() if excess > 0 else None
-            least = outlook.least_promising(excess) if outlook is not None else []
+            choices = self._choices() if excess > 0 else None
+            least = choices.least_promising(excess) if choices is not None else []
             paused = lost + [self._trials[trial.trial] for trial in least]
         for trial in paused:
             trial.state = "stopped"
@@ -272,14 +272,14 @@ class Scheduler:
             return None
         return self._start(params, None, "new" if trials else "first")
 
-    def _outlook(self, share: float = 0.0) -> Outlook | None:
+    def _choices(self, share: float = 0.0) -> Choices | None:
         """What the evidence says, time counting so much; None before the first value."""
         standing = self._standing()
         trials = standing.weighed(share, self._space)
         curves = standing.curves(trials, self._cube, sign=self._sign)
         if curves is None:
             return None
-        return Outlook(trials, curves, self._space, self._cube, rungs=self._rungs, sign=self._sign, cost=standing.cost)
+        return Choices(trials, curves, self._space, self._cube, rungs=self._rungs, sign=self._sign, cost=standing.cost)
 
     def _standing(self) -> Standing:
         return self._view.standing(self._in_order(), self._cost(), max_epochs=self._max_epochs)

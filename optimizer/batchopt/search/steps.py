@@ -1,4 +1,4 @@
-"""The seam between what decides and what trains: a search hands out steps, and is told what came of them."""
+"""The interface between what decides and what trains: a search hands out steps, and is told what came of them."""
 
 from __future__ import annotations
 

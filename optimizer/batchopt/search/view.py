@@ -65,7 +65,7 @@ class Standing:
         self.cost = cost
         self.max_epochs = max_epochs
 
-    def lost(self, trial: Trial) -> bool:
+    def hopeless(self, trial: Trial) -> bool:
         """Whether a paused trial can no longer be the best, whatever its next epochs are."""
         return False
 

@@ -98,7 +98,7 @@ def opened(storage: str, *, create: bool = False, plain: bool = False) -> Iterat
         with explained(storage), _said_in_a_line(storage_url(storage)):
             yield database
     finally:
-        database.engine.dispose()
+        database.db.dispose()
 
 
 def is_file(storage: str) -> bool:

@@ -45,7 +45,7 @@ class Checkpoints:
     """The checkpoints of one database.
 
     Args:
-        engine: of the database.
+        db: the database.
         limit: bytes above which a state is kept in a file; so is one that the server does not take.
         folder: where files are kept, a path or an fsspec URL; beside an SQLite database where None. Without a place
             for files, everything that the server takes is kept in the database.
@@ -54,10 +54,10 @@ class Checkpoints:
         InvalidInput: a URL for which there is no file system.
     """
 
-    def __init__(self, engine: Engine, *, limit: int, folder: str | None) -> None:
-        self._engine = engine
+    def __init__(self, db: Engine, *, limit: int, folder: str | None) -> None:
+        self._db = db
         self._limit = limit
-        self._folders = Folders(engine.url, folder)
+        self._folders = Folders(db.url, folder)
         self._packet: int | None = None
         self._unnamed: list[str] = []
 
@@ -119,7 +119,7 @@ class Checkpoints:
         if not self._unnamed:
             return
         query = sa.select(checkpoints_table.c.location).where(checkpoints_table.c.location.in_(self._unnamed))
-        with self._engine.connect() as connection:
+        with self._db.connect() as connection:
             named = set(connection.execute(query).scalars())
         for location in self._unnamed:
             if location not in named:
@@ -133,7 +133,7 @@ class Checkpoints:
             DamagedCheckpoint: its bytes are not those that were written, or its file is not there.
         """
         query = sa.select(checkpoints_table).where(checkpoints_table.c.trial_id == trial_id)
-        with self._engine.connect() as connection:
+        with self._db.connect() as connection:
             row = connection.execute(query).first()
         if row is None:
             return None
@@ -156,8 +156,8 @@ class Checkpoints:
 
     def _largest(self) -> int:
         """Bytes of the largest value, as the database counts them."""
-        if self._engine.dialect.name in ("mysql", "mariadb"):
-            with self._engine.connect() as connection:
+        if self._db.dialect.name in ("mysql", "mariadb"):
+            with self._db.connect() as connection:
                 return int(connection.execute(sa.text("SELECT @@max_allowed_packet")).scalar_one())
         return POSTGRESQL_VALUE
 

@@ -62,19 +62,19 @@ class Confirmations:
     """Those of one study.
 
     Args:
-        engine: of its database.
+        db: its database.
         study_id: Optuna's.
     """
 
-    def __init__(self, engine: Engine, study_id: int) -> None:
-        self._engine = engine
+    def __init__(self, db: Engine, study_id: int) -> None:
+        self._db = db
         self._study_id = study_id
 
     def add(self, run: ConfirmationRun) -> None:
         """Keep a run; where another process was faster, its run stays."""
         values = {name: _storable(value) for name, value in asdict(run).items()}
         try:
-            with self._engine.begin() as connection:
+            with self._db.begin() as connection:
                 connection.execute(confirmations_table.insert().values(study_id=self._study_id, **values))
         except sa.exc.IntegrityError:
             return
@@ -82,18 +82,18 @@ class Confirmations:
     def all(self) -> list[ConfirmationRun]:
         """All runs, those of the first recommendation first; none where an earlier version has not made the table."""
         table = confirmations_table
-        if not sa.inspect(self._engine).has_table(table.name):
+        if not sa.inspect(self._db).has_table(table.name):
             return []
         columns = [column for column in table.c if column is not table.c.study_id]
         order = (table.c.trials, table.c.plan, table.c.run, table.c.role)
         query = sa.select(*columns).where(table.c.study_id == self._study_id).order_by(*order)
-        with self._engine.connect() as connection:
+        with self._db.connect() as connection:
             return [ConfirmationRun(**row) for row in connection.execute(query).mappings()]
 
     def forget(self) -> None:
         """Remove all: a new study has none, and SQLite gives it the id of one that another program has deleted."""
         table = confirmations_table
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             connection.execute(table.delete().where(table.c.study_id == self._study_id))
 
 

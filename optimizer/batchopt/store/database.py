@@ -54,13 +54,13 @@ class Database:
 
     Attributes:
         url: as SQLAlchemy writes it, without the password; what a user may pass again as `--storage`.
-        engine: for our own tables; shared with Optuna's storage, so that there is one pool of connections.
+        db: for our own tables; shared with Optuna's storage, so that there is one pool of connections.
         storage: Optuna's view of the same database.
         warning: what its user should know, in one line; empty where there is nothing.
     """
 
     url: str
-    engine: Engine
+    db: Engine
     storage: RDBStorage
     warning: str = ""
 
@@ -87,7 +87,7 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
         url.get_dialect()
         if url.get_backend_name() == "sqlite" and not check_file(url, create=create):
             return url
-        engine = engine_to(url if create else untouched(url), busy=LOOK_UP_S, silence=CHECK_SECONDS)
+        db = engine_to(url if create else untouched(url), busy=LOOK_UP_S, silence=CHECK_SECONDS)
     except sa.exc.NoSuchModuleError:
         raise StorageError(f"--storage {shown(url)}: no kind of database is called {url.drivername!r}.") from None
     except ModuleNotFoundError as error:
@@ -95,12 +95,12 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
     except TypeError as error:
         raise StorageError(f"--storage {shown(url)}: {reason(error, url)}.") from None
     try:
-        with engine.connect() as connection:
+        with db.connect() as connection:
             _check_tables(connection, url, create=create, plain=plain)
     except (sa.exc.SQLAlchemyError, *UNUSABLE) as error:
         raise refusal(url, error) from None
     finally:
-        engine.dispose()
+        db.dispose()
     return url
 
 
@@ -153,29 +153,29 @@ def _made(url: URL, *, create: bool, wal: bool) -> RDBStorage:
     text = url.render_as_string(hide_password=False)
     options = engine_options(url, busy=LOOK_UP_S if create else BUSY_TIMEOUT_S)
     storage = RDBStorage(text, engine_kwargs=options, skip_table_creation=not create)
-    engine = storage.engine
+    db = storage.engine
     if create:
         if url.get_backend_name() == "sqlite":
             # Connections made so far lack the pragmas.
-            sa.event.listen(engine, "connect", _pragmas("WAL" if wal else "DELETE"))
-            engine.dispose()
-        _migrate(engine)
-        metadata.create_all(engine)
-        with engine.begin() as connection:
+            sa.event.listen(db, "connect", _pragmas("WAL" if wal else "DELETE"))
+            db.dispose()
+        _migrate(db)
+        metadata.create_all(db)
+        with db.begin() as connection:
             if connection.execute(sa.select(schema_table.c.version)).first() is None:
                 connection.execute(schema_table.insert().values(version=SCHEMA_VERSION))
     return storage
 
 
-def _migrate(engine: Engine) -> None:
+def _migrate(db: Engine) -> None:
     """Bring tables of an earlier version to this one; the change and its record are kept together, or neither is.
 
     Tables that are missing altogether are made afterwards.
     """
-    tables = sa.inspect(engine).get_table_names()
+    tables = sa.inspect(db).get_table_names()
     if schema_table.name not in tables:
         return
-    with engine.begin() as connection:
+    with db.begin() as connection:
         version = connection.execute(sa.select(schema_table.c.version)).scalar()
         if version is None or version >= SCHEMA_VERSION:
             return
@@ -206,16 +206,16 @@ def _check_versioned(url: URL) -> None:
         StorageNotFound: the tables are being made in this moment, and hold no study.
         StorageError: they hold some, and do not say of which version they are.
     """
-    engine = engine_to(untouched(url))
+    db = engine_to(untouched(url))
     try:
-        with engine.connect() as connection:
+        with db.connect() as connection:
             # In this order: Optuna writes the version before any study.
             empty = connection.execute(sa.select(optunas_studies.c.study_id)).first() is None
             versions = optuna_versions(connection)
     except sa.exc.SQLAlchemyError as error:
         raise refusal(url, error) from None
     finally:
-        engine.dispose()
+        db.dispose()
     if len(versions) == 1:
         return
     if empty and not versions:

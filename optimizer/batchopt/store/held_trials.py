@@ -58,10 +58,10 @@ class HeldTrials(StudyLedger):
         transactions: Transactions,
         checkpoints: Checkpoints,
     ) -> None:
-        super().__init__(database.engine, study, Records(database.engine, lease_seconds=lease_seconds), transactions)
+        super().__init__(database.db, study, Records(database.db, lease_seconds=lease_seconds), transactions)
         self.owner = new_owner()
         self._study_name = self._again(lambda: study.study_name)
-        self._turns = Turns(database.engine, study_id_of(study), self.owner, lease_seconds=lease_seconds)
+        self._turns = Turns(database.db, study_id_of(study), self.owner, lease_seconds=lease_seconds)
         self._trials: dict[int, _Held] = {}
         self.transactions.explain = self._deleted
         self.database = database
@@ -125,7 +125,7 @@ class HeldTrials(StudyLedger):
     def _begin(self, number: int, owner: str) -> bool:
         trial_id = self._id_of(number)
         try:
-            with self.engine.begin() as connection:
+            with self.db.begin() as connection:
                 self._fence.begin(connection)
                 take_lease(connection, trial_id, owner, self.records.lease_seconds)
                 # After the taking: it may have ended, and its lease gone with it, since it was looked at.
@@ -140,7 +140,7 @@ class HeldTrials(StudyLedger):
 
     def _deleted(self, error: KeyError) -> StorageFailed | None:
         """What Optuna's `Record does not exist` means, where it is the study's."""
-        with self.engine.connect() as connection:
+        with self.db.connect() as connection:
             return study_gone(connection, study_id_of(self.study), self._study_name, self.database.url)
 
     def _write(
@@ -164,7 +164,7 @@ class HeldTrials(StudyLedger):
 
         def write() -> None:
             if optunas is None:
-                with self.engine.begin() as connection:
+                with self.db.begin() as connection:
                     first(connection)
             else:
                 with self._fence.joined(first):
@@ -176,16 +176,16 @@ class HeldTrials(StudyLedger):
             # Another program, the dashboard for one, may have ended it.
             self._trials.pop(number)
             if isinstance(lost, Deleted):
-                self._bury(trial_id, number)
+                self._replace_deleted(trial_id, number)
             self._again(self._checkpoints.sweep)
             raise lost if isinstance(lost, Deleted) else LeaseLost(number) from None
         self._again(self._checkpoints.sweep)
 
-    def _bury(self, trial_id: int, number: int) -> None:
+    def _replace_deleted(self, trial_id: int, number: int) -> None:
         """A trial was deleted: say so where its study was too, else keep its place."""
         if (gone := self._again(lambda: self._deleted(KeyError()))) is not None:
             raise gone
-        self._again(lambda: keep_place(self.engine, trial_id, study_id_of(self.study), number))
+        self._again(lambda: keep_place(self.db, trial_id, study_id_of(self.study), number))
 
     def _id(self, number: int) -> int:
         if number not in self._trials:

@@ -114,8 +114,8 @@ class Turns:
     its turn for longer than it lasts begins nothing by what it read before.
     """
 
-    def __init__(self, engine: Engine, study_id: int, owner: str, *, lease_seconds: float) -> None:
-        self._engine = engine
+    def __init__(self, db: Engine, study_id: int, owner: str, *, lease_seconds: float) -> None:
+        self._db = db
         self._seconds = min(TURN_SECONDS, lease_seconds / 3)
         self._study_id = study_id
         self._owner = owner
@@ -128,24 +128,24 @@ class Turns:
         """
         table, mine = turns_table, {"owner": self._owner, "expires_at": database_clock() + self._seconds}
         free = sa.or_(table.c.expires_at < database_clock(), table.c.owner == self._owner)
-        with self._engine.connect() as connection:
+        with self._db.connect() as connection:
             # Most looks find that it is another's turn; they write nothing, and stand in no writer's way.
             query = sa.select(table.c.owner, free).where(table.c.study_id == self._study_id)
             holder, is_free = connection.execute(query).one_or_none() or (None, True)
         if holder is not None and not is_free:
             if not is_dead(holder):
                 return False
-            with self._engine.begin() as connection:
+            with self._db.begin() as connection:
                 connection.execute(table.delete().where(table.c.study_id == self._study_id, table.c.owner == holder))
             holder = None
         if holder is None:
             try:
-                with self._engine.begin() as connection:
+                with self._db.begin() as connection:
                     connection.execute(table.insert().values(study_id=self._study_id, **mine))
             except sa.exc.IntegrityError:
                 return False
             return True
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             taken = connection.execute(table.update().where(table.c.study_id == self._study_id, free).values(mine))
             return taken.rowcount == 1
 
@@ -190,5 +190,5 @@ class Turns:
     def end(self) -> None:
         """Let the next one ask."""
         table = turns_table
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             connection.execute(table.delete().where(table.c.study_id == self._study_id, table.c.owner == self._owner))

@@ -55,9 +55,9 @@ class Ledger(HeldTrials):
         checkpoint_limit: int = CHECKPOINT_LIMIT,
         checkpoints: str | None = None,
     ) -> None:
-        states = Checkpoints(database.engine, limit=checkpoint_limit, folder=checkpoints)
-        super().__init__(database, study, lease_seconds, transactions or Transactions(database.engine.url), states)
-        self.confirmations = Confirmations(database.engine, study_id_of(study))
+        states = Checkpoints(database.db, limit=checkpoint_limit, folder=checkpoints)
+        super().__init__(database, study, lease_seconds, transactions or Transactions(database.db.url), states)
+        self.confirmations = Confirmations(database.db, study_id_of(study))
 
     def check_state(self, size: int) -> None:
         """Whether trials' states of so many bytes can be kept.

@@ -46,24 +46,24 @@ def program_fingerprint(program: Mapping[str, object]) -> str:
 class Measurements:
     """The tables of step times and of memory."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, db: Engine) -> None:
+        self._db = db
 
     def kept(self) -> bool:
         """Whether the database has what measurements are kept in: Optuna's own has not, nor one that is being made."""
-        there = set(sa.inspect(self._engine).get_table_names())
+        there = set(sa.inspect(self._db).get_table_names())
         return there >= {table.name for table in (machines_table, memory_table, step_times_table)}
 
     def forget(self, key: MeasuredOn, memory_limit: int | None) -> None:
         """Forget what was measured: it is measured anew."""
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             connection.execute(step_times_table.delete().where(*_match(step_times_table, asdict(key))))
             where = asdict(key) | {"memory_limit": memory_limit or 0}
             connection.execute(memory_table.delete().where(*_match(memory_table, where)))
 
     def add_step_times(self, key: MeasuredOn, rows: Sequence[StepTime]) -> None:
         """Keep step times in the place of earlier ones of the same batch sizes."""
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             for row in rows:
                 replace_row(connection, step_times_table, asdict(key) | {"batch_size": row.batch_size}, asdict(row))
 
@@ -74,7 +74,7 @@ class Measurements:
 
     def add_memory(self, key: MeasuredOn, memory_limit: int | None, rows: Sequence[MemoryRow]) -> None:
         """Keep what is known of memory under a limit; None for no limit."""
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             for row in rows:
                 where = asdict(key) | {"memory_limit": memory_limit or 0, "batch_size": row.batch_size}
                 replace_row(connection, memory_table, where, asdict(row))
@@ -86,7 +86,7 @@ class Measurements:
 
     def _rows(self, table: sa.Table, where: dict[str, object]) -> Sequence[sa.RowMapping]:
         query = sa.select(table).order_by(table.c.batch_size)
-        with self._engine.connect() as connection:
+        with self._db.connect() as connection:
             return connection.execute(query.where(*_match(table, where))).mappings().all()
 
 

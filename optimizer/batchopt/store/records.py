@@ -38,32 +38,32 @@ class Records:
     """Our own tables of one database.
 
     Args:
-        engine: of the database.
+        db: the database.
         lease_seconds: how long leases last that are taken here.
 
     Attributes:
         known: the epochs of unfinished trials as they were last read, with the trial as Optuna had it then.
     """
 
-    def __init__(self, engine: Engine, *, lease_seconds: float = LEASE_SECONDS) -> None:
-        self._engine = engine
+    def __init__(self, db: Engine, *, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._db = db
         self.lease_seconds = lease_seconds
         self.known: dict[int, tuple[FrozenTrial, list[dict[str, Any]]]] = {}
 
     def add_machine(self, machine: Machine) -> None:
         """Remember a machine, under its fingerprint."""
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             key = {"fingerprint": machine.fingerprint}
             replace_row(connection, machines_table, key, {"description": machine.describe()})
 
     def machines(self) -> dict[str, dict[str, Any]]:
         """Descriptions of all machines, by fingerprint."""
-        with self._engine.connect() as connection:
+        with self._db.connect() as connection:
             return {row.fingerprint: row.description for row in connection.execute(sa.select(machines_table))}
 
     def add_epoch(self, trial_id: int, machine: str, epoch: Epoch, compile_seconds: float) -> None:
         """Keep an epoch; one that is trained again takes the place of the first."""
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             put_epoch(connection, trial_id, machine, epoch, compile_seconds)
 
     def epochs(self, trial_ids: Iterable[int]) -> dict[int, list[dict[str, Any]]]:
@@ -71,7 +71,7 @@ class Records:
         ids = list(trial_ids)
         found: dict[int, list[dict[str, Any]]] = {trial_id: [] for trial_id in ids}
         query = sa.select(*self._epoch_columns).order_by(epochs_table.c.trial_id, epochs_table.c.epoch)
-        with self._engine.connect() as connection:
+        with self._db.connect() as connection:
             # SQL databases bound the number of parameters of one statement.
             for start in range(0, len(ids), 500):
                 chunk = query.where(epochs_table.c.trial_id.in_(ids[start : start + 500]))
@@ -82,7 +82,7 @@ class Records:
     @functools.cached_property
     def _epoch_columns(self) -> list[sa.Column[Any]]:
         """Those that are there: a database that is only read may be an earlier version's."""
-        there = {column["name"] for column in sa.inspect(self._engine).get_columns(epochs_table.name)}
+        there = {column["name"] for column in sa.inspect(self._db).get_columns(epochs_table.name)}
         return [column for column in epochs_table.c if column.name in there]
 
     def take_lease(self, trial_id: int, owner: str) -> bool:
@@ -92,7 +92,7 @@ class Records:
             Whether the trial is the owner's now.
         """
         try:
-            with self._engine.begin() as connection:
+            with self._db.begin() as connection:
                 take_lease(connection, trial_id, owner, self.lease_seconds)
         except sa.exc.IntegrityError:
             return False
@@ -104,28 +104,28 @@ class Records:
         Returns:
             Those that are its own no longer.
         """
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             # In one order everywhere, so that two transactions cannot wait for each other.
             return [id_ for id_ in sorted(trial_ids) if not hold_lease(connection, id_, owner, self.lease_seconds)]
 
     def release_lease(self, trial_id: int, owner: str) -> None:
         """Let a trial go; anyone may take it up."""
         table = leases_table
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             connection.execute(table.delete().where(table.c.trial_id == trial_id, table.c.owner == owner))
 
     def forget_dead_owners(self) -> None:
         """Release the leases of processes that were killed on this system, without waiting for them to expire."""
         for owner in set(self.leased().values()):
             if is_dead(owner):
-                with self._engine.begin() as connection:
+                with self._db.begin() as connection:
                     connection.execute(leases_table.delete().where(leases_table.c.owner == owner))
 
     def leased(self) -> dict[int, str]:
         """The owner of each trial whose lease has not expired, by trial id."""
         table = leases_table
         query = sa.select(table.c.trial_id, table.c.owner).where(table.c.expires_at >= database_clock())
-        with self._engine.connect() as connection:
+        with self._db.connect() as connection:
             return {row.trial_id: row.owner for row in connection.execute(query)}
 
 

@@ -22,13 +22,13 @@ from batchopt.store.transactions import Transactions
 T = TypeVar("T")
 
 
-def remove_attributes(engine: Engine, study: Study, prefixes: Sequence[str]) -> None:
+def remove_attributes(db: Engine, study: Study, prefixes: Sequence[str]) -> None:
     """Remove the system attributes of a study whose keys begin so; Optuna can write them, and never takes one away."""
     if not prefixes:
         return
     table = optunas_study_system_attributes
     mine = sa.or_(*(table.c.key.startswith(prefix, autoescape=True) for prefix in prefixes))
-    with engine.begin() as connection:
+    with db.begin() as connection:
         connection.execute(table.delete().where(table.c.study_id == study_id_of(study), mine))
 
 
@@ -36,14 +36,14 @@ class StudyLedger:
     """Writes what belongs to no trial; anyone may, and twice does no harm. Counts the trials.
 
     Attributes:
-        engine: of the database.
+        db: the database.
         study: in it.
         records: our own tables.
         transactions: how writes are done again.
     """
 
-    def __init__(self, engine: Engine, study: Study, records: Records, transactions: Transactions) -> None:
-        self.engine = engine
+    def __init__(self, db: Engine, study: Study, records: Records, transactions: Transactions) -> None:
+        self.db = db
         self.study = study
         self.records = records
         self.transactions = transactions
@@ -85,7 +85,7 @@ class StudyLedger:
     ) -> None:
         """Keep what a probe has found, and for what it holds; `anew` in the place of all that was known."""
         self._measured = (key, memory_limit)
-        measurements = Measurements(self.engine)
+        measurements = Measurements(self.db)
         if anew:
             self._again(lambda: measurements.forget(key, memory_limit))
         self._put(lambda: measurements.add_step_times(key, step_times))
@@ -96,7 +96,7 @@ class StudyLedger:
         """Keep what a trial has found out about memory, on the machine that was measured."""
         if self._measured is not None:
             key, limit = self._measured
-            self._put(lambda: Measurements(self.engine).add_memory(key, limit, rows))
+            self._put(lambda: Measurements(self.db).add_memory(key, limit, rows))
 
     def _count(self, but: Sequence[str]) -> int:
         trials = optunas_trials
@@ -104,7 +104,7 @@ class StudyLedger:
         query = sa.select(sa.func.count()).select_from(trials).where(mine)
 
         def count() -> int:
-            with self.engine.connect() as connection:
+            with self.db.connect() as connection:
                 return connection.execute(query).scalar_one()
 
         return self._again(count)
@@ -126,7 +126,7 @@ class StudyLedger:
 
         def put() -> None:
             if self.study.user_attrs.get(attribute, {}).get(machine) != value:
-                with self.engine.begin() as connection:
+                with self.db.begin() as connection:
                     put_entry(connection, study_id_of(self.study), attribute, machine, value)
 
         self._again(put)

@@ -43,8 +43,8 @@ from batchopt.training.messages import Answer, EpochDone, Failed, OpenedTest, Op
 from batchopt.training.seeds import confirmation_seed
 from batchopt.workers.cluster import joined
 from batchopt.workers.process import Died
-from batchopt.workers.slot import DEATHS_ALLOWED, Seat, as_error
-from batchopt.workers.starting import first_setup, seated
+from batchopt.workers.slot import DEATHS_ALLOWED, Slot, as_error
+from batchopt.workers.starting import first_setup, ready_slot
 
 if TYPE_CHECKING:
     from batchopt.search.advice import Estimate
@@ -88,10 +88,8 @@ def confirm(
         return
     with joined(options) as cluster, Interruption() as interruption, ExitStack() as held:
         database = open_database(storage, create=True)
-        held.callback(database.engine.dispose)
-        transactions = Transactions(
-            database.engine.url, say=lambda line: listener(Noted(line)), check=interruption.check
-        )
+        held.callback(database.db.dispose)
+        transactions = Transactions(database.db.url, say=lambda line: listener(Noted(line)), check=interruption.check)
         again = transactions.again
         ledger = Ledger(database, again(lambda: open_study(database, name)), transactions=transactions)
         stamp = again(lambda: Stamp.read(ledger.study))
@@ -107,23 +105,23 @@ def confirm(
             cluster=cluster,
         )
 
-        def start() -> tuple[Seat, int | None]:
+        def start() -> tuple[Slot, int | None]:
             """A worker, and the largest batch size that its machine is known to hold."""
             listener(Starting(1))
-            seat = seated(setup, smallest=stamp.space.smallest, interruption=interruption, listener=listener)
-            held.enter_context(seat)
-            ready = seat.ready
+            slot = ready_slot(setup, smallest=stamp.space.smallest, interruption=interruption, listener=listener)
+            held.enter_context(slot)
+            ready = slot.ready
             assert ready is not None
             check_program(name, database.url, stamp, ready.program)
             if not ready.has_test:
                 raise DataError("--confirm: the data has no test set. Load it with Dataset(..., test=...).")
             ledger.add_machine(ready.machine, ready.engine)
             key = measured_on(ready.machine, ready.program, ready.engine)
-            rows = again(lambda: Measurements(database.engine).memory(key, options.memory_limit))
+            rows = again(lambda: Measurements(database.db).memory(key, options.memory_limit))
             sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
-            return seat, Capacity(sizes, ready.memory, rows).max_batch_size
+            return slot, Capacity(sizes, ready.memory, rows).max_batch_size
 
-        turns = Turns(database.engine, -study_id_of(ledger.study), ledger.owner, lease_seconds=math.inf)
+        turns = Turns(database.db, -study_id_of(ledger.study), ledger.owner, lease_seconds=math.inf)
         _Confirmation(ledger, turns, stamp, report, seeds, interruption, listener).run(start)
 
 
@@ -199,7 +197,7 @@ class _Confirmation:
         self._interruption = interruption
         self._listener = listener
 
-    def run(self, start: Callable[[], tuple[Seat, int | None]]) -> None:
+    def run(self, start: Callable[[], tuple[Slot, int | None]]) -> None:
         """Go on until nothing is missing; `start` gives a worker, where one is needed."""
         self._await_turn()
         try:
@@ -212,14 +210,14 @@ class _Confirmation:
             if kept and not begun:
                 when = f"one was confirmed after {kept[-1].trials} trials"
                 self._listener(Noted(f"the recommendation has changed since {when}; the new one is confirmed too"))
-            seat, largest = start()
-            self._train_missing(seat, planned(self._report, begun, largest))
+            slot, largest = start()
+            self._train_missing(slot, planned(self._report, begun, largest))
         finally:
             with suppress(StorageError):
                 # Where nothing can be written any more, the turn expires by itself.
                 self._ledger.transactions.again(self._turns.end)
 
-    def _train_missing(self, seat: Seat, plans: Sequence[Planned]) -> None:
+    def _train_missing(self, slot: Slot, plans: Sequence[Planned]) -> None:
         of = len(plans) * self._seeds
         for number in range(self._seeds):
             for at, plan in enumerate(plans):
@@ -229,28 +227,28 @@ class _Confirmation:
                 if any((run.plan, run.role, run.run) == (self._plan, plan.role, number) for run in kept):
                     continue
                 same = [run for run in kept if run.run == number and _configuration(run) == plan.configuration]
-                run = same[0] if same else self._trained(seat, plan, number)
+                run = same[0] if same else self._trained(slot, plan, number)
                 run = dataclasses.replace(run, plan=self._plan, role=plan.role, trials=self._ledger.count_finished())
                 self._ledger.transactions.again(lambda run=run: self._ledger.confirmations.add(run))  # type: ignore[misc]
                 self._listener(Confirmed(run, self._seeds, number * len(plans) + at + 1, of))
 
-    def _trained(self, seat: Seat, plan: Planned, number: int) -> ConfirmationRun:
+    def _trained(self, slot: Slot, plan: Planned, number: int) -> ConfirmationRun:
         """Train one run, again where its worker dies."""
         for death_number in range(1, DEATHS_ALLOWED + 1):
             try:
-                return self._attempt(seat, plan, number)
+                return self._attempt(slot, plan, number)
             except Died as death:
                 if death.out_of_memory:
                     raise self._too_large(plan, str(death)) from None
                 if death_number == DEATHS_ALLOWED:
                     raise WorkerDied(str(death)) from None
                 self._listener(Noted(f"a run that confirms: {first_line(death)}; it begins again"))
-                seat.replace()
+                slot.replace()
         raise AssertionError
 
-    def _attempt(self, seat: Seat, plan: Planned, number: int) -> ConfirmationRun:
+    def _attempt(self, slot: Slot, plan: Planned, number: int) -> ConfirmationRun:
         configuration, epochs, target = plan.configuration, self._stamp.goal.epochs, self._stamp.goal.target
-        seat.worker.send(
+        slot.worker.send(
             Train(
                 trial=number,
                 study_seed=self._stamp.seed,
@@ -266,25 +264,25 @@ class _Confirmation:
         trained: list[Epoch] = []
         tested: OpenedTest | None = None
         self._listener(Confirming(plan.role, configuration, number, 0, epochs))
-        while tested is None and not (trained and trained[-1].lost):
-            answer = self._heard(seat)
+        while tested is None and not (trained and trained[-1].valueless):
+            answer = self._heard(slot)
             if isinstance(answer, EpochDone):
                 trained.append(answer.figures)
                 self._listener(Confirming(plan.role, configuration, number, len(trained), epochs))
                 reached = target is not None and answer.figures.validation_accuracy >= target
-                if (reached or len(trained) == epochs) and not answer.figures.lost:
-                    seat.worker.send(OpenTest(number))
+                if (reached or len(trained) == epochs) and not answer.figures.valueless:
+                    slot.worker.send(OpenTest(number))
             elif isinstance(answer, OpenedTest):
                 tested = answer
             elif isinstance(answer, Failed):
                 raise self._too_large(plan, answer.message) if answer.kind == "memory" else as_error(answer)
-        assert seat.ready is not None
+        assert slot.ready is not None
         return ConfirmationRun(
             plan=self._plan,
             role=plan.role,
             run=number,
             trials=0,
-            machine=seat.ready.machine.fingerprint,
+            machine=slot.ready.machine.fingerprint,
             batch_size=configuration.batch_size,
             learning_rate=configuration.learning_rate,
             extra=configuration.extra,
@@ -296,20 +294,20 @@ class _Confirmation:
             test_accuracy=None if tested is None else tested.accuracy,
         )
 
-    def _heard(self, seat: Seat) -> Answer:
+    def _heard(self, slot: Slot) -> Answer:
         """The worker's next answer of note; the turn is kept meanwhile."""
         while True:
-            while not seat.worker.connection.poll(TICK_SECONDS):
+            while not slot.worker.connection.poll(TICK_SECONDS):
                 self._interruption.check()
                 self._keep_turn()
             self._interruption.check()
             self._keep_turn()
-            answer = seat.worker.receive()
+            answer = slot.worker.receive()
             if isinstance(answer, Remark):
                 self._listener(Noted(answer.text))
             elif isinstance(answer, Ready):
                 # Of a worker that took another one's place.
-                self._listener(Noted(seat.sit(answer) or "another worker has taken its place"))
+                self._listener(Noted(slot.worker_ready(answer) or "another worker has taken its place"))
             else:
                 return answer
 

@@ -71,7 +71,7 @@ class Ending:
         if reference != capacity.machine:
             self.elsewhere = place_of(
                 reference,
-                measurements=Measurements(ledger.engine),
+                measurements=Measurements(ledger.db),
                 stamp=stamp,
                 trials=read_trials(ledger.study, ledger.records),
                 engines=ledger.study.user_attrs.get(ENGINES, {}),

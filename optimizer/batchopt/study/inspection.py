@@ -23,7 +23,7 @@ from batchopt.store.stamp import check_program
 from batchopt.store.study_facts import StudyLedger
 from batchopt.store.transactions import Transactions
 from batchopt.training.messages import Ready
-from batchopt.workers.starting import first_setup, measured, new_capacity, seated
+from batchopt.workers.starting import first_setup, measured, new_capacity, ready_slot
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,16 @@ def inspect_machine(
     listener(Starting(1))
     with Interruption() as interruption:
         setup = first_setup(question.task, options, space, goal=question.goal, budget=Budget(), known_engines={})
-        with seated(setup, smallest=space.smallest, interruption=interruption, listener=listener) as seat:
-            assert seat.ready is not None
-            check(seat.ready)
-            engine_seconds, started = seat.ready.engine_seconds, time.monotonic()
-            sizes = [size for size in space.grid_batch_sizes().tolist() if size <= seat.ready.program.train_examples]
-            capacity = new_capacity(seat.ready, SearchSpace(sizes, space.learning_rate, space.extra))
-            capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
+        with ready_slot(setup, smallest=space.smallest, interruption=interruption, listener=listener) as slot:
+            assert slot.ready is not None
+            check(slot.ready)
+            engine_seconds, started = slot.ready.engine_seconds, time.monotonic()
+            sizes = [size for size in space.grid_batch_sizes().tolist() if size <= slot.ready.program.train_examples]
+            capacity = new_capacity(slot.ready, SearchSpace(sizes, space.learning_rate, space.extra))
+            capacity = measured(slot, capacity, timed=True, interruption=interruption, listener=listener)
             seconds = engine_seconds + time.monotonic() - started
-    assert seat.ready is not None
-    return Inspection(seat.ready, capacity, seconds)
+    assert slot.ready is not None
+    return Inspection(slot.ready, capacity, seconds)
 
 
 def join_study(
@@ -148,9 +148,9 @@ def join_study(
         check=lambda ready: check_program(name, where, stamp, ready.program),
     )
     with opened(storage, create=True) as database:
-        transactions = Transactions(database.engine.url, say=lambda line: listener(Noted(line)))
+        transactions = Transactions(database.db.url, say=lambda line: listener(Noted(line)))
         study = transactions.again(lambda: open_study(database, name))
-        ledger = StudyLedger(database.engine, study, Records(database.engine), transactions)
+        ledger = StudyLedger(database.db, study, Records(database.db), transactions)
         ledger.add_machine(found.ready.machine, found.ready.engine)
         key = measured_on(found.ready.machine, found.ready.program, found.ready.engine)
         capacity = found.capacity

@@ -49,7 +49,7 @@ def opened_ledger(
     where, url = shown_storage(storage), storage_url(storage)
     transactions = Transactions(url, say=lambda line: listener(Noted(line)), check=check, patience=PATIENCE_S)
     database = transactions.again(lambda: open_database(storage, create=True))
-    held.callback(database.engine.dispose)
+    held.callback(database.db.dispose)
     if database.warning:
         listener(Noted(database.warning, warning=True))
     study = transactions.again(lambda: found_or_made(database, name, kind_of(stamp.goal).directions))

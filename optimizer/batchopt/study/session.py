@@ -198,13 +198,13 @@ class Session:
             self.ledger.add_epoch(trial, machine, figures, compile_seconds, checkpoint)
         step = self._steps[trial]
         if machine.fingerprint == self.capacity.machine:
-            self.capacity.trained(step.batch_size, figures.train_seconds, side_by_side=figures.side_by_side)
+            self.capacity.record_epoch(step.batch_size, figures.train_seconds, side_by_side=figures.side_by_side)
         self._shared.progress[trial].trained(figures)
         self.listener(Trained(trial, figures, compile_seconds))
         if figures.diverged:
             self.rule_out(trial, "diverged", self.ledger.diverge, note="diverged")
             return "stop"
-        if figures.lost:
+        if figures.valueless:
             self.refuse(trial, "the metric is not a number, though the loss is")
             return "stop"
         over = self.ending.over(figures)
@@ -229,7 +229,7 @@ class Session:
     def join(self, machine: Machine, engine: str, memory: DeviceMemory, *, deterministic: bool = False) -> None:
         """Another machine trains for this session, or the same one as it is now."""
         self.ledger.add_machine(machine, engine, deterministic=deterministic)
-        self.capacity.joined(machine.fingerprint, memory)
+        self.capacity.record_machine(machine.fingerprint, memory)
 
     @one_at_a_time
     def keep(self, trial: int, epoch: int, state: bytes) -> None:
@@ -255,7 +255,7 @@ class Session:
         """
         step = self._steps[trial]
         by_size = by_size and not (fingerprint and step.extra)
-        if by_size and fingerprint and self.capacity.run_out(step.batch_size, fingerprint):
+        if by_size and fingerprint and self.capacity.record_out_of_memory(step.batch_size, fingerprint):
             self.ledger.add_memory(self.capacity.rows)
         over = self.capacity.bytes_over(step.batch_size)
         reason: Infeasibility = "memory" if by_size else "untrainable"

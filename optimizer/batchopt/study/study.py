@@ -49,8 +49,8 @@ from batchopt.study.session import Session
 from batchopt.study.tries import check_held, check_tries
 from batchopt.training.messages import ClusterShare
 from batchopt.workers.cluster import joined
-from batchopt.workers.slot import Seat
-from batchopt.workers.starting import first_setup, further_seats, measured, recorded_capacity, seated
+from batchopt.workers.slot import Slot
+from batchopt.workers.starting import first_setup, further_slots, measured, ready_slot, recorded_capacity
 
 Space = SearchSpace | Callable[[int], SearchSpace]
 """A search space, or one made from the number of training examples, for `full`."""
@@ -145,8 +145,8 @@ class Study:
             held.enter_context(explained(self.storage))
             held.enter_context(quiet_optuna())
             workers = held.enter_context(ExitStack())
-            seat, plan, capacity = self._prepare(budget, tries, listener, interruption, cluster, workers, probing=True)
-            assert seat.ready is not None
+            slot, plan, capacity = self._prepare(budget, tries, listener, interruption, cluster, workers, probing=True)
+            assert slot.ready is not None
             ledger, stamp = opened_ledger(
                 self.name,
                 self.storage,
@@ -156,11 +156,11 @@ class Study:
                 check=interruption.check,
                 held=held,
             )
-            ledger.check_state(seat.ready.memory.beginning_bytes)
-            seats = [seat, *further_seats(seat, self.options, workers)]
-            ledger.add_machine(seat.ready.machine, seat.ready.engine, deterministic=self.options.deterministic)
+            ledger.check_state(slot.ready.memory.beginning_bytes)
+            slots = [slot, *further_slots(slot, self.options, workers)]
+            ledger.add_machine(slot.ready.machine, slot.ready.engine, deterministic=self.options.deterministic)
             ledger.add_measurements(
-                measured_on(seat.ready.machine, seat.ready.program, seat.ready.engine),
+                measured_on(slot.ready.machine, slot.ready.program, slot.ready.engine),
                 self.options.memory_limit,
                 capacity.step_rows,
                 capacity.rows,
@@ -171,7 +171,7 @@ class Study:
             heard = ShownWhileItGoesOn(listener, show)
             session = Session(ledger, stamp, self.options, budget, capacity, listener=heard)
             session.enqueue(tries)
-            Loop(session, seats, until=budget.seconds, interruption=interruption, listener=heard).run()
+            Loop(session, slots, until=budget.seconds, interruption=interruption, listener=heard).run()
             workers.close()
             evidence = show()
         return self.report() if evidence is None else evidence.report
@@ -222,7 +222,7 @@ class Study:
         workers: ExitStack,
         *,
         probing: bool,
-    ) -> tuple[Seat, Plan, Capacity]:
+    ) -> tuple[Slot, Plan, Capacity]:
         """Check everything that can be checked without writing, a worker that can train included; `workers` ends it."""
         check_budget(self.options, budget, self.goal.kind)
         early = self._space_for(PROVISIONAL_EXAMPLES)
@@ -243,9 +243,9 @@ class Study:
             known_engines=found.engines if found and not self.options.probe else {},
             cluster=cluster,
         )
-        seat = seated(setup, smallest=early.smallest, interruption=interruption, listener=listener)
-        workers.enter_context(seat)
-        ready = seat.ready
+        slot = ready_slot(setup, smallest=early.smallest, interruption=interruption, listener=listener)
+        workers.enter_context(slot)
+        ready = slot.ready
         assert ready is not None
         space = self._space_for(ready.program.train_examples)
         if space.largest > ready.program.train_examples:
@@ -265,8 +265,8 @@ class Study:
         )
         capacity = waiting.again(partial(recorded_capacity, ready, space, self.options, self.storage))
         if probing and self.options.probe is not False:
-            capacity = measured(seat, capacity, timed=True, interruption=interruption, listener=listener)
-            ready = seat.ready or ready
+            capacity = measured(slot, capacity, timed=True, interruption=interruption, listener=listener)
+            ready = slot.ready or ready
             check_held(tries, capacity.max_batch_size)
         if probing and self.options.deterministic and capacity.steps is None:
             raise InvalidInput("--deterministic: no step times of this machine are kept yet. Leave --no-probe out.")
@@ -282,7 +282,7 @@ class Study:
             running=found.running if found else 0,
             max_batch_size=capacity.max_batch_size,
         )
-        return seat, Plan(opened, stamp, new=found is None), capacity
+        return slot, Plan(opened, stamp, new=found is None), capacity
 
     def _find(self) -> _Found | None:
         """The study, if it is there, checked to be the one that is asked for.

@@ -110,7 +110,7 @@ class Engine(ABC):
     def keep_only(self, batch_size: int) -> None:  # noqa: B027  nothing, where no programs are kept
         """Forget the programs of other batch sizes; they are compiled anew when they are prepared again."""
 
-    def foresee(self, batch_size: int) -> int | None:
+    def predict_memory(self, batch_size: int) -> int | None:
         """Bytes of device memory that an epoch's program needs beside its arguments, without running it.
 
         None where the compiler does not tell.
@@ -163,7 +163,7 @@ class FusedEngine(Engine):
         self._epochs = {size: program for size, program in self._epochs.items() if size == batch_size}
         gc.collect()
 
-    def foresee(self, batch_size: int) -> int | None:
+    def predict_memory(self, batch_size: int) -> int | None:
         if not self._xla:
             return None
         order = tf.range(self._train_count, dtype=tf.int32)

@@ -174,7 +174,7 @@ def _traced(model: Any, batch: Any, spec: Any) -> Form:
     variables = {id(variable.handle): variable for variable in _own_variables(model)}
     for step in steps:
         used = {id(variable.handle): variable for variable in step.graph.variables}
-        # In the order in which the graph takes them in; that of its `variables` is a matter of luck.
+        # In the order in which the graph takes them in; that of its `variables` is not fixed.
         variables |= {id(taken): used[id(taken)] for taken, _ in step.graph.captures if id(taken) in used}
     held = {id(variable.handle) for variable in _reachable(model)}
     comparison = Comparison(tuple(variables.values()))

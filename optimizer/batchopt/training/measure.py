@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from batchopt.machine.machine import DeviceKind, Machine, host_memory
 from batchopt.measured import DeviceMemory, StepTime
-from batchopt.training.messages import Foreseen, Measured, StepTimes
+from batchopt.training.messages import Measured, PredictedMemory, StepTimes
 from batchopt.training.probe import REFUSALS
 from batchopt.training.program import Program
 from batchopt.training.raised import reason
@@ -91,18 +91,18 @@ def make_room(program: Program, memory: DeviceMemory, gauge: Gauge, batch_size: 
         program.engine.keep_only(batch_size)
 
 
-def foresee(program: Program, batch_sizes: Sequence[int]) -> Foreseen:
+def predict_memory(program: Program, batch_sizes: Sequence[int]) -> PredictedMemory:
     """What the compiler's buffer assignment says of an epoch's program; nothing is run."""
     found: dict[int, int] = {}
     for batch_size in batch_sizes:
         try:
-            step_bytes = program.engine.foresee(batch_size)
+            step_bytes = program.engine.predict_memory(batch_size)
         except (*REFUSALS, RuntimeError, ImportError) as error:
             # An experimental interface, asked on devices and in versions that nobody has tried.
-            return Foreseen(found, refusal=reason(error))
+            return PredictedMemory(found, refusal=reason(error))
         if step_bytes is not None:
             found[batch_size] = step_bytes
-    return Foreseen(found)
+    return PredictedMemory(found)
 
 
 def measure(

@@ -1,9 +1,9 @@
 """What the study's process and a worker say to each other: frozen records, no TensorFlow.
 
-The study sends `Setup` once, then `Foresee`, `Measure`, `Train` and `Save`, one at a time. The worker answers `Setup`
-with `Ready`, `Foresee` with `Foreseen`, `Measure` with one `Measured` per batch size and then `StepTimes`, `Train` with
-one `EpochDone` per epoch, `Save` with `Saved`, `OpenTest`, which alone opens the test set, with `OpenedTest`; with
-`Remark` before any of them; or with `Failed` at any time, after which it is of no more use.
+The study sends `Setup` once, then `PredictMemory`, `Measure`, `Train` and `Save`, one at a time. The worker answers
+`Setup` with `Ready`, `PredictMemory` with `PredictedMemory`, `Measure` with one `Measured` per batch size and then
+`StepTimes`, `Train` with one `EpochDone` per epoch, `Save` with `Saved`, `OpenTest`, which alone opens the test set,
+with `OpenedTest`; with `Remark` before any of them; or with `Failed` at any time, after which it is of no more use.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Setup:
         cluster: start the worker in a Ray cluster, with so much of it; on this machine where None.
         deterministic: whether equal epochs are to come out equal to the last bit.
         batch_sizes, epochs: how many of each the study is likely to train, to weigh compilation against speed.
+        trial_epochs: of a whole trial.
         surroundings: what the script has set beside the task's functions, when this was made.
     """
 
@@ -68,6 +69,7 @@ class Setup:
     deterministic: bool = False
     batch_sizes: int = 10
     epochs: int = 100
+    trial_epochs: int = 1
     surroundings: Surroundings = field(default_factory=taken)
 
 
@@ -146,14 +148,14 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Foresee:
+class PredictMemory:
     """Say what a training step of these batch sizes needs, without running it."""
 
     batch_sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class PredictedMemory:
     """What the compiler says that a training step needs beside what is resident.
 
     Attributes:
@@ -249,5 +251,5 @@ class Failed:
     message: str
 
 
-Request = Setup | Foresee | Measure | Train | Save | OpenTest
-Answer = Ready | Foreseen | Measured | StepTimes | EpochDone | Saved | OpenedTest | Remark | Failed
+Request = Setup | PredictMemory | Measure | Train | Save | OpenTest
+Answer = Ready | PredictedMemory | Measured | StepTimes | EpochDone | Saved | OpenedTest | Remark | Failed

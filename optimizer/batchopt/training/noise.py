@@ -113,7 +113,7 @@ class NoiseWatch:
         """
         self._trained += figures.train_seconds
         due = self._spent + self._last <= COST_SHARE * self._trained
-        if figures.lost or request.batch_size < SMALL or not due:
+        if figures.valueless or request.batch_size < SMALL or not due:
             return figures
         new = program not in self._meters
         meter = self._meters.setdefault(program, NoiseMeter(program.model, program.data))

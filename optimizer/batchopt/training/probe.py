@@ -40,6 +40,7 @@ def choose_engine(
     pinned: EngineName | None = None,
     batch_sizes: int = 10,
     epochs: int = 100,
+    trial_epochs: int = 1,
 ) -> tuple[Program, list[EngineTiming]]:
     """Time the engines that can run this model on this device, and keep the one that a study is done with first.
 
@@ -52,6 +53,7 @@ def choose_engine(
         extra: any values of the extra dimensions.
         pinned: use this engine and time nothing.
         batch_sizes, epochs: of a study: each batch size is compiled once, each epoch trained.
+        trial_epochs: of a whole trial, for a `build_model` that asks.
 
     Returns:
         The chosen engine's program, and the timings, the chosen one first.
@@ -60,13 +62,22 @@ def choose_engine(
         InvalidInput: the pinned engine cannot run this model or this data.
         DataError: the data makes no sense to this model.
     """
-    model = build(task, resident.data, learning_rate=learning_rate, extra=extra, seed=0)
+    # One on all machines, as the study's stamp holds what this model is.
+    batch_size = min(PROBE_BATCH_SIZE, resident.train_count)
+    model = build(
+        task,
+        resident.data,
+        learning_rate=learning_rate,
+        extra=extra,
+        seed=0,
+        batch_size=batch_size,
+        epochs=trial_epochs,
+    )
     with unchanged(model):
         check_with(model, resident.data, resident.given(), SEARCHED)
     if pinned is not None:
         return Program(task, resident, pinned, model), []
     candidates: tuple[EngineName, ...] = ("fused-xla", "fused") if resident.held and not model.run_eagerly else ()
-    batch_size = min(PROBE_BATCH_SIZE, resident.train_count)
     if candidates:
         batch_size = examples_held(model.train_step, resident.data.train, batch_size, resident.room)
     while True:

@@ -28,7 +28,7 @@ from batchopt.training.engines import Engine, make_engine
 from batchopt.training.form import Form, form_of, look, reachable
 from batchopt.training.metrics import refuse_less_is_better
 from batchopt.training.one_pass import flat
-from batchopt.training.resident import Resident
+from batchopt.training.resident import Resident, train_count
 
 State = list[npt.NDArray[Any]]
 """Every variable that training reads or writes, in the order of the model's form."""
@@ -96,8 +96,24 @@ def use_deterministic_ops() -> None:
     keras.utils.set_random_seed(0)
 
 
-def build(task: Task, data: Dataset, *, learning_rate: float, extra: Mapping[str, Any], seed: int) -> Any:
+def build(
+    task: Task,
+    data: Dataset,
+    *,
+    learning_rate: float,
+    extra: Mapping[str, Any],
+    seed: int,
+    batch_size: int = 1,
+    epochs: int = 1,
+) -> Any:
     """The user's model, compiled, with every variable made; initial values derive from `seed` alone.
+
+    Args:
+        task: whose `build_model` it is.
+        data: what it is trained on.
+        learning_rate, extra: of the configuration.
+        seed: of the trial.
+        batch_size, epochs: examples per optimizer step and epochs of a whole trial, for a `build_model` that asks.
 
     Raises:
         ModelError: what `build_model` returned cannot be trained, or does not have the task's metric, or less of that
@@ -105,7 +121,9 @@ def build(task: Task, data: Dataset, *, learning_rate: float, extra: Mapping[str
         DataError: the model refuses the data for what is wrong with that.
     """
     keras.utils.set_random_seed(seed)
-    model = task.build_model(learning_rate, **extra)
+    steps = -(-train_count(data) // batch_size)
+    given = {"batch_size": batch_size, "steps_per_epoch": steps, "epochs": epochs, "trial_seed": seed}
+    model = task.built(learning_rate, extra, given)
     if not isinstance(model, keras.Model):
         raise ModelError(f"build_model returned {type(model).__name__}, not a keras.Model; return the compiled model.")
     if not model.compiled or model.optimizer is None:

@@ -30,19 +30,26 @@ class Programs:
         task, resident: what is trained, on what.
         first: the probe's, whose engine the others use.
         make_room: called with a program and a batch size before that is compiled.
+        epochs: of a whole trial.
 
     Attributes:
         current: the one that trains.
     """
 
     def __init__(
-        self, task: Task, resident: Resident, first: Program, make_room: Callable[[Program, int], None]
+        self,
+        task: Task,
+        resident: Resident,
+        first: Program,
+        make_room: Callable[[Program, int], None],
+        epochs: int = 1,
     ) -> None:
-        self._task, self._resident = task, resident
+        self._task, self._resident, self._epochs = task, resident, epochs
         self._make_room = make_room
         self._engine = first.engine.name
         self._by_form: dict[object, Program] = {first.form.key: first}
         self._shared = Shared()
+        self._rates = Rates()
         self._refused: set[str] = set()
         self.current = first
 
@@ -61,7 +68,13 @@ class Programs:
         self._shared.put_back()
         try:
             fresh = build(
-                self._task, self._resident.data, learning_rate=request.learning_rate, extra=request.extra, seed=seed
+                self._task,
+                self._resident.data,
+                learning_rate=request.learning_rate,
+                extra=request.extra,
+                seed=seed,
+                batch_size=request.batch_size,
+                epochs=self._epochs,
             )
         except Exception as error:
             if is_out_of_memory(error):
@@ -71,6 +84,7 @@ class Programs:
             raise
         key, state = form_of(fresh).key, state_of(fresh)
         self._shared.meet(fresh, state)
+        self._rates.meet(request, key, state, say)
         # Nobody will ask again for one whose form nobody can compare.
         self._by_form = {form: kept for form, kept in self._by_form.items() if not kept.form.doubt}
         if key not in self._by_form:
@@ -106,6 +120,28 @@ class Programs:
                 )
         self.current.load(state)
         return compile_seconds, from_epoch
+
+
+class Rates:
+    """Whether models differ where their learning rates do; said once where they do not."""
+
+    def __init__(self) -> None:
+        self._met: dict[object, tuple[float, list[float]]] = {}
+        self._said = False
+
+    def meet(self, request: Train, key: object, state: State, say: Callable[[str], None]) -> None:
+        """Compare a model that was just built with one that is equal to it in all but variables.
+
+        A rate is one of their single numbers, as counters are; where it is a constant of a schedule, the forms differ.
+        """
+        numbers = [float(value) for value in state if value.shape == () and value.dtype.kind in "fiu"]
+        rate, before = self._met.setdefault(key, (request.learning_rate, numbers))
+        if not self._said and rate != request.learning_rate and numbers == before:
+            self._said = True
+            say(
+                f"build_model makes the same optimizer for learning rates {rate:.3g} and {request.learning_rate:.3g}: "
+                "what is found of learning rates means nothing. Use its argument learning_rate."
+            )
 
 
 class Shared:

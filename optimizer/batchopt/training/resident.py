@@ -116,7 +116,7 @@ def _on_device(nest: Any) -> Any:
         array = np.asarray(leaf)
         # An operation that finds no memory raises ResourceExhaustedError; a constant ends the process.
         tf.zeros((array.nbytes,), tf.uint8)
-        # Not `tf.constant`, which has NumPy copy the array first, to an address that is a matter of luck.
+        # Not `tf.constant`, which has NumPy copy the array first, to an address that is not fixed.
         return tf.raw_ops.Identity(input=_unaligned(array))
 
     return tf.nest.map_structure(copy, tuple(item for item in nest if item is not None))
@@ -126,7 +126,7 @@ def _unaligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The same values where TensorFlow copies them.
 
     What happens to lie at a multiple of 64 it would share with the host, and the device's memory would be a matter of
-    luck.
+    chance.
     """
     if array.ctypes.data % SHARED_ALIGNMENT or not array.size or array.dtype.hasobject:
         return array

@@ -37,10 +37,10 @@ from batchopt.training.messages import (
     Answer,
     EpochDone,
     Failed,
-    Foresee,
     Measure,
     OpenedTest,
     OpenTest,
+    PredictMemory,
     Ready,
     Remark,
     Request,
@@ -98,6 +98,7 @@ class Trainer:
             pinned=setup.engine or (setup.known_engines.get(machine.fingerprint) if self._resident.held else "fit"),
             batch_sizes=setup.batch_sizes,
             epochs=setup.epochs,
+            trial_epochs=setup.trial_epochs,
         )
         engine_seconds = time.perf_counter() - started
         self._engine = first.engine.name
@@ -113,6 +114,7 @@ class Trainer:
             self._resident,
             first,
             lambda current, batch_size: measure.make_room(current, self._memory, self._gauge, batch_size),
+            epochs=setup.trial_epochs,
         )
         self.ready = Ready(
             machine=machine,
@@ -165,12 +167,12 @@ class Trainer:
             yield self._save(request)
         elif isinstance(request, OpenTest):
             yield self._open_test(request)
-        elif isinstance(request, Foresee):
-            from batchopt.training.measure import foresee
+        elif isinstance(request, PredictMemory):
+            from batchopt.training.measure import predict_memory
 
-            foreseen = foresee(self._programs.current, request.batch_sizes)
+            foreseen = predict_memory(self._programs.current, request.batch_sizes)
             if foreseen.refusal:
-                yield Remark(f"the compiler does not foretell memory here ({foreseen.refusal}); it is measured")
+                yield Remark(f"the compiler does not predict memory here ({foreseen.refusal}); it is measured")
             yield foreseen
         elif isinstance(request, Measure):
             yield from self._measure(request)
@@ -206,7 +208,7 @@ class Trainer:
                 figures = self._noise.look(self._programs.current, request, figures)
                 yield from self.said()
             reached = request.until_accuracy is not None and figures.validation_accuracy >= request.until_accuracy
-            over = figures.lost or reached
+            over = figures.valueless or reached
             checkpoint = None if over else self._checkpoint(request, number, figures.train_seconds)
             yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss, checkpoint)
             compile_seconds = 0.0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,7 +38,8 @@ def joined(options: Options) -> Iterator[ClusterShare | None]:
     try:
         if mine:
             _join(ray, options.ray)
-        yield _share(ray, options)
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield share_of([(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive], options)
     finally:
         if mine:
             ray.shutdown()
@@ -63,20 +65,31 @@ def _join(ray: Any, address: str) -> None:
         ) from None
 
 
-def _share(ray: Any, options: Options) -> ClusterShare:
-    """One worker on each GPU; where there is none, or none is wanted, one on each node."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus, gpus = ([int(node.get(name, 0)) for node in nodes] for name in ("CPU", "GPU"))
-    on_gpu = options.device != "cpu" and sum(gpus) > 0
-    most = max(gpus) if on_gpu else (options.workers or 1) if options.ray == LOCAL else 1
-    each_cpus = options.ray_cpus if options.ray_cpus is not None else max(1, max(cpus) // most)
+def share_of(nodes: Sequence[tuple[int, int]], options: Options) -> ClusterShare:
+    """One worker on each GPU; where there is none, or none is wanted, one on each node.
+
+    Args:
+        nodes: CPUs and GPUs of each.
+        options: what the user asks for.
+
+    Raises:
+        InvalidInput: no node has what a worker needs.
+    """
+    on_gpu = options.device != "cpu" and any(gpus for _, gpus in nodes)
+    if on_gpu:
+        # What every GPU has beside it on its own node: a node that is rich in CPUs alone says nothing of that.
+        cpus = min(cpus // gpus for cpus, gpus in nodes if gpus)
+    else:
+        cpus = max(cpus for cpus, _ in nodes) // ((options.workers or 1) if options.ray == LOCAL else 1)
+    each_cpus = options.ray_cpus if options.ray_cpus is not None else max(1, cpus)
     each_gpus = options.ray_gpus if options.ray_gpus is not None else float(on_gpu)
     # A head of its own often has no CPUs to give.
-    fitting = sum(each_cpus <= cpu and each_gpus <= gpu for cpu, gpu in zip(cpus, gpus, strict=True))
-    if not fitting:
+    room = [int(min(cpus / each_cpus, gpus / each_gpus if each_gpus else math.inf)) for cpus, gpus in nodes]
+    if not any(room):
         raise InvalidInput(
-            f"--ray {options.ray}: no node has {each_cpus:g} CPUs and {each_gpus:g} GPUs for a worker; the largest "
-            f"has {max(cpus)} CPUs and {max(gpus)} GPUs. Use --ray-cpus and --ray-gpus, or another --device."
+            f"--ray {options.ray}: no node has {each_cpus:g} CPUs and {each_gpus:g} GPUs for a worker; the largest has "
+            f"{max(cpus for cpus, _ in nodes)} CPUs and {max(gpus for _, gpus in nodes)} GPUs. Use --ray-cpus and "
+            "--ray-gpus, or another --device."
         )
-    workers = options.workers or (sum(gpus) if on_gpu else fitting)
+    workers = options.workers or (sum(room) if on_gpu else sum(fits > 0 for fits in room))
     return ClusterShare(each_cpus, each_gpus, workers, local=options.ray == LOCAL)

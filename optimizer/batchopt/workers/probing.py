@@ -1,7 +1,7 @@
 """The probe as the study's process drives it: which batch sizes fit, really tried, and what their steps take.
 
 The worker may die of it: it is replaced, and what it died of is known. What is to be said about memory comes from the
-compiler where it tells, else from a climb from small batch sizes upwards, each step of which the last ones foretell.
+compiler where it tells, else from a climb from small batch sizes upwards, each step of which the last ones predict.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from batchopt.signals import Interruption
 from batchopt.training.messages import (
     Answer,
     Failed,
-    Foresee,
-    Foreseen,
     Measure,
     Measured,
+    PredictedMemory,
+    PredictMemory,
     Ready,
     Remark,
     Setup,
@@ -33,7 +33,7 @@ from batchopt.training.messages import (
 )
 from batchopt.workers.client import Worker
 from batchopt.workers.process import Died
-from batchopt.workers.slot import DEATHS_ALLOWED, Seat, as_error
+from batchopt.workers.slot import DEATHS_ALLOWED, Slot, as_error
 
 TIMED_SIZES = 6
 """Over three decades of batch sizes, so that none lies more than a factor of four from a timed one."""
@@ -51,7 +51,7 @@ class OutOfMemory(Exception):
     """A batch size was tried, and did not fit."""
 
 
-class Struck(Exception):
+class DiedMeasuring(Exception):
     """A worker died for a reason that nothing shows: another one may do what it was asked.
 
     Attributes:
@@ -68,12 +68,12 @@ class TooSmall(Exception):
 
 
 def probe(
-    seat: Seat, capacity: Capacity, *, timed: bool, train_examples: int, listener: Listener, interruption: Interruption
+    slot: Slot, capacity: Capacity, *, timed: bool, train_examples: int, listener: Listener, interruption: Interruption
 ) -> None:
     """Find what fits and what it costs; what `capacity` knows already is not measured again.
 
     Args:
-        seat: with a worker that is ready; another one may sit there afterwards.
+        slot: with a worker that is ready; another one may have its place afterwards.
         capacity: filled.
         timed: whether steps are to be timed.
         train_examples: of an epoch.
@@ -85,7 +85,7 @@ def probe(
         Interrupted: by a signal.
         BatchoptError: the worker met something the user can mend, or the user's own code raised.
     """
-    _Probe(seat, capacity, listener, interruption).run(timed=timed, train_examples=train_examples)
+    _Probe(slot, capacity, listener, interruption).run(timed=timed, train_examples=train_examples)
 
 
 def started(setup: Setup, interruption: Interruption, listener: Listener) -> tuple[Worker, Ready]:
@@ -101,9 +101,9 @@ def started(setup: Setup, interruption: Interruption, listener: Listener) -> tup
             worker = unless_ready.enter_context(Worker(setup))
             try:
                 answer = _receive(worker, interruption, listener)
-            except Struck as death:
+            except DiedMeasuring as death:
                 deaths += 1
-                _mourn(death, deaths, listener)
+                _tell_of(death, deaths, listener)
                 continue
             assert isinstance(answer, Ready)
             unless_ready.pop_all()
@@ -125,8 +125,8 @@ def least_limit(setup: Setup, batch_size: int, interruption: Interruption) -> in
     capacity = Capacity([batch_size], None)
     setup = dataclasses.replace(setup, memory_limit=None, hold_data=False, engine="fit")
     try:
-        with Seat(*started(setup, interruption, _silent)) as seat:
-            _Probe(seat, capacity, _silent, interruption).measure((batch_size,), 0.0)
+        with Slot(*started(setup, interruption, _silent)) as slot:
+            _Probe(slot, capacity, _silent, interruption).measure((batch_size,), 0.0)
     except OutOfMemory:
         raise DeviceError(f"batch size {batch_size}, the least of the space, does not fit in memory.") from None
     need = capacity.needed(batch_size)
@@ -135,8 +135,8 @@ def least_limit(setup: Setup, batch_size: int, interruption: Interruption) -> in
 
 
 class _Probe:
-    def __init__(self, seat: Seat, capacity: Capacity, listener: Listener, interruption: Interruption) -> None:
-        self._seat = seat
+    def __init__(self, slot: Slot, capacity: Capacity, listener: Listener, interruption: Interruption) -> None:
+        self._slot = slot
         self._capacity = capacity
         self._listener = listener
         self._interruption = interruption
@@ -165,7 +165,7 @@ class _Probe:
             self._listener(Probing(None, len(chosen), len(chosen)))
             while fitting and not capacity.step_rows:
                 try:
-                    capacity.timed(self.measure(tuple(fitting), TIMING_SECONDS), train_examples)
+                    capacity.record_step_times(self.measure(tuple(fitting), TIMING_SECONDS), train_examples)
                 except OutOfMemory:
                     # Each of them fits by itself; what all their programs hold together need not.
                     fitting.pop()
@@ -179,13 +179,13 @@ class _Probe:
 
         def fits(size: int) -> bool:
             self._listener(Probing(size, 0, TIMED_SIZES))
-            for answer in self._ask(Foresee((size,))):
-                if isinstance(answer, Foreseen) and size in answer.step_bytes:
-                    capacity.foreseen(size, answer.step_bytes[size])
+            for answer in self._ask(PredictMemory((size,))):
+                if isinstance(answer, PredictedMemory) and size in answer.step_bytes:
+                    capacity.record_prediction(size, answer.step_bytes[size])
             return capacity.fits(size)
 
-        assert self._seat.ready is not None
-        if self._seat.ready.engine == "fused-xla" and not fits(sizes[-1]):
+        assert self._slot.ready is not None
+        if self._slot.ready.engine == "fused-xla" and not fits(sizes[-1]):
             largest_fitting(sizes[:-1], fits)
 
     def _climb(self) -> None:
@@ -208,7 +208,7 @@ class _Probe:
         try:
             self.measure((size,), 0.0)
         except OutOfMemory:
-            self._capacity.exclude(size)
+            self._capacity.record_failure(size)
             self._listener(Noted(f"batch size {size} does not fit in memory; found out by the probe"))
             self._replace()
 
@@ -217,50 +217,50 @@ class _Probe:
         rows: list[StepTime] = []
         for answer in self._ask(Measure(sizes, seconds)):
             if isinstance(answer, Measured):
-                self._capacity.measured(answer.batch_size, answer.step_bytes, answer.memory)
+                self._capacity.record_measurement(answer.batch_size, answer.step_bytes, answer.memory)
             elif isinstance(answer, StepTimes):
                 rows += answer.rows
         return rows
 
-    def _ask(self, request: Foresee | Measure) -> Iterator[Answer]:
-        """What a worker answers, up to its last answer; another one is asked anew where it was struck."""
+    def _ask(self, request: PredictMemory | Measure) -> Iterator[Answer]:
+        """What a worker answers, up to its last answer; another one is asked anew where it died."""
         deaths = 0
         while True:
-            self._seat.worker.send(request)
+            self._slot.worker.send(request)
             try:
                 yield from self._answers()
                 return
-            except Struck as death:
+            except DiedMeasuring as death:
                 if isinstance(request, Measure) and self._blames(request.batch_sizes[-1], death):
                     raise OutOfMemory(str(death)) from None
                 deaths += 1
-                _mourn(death, deaths, self._listener)
+                _tell_of(death, deaths, self._listener)
                 self._replace()
 
-    def _blames(self, size: int, struck: Struck) -> bool:
-        return struck.death.killed and self._capacity.nearly_all(size)
+    def _blames(self, size: int, death: DiedMeasuring) -> bool:
+        return death.death.killed and self._capacity.nearly_all(size)
 
     def _answers(self) -> Iterator[Answer]:
         while True:
-            answer = _receive(self._seat.worker, self._interruption, self._listener)
+            answer = _receive(self._slot.worker, self._interruption, self._listener)
             yield answer
             if not isinstance(answer, Measured):
                 return
 
     def _replace(self) -> None:
-        seat = self._seat
-        assert seat.ready is not None
-        seat.worker.kill()
-        setup = dataclasses.replace(seat.worker.setup, engine=seat.ready.engine)
-        seat.worker, ready = started(setup, self._interruption, self._listener)
+        slot = self._slot
+        assert slot.ready is not None
+        slot.worker.kill()
+        setup = dataclasses.replace(slot.worker.setup, engine=slot.ready.engine)
+        slot.worker, ready = started(setup, self._interruption, self._listener)
         # What timed the engines is gone; what it found is not.
-        seat.ready = dataclasses.replace(ready, timings=seat.ready.timings)
+        slot.ready = dataclasses.replace(ready, timings=slot.ready.timings)
 
 
-def _mourn(struck: Struck, deaths: int, listener: Listener) -> None:
+def _tell_of(death: DiedMeasuring, deaths: int, listener: Listener) -> None:
     if deaths >= DEATHS_ALLOWED:
-        raise WorkerDied(str(struck))
-    listener(Noted(f"{struck.death.how} while the machine was measured; another one takes its place"))
+        raise WorkerDied(str(death))
+    listener(Noted(f"{death.death.how} while the machine was measured; another one takes its place"))
 
 
 def _receive(worker: Worker, interruption: Interruption, listener: Listener) -> Answer:
@@ -275,7 +275,7 @@ def _receive(worker: Worker, interruption: Interruption, listener: Listener) -> 
             # Under a limit, what ends a process from within is taken for the limit; a signal 9 comes from outside.
             if death.out_of_memory or (worker.setup.memory_limit is not None and not death.killed):
                 raise OutOfMemory(str(death)) from None
-            raise Struck(death) from None
+            raise DiedMeasuring(death) from None
         if isinstance(answer, Remark):
             listener(Noted(answer.text))
         elif isinstance(answer, Failed):

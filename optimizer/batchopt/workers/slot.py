@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, Literal
 
 from batchopt import errors
 from batchopt.search.steps import Step
@@ -23,12 +23,15 @@ WORKER_GROWTH_BYTES = 1 << 30
 """A worker that has grown by this much is replaced between two trials: TensorFlow gives memory back only at exit."""
 
 
+State = Literal["starting", "idle", "training"]
+
+
 @dataclass
-class Seat:
+class Slot:
     """A worker's place.
 
     Attributes:
-        worker: who sits there.
+        worker: who has it.
         ready: what it said of itself; of the one before it until it does.
         step: what it does.
         held: the trial that it holds on its device while it does nothing, and after how many epochs.
@@ -51,29 +54,30 @@ class Seat:
     def __post_init__(self) -> None:
         self.awake = self.ready is not None
 
-    def __enter__(self) -> Seat:
+    def __enter__(self) -> Slot:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End whichever worker sits there now."""
+        """End whichever worker has it now."""
         self.worker.kill()
 
     @property
-    def free(self) -> bool:
-        return self.awake and self.step is None
+    def state(self) -> State:
+        """Whether its worker is on its way, has nothing to do, or does a step."""
+        return "starting" if not self.awake else "idle" if self.step is None else "training"
 
     @property
-    def sure(self) -> bool:
+    def will_answer(self) -> bool:
         """Whether a worker that was called will come, within seconds: a cluster may have no room for it any more."""
         return self.worker.setup.cluster is None
 
     @property
-    def grown(self) -> bool:
+    def outgrown(self) -> bool:
         """Whether it has taken so much memory that another worker should have its place."""
         return self.bytes - self.first_bytes > WORKER_GROWTH_BYTES
 
-    def sit(self, ready: Ready) -> str:
-        """The worker is ready, the first of its seat or a later one, on the machine that there is now.
+    def worker_ready(self, ready: Ready) -> str:
+        """The worker is ready, the first of its slot or a later one, on the machine that there is now.
 
         Returns:
             What has changed since the last one, in one line; empty where nothing has.
@@ -107,7 +111,7 @@ class Seat:
             )
         )
 
-    def state(self, trial: int) -> Saved | str:
+    def saved_state(self, trial: int) -> Saved | str:
         """The state of the trial that the worker holds; or why it cannot be had: the worker is of no use then."""
         self.worker.send(Save(trial))
         try:
@@ -126,19 +130,19 @@ class Seat:
         self.awake = False
         self.first_bytes = self.bytes = 0
 
-    def has_company(self, seats: Sequence[Seat]) -> bool:
+    def has_company(self, slots: Sequence[Slot]) -> bool:
         """Whether another worker uses the same device; the cores of one processor share its memory and clock."""
         mine, on_gpu = self.worker, self.ready is not None and self.ready.machine.kind == "gpu"
         if on_gpu and mine.setup.cluster is not None:
             # A cluster gives each its own.
             return False
-        others = [other.worker for other in seats if other is not self and other.worker.node == mine.node]
+        others = [other.worker for other in slots if other is not self and other.worker.node == mine.node]
         return any(not on_gpu or other.setup.device == mine.setup.device for other in others)
 
 
-def with_news(seats: Sequence[Seat], seconds: float) -> list[Seat]:
+def with_answers(slots: Sequence[Slot], seconds: float) -> list[Slot]:
     """Those whose workers have something to say, waited for so many seconds."""
-    by_connection = {seat.worker.connection: seat for seat in seats}
+    by_connection = {slot.worker.connection: slot for slot in slots}
     return [by_connection[connection] for connection in wait(list(by_connection), seconds)]  # type: ignore[index]
 
 

@@ -1,4 +1,4 @@
-"""Workers and where they sit: what each is told, how the first one comes to be ready, what it finds out."""
+"""Workers and their slots: what each is told, how the first one comes to be ready, what it finds out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from batchopt.training.messages import ClusterShare, Ready, Setup
 from batchopt.workers.client import Worker
 from batchopt.workers.cluster import LOCAL
 from batchopt.workers.probing import OutOfMemory, TooSmall, least_limit, probe, started, too_small
-from batchopt.workers.slot import Seat
+from batchopt.workers.slot import Slot
 
 UNBOUNDED_TRIALS = 100
 """Stands for the number of trials where only time ends a study."""
@@ -42,7 +42,7 @@ def first_setup(
     known_engines: Mapping[str, EngineName],
     cluster: ClusterShare | None = None,
 ) -> Setup:
-    """What the first worker is told; `cluster` where it is to sit in one.
+    """What the first worker is told; `cluster` where it is in one.
 
     Raises:
         InvalidInput: data that would be waited for for ever.
@@ -68,18 +68,19 @@ def first_setup(
         cluster=cluster,
         batch_sizes=min(trials, len(space.grid_batch_sizes())),
         epochs=trials * goal.epochs,
+        trial_epochs=goal.epochs,
     )
 
 
-def further_seats(first: Seat, options: Options, workers: ExitStack) -> list[Seat]:
+def further_slots(first: Slot, options: Options, workers: ExitStack) -> list[Slot]:
     """The other workers, started; they take the engine that the first one chose.
 
     Args:
-        first: the first worker's seat.
+        first: the first worker's slot.
         options: how many there are to be, and where.
         workers: ends them.
 
-    On GPUs one worker sits on each. On a processor each gets its share of the cores. In a cluster Ray seats them.
+    On GPUs there is one worker on each. On a processor each gets its share of the cores. In a cluster Ray places them.
 
     Raises:
         InvalidInput: more workers than GPUs, which would share them.
@@ -87,13 +88,13 @@ def further_seats(first: Seat, options: Options, workers: ExitStack) -> list[Sea
     assert first.ready is not None
     machine, setup = first.ready.machine, dataclasses.replace(first.worker.setup, engine=first.ready.engine)
 
-    def seat(setup: Setup) -> Seat:
-        return workers.enter_context(Seat(Worker(setup)))
+    def slot(setup: Setup) -> Slot:
+        return workers.enter_context(Slot(Worker(setup)))
 
     if setup.cluster is not None and (machine.kind == "gpu" or options.ray != LOCAL):
-        return [seat(setup) for _ in range(1, setup.cluster.workers)]
+        return [slot(setup) for _ in range(1, setup.cluster.workers)]
     if machine.kind == "cpu":
-        return [seat(dataclasses.replace(setup, cores=share)) for share in _core_shares(options)[1:]]
+        return [slot(dataclasses.replace(setup, cores=share)) for share in _core_shares(options)[1:]]
     indices = gpu_indices(options.device) or tuple(range(machine.gpus))
     count = 1 if options.deterministic else options.workers or len(indices)
     if count > len(indices) and not options.share:
@@ -103,19 +104,19 @@ def further_seats(first: Seat, options: Options, workers: ExitStack) -> list[Sea
         )
     setup = dataclasses.replace(setup, share=options.share)
     return [
-        seat(dataclasses.replace(setup, device=f"gpu:{indices[number % len(indices)]}")) for number in range(1, count)
+        slot(dataclasses.replace(setup, device=f"gpu:{indices[number % len(indices)]}")) for number in range(1, count)
     ]
 
 
 def _core_shares(options: Options) -> list[tuple[int, ...] | None]:
-    """Each worker's own cores of this machine; None where it has them all, or is to sit on another one."""
+    """Each worker's own cores of this machine; None where it has them all, or is on another machine."""
     count = options.workers or 1
     if count == 1 or options.ray not in (None, LOCAL):
         return [None] * count
     return list(core_shares(count))
 
 
-def seated(setup: Setup, *, smallest: int, interruption: Interruption, listener: Listener) -> Seat:
+def ready_slot(setup: Setup, *, smallest: int, interruption: Interruption, listener: Listener) -> Slot:
     """A worker that is ready, its data on the device, or on the host where only that has room.
 
     Args:
@@ -132,7 +133,7 @@ def seated(setup: Setup, *, smallest: int, interruption: Interruption, listener:
     for held in (True, False):
         place = dataclasses.replace(setup, hold_data=held and setup.hold_data)
         try:
-            return Seat(*started(place, interruption, listener))
+            return Slot(*started(place, interruption, listener))
         except OutOfMemory as shortage:
             why = first_line(shortage)
         if not setup.hold_data or setup.engine == "fit":
@@ -144,15 +145,15 @@ def seated(setup: Setup, *, smallest: int, interruption: Interruption, listener:
 
 
 def measured(
-    seat: Seat, capacity: Capacity, *, timed: bool, interruption: Interruption, listener: Listener
+    slot: Slot, capacity: Capacity, *, timed: bool, interruption: Interruption, listener: Listener
 ) -> Capacity:
     """The probe; with the data on the host where it leaves no room for training on the device.
 
     Args:
-        seat: with a worker that is ready; another one may sit there afterwards.
+        slot: with a worker that is ready; another one may have its place afterwards.
         capacity: what is known already.
         timed: whether steps are to be timed.
-        interruption, listener: as for `seated`.
+        interruption, listener: as for `ready_slot`.
 
     Returns:
         What is known of the machine.
@@ -162,23 +163,23 @@ def measured(
         BatchoptError: something the user can mend.
     """
     while True:
-        assert seat.ready is not None
+        assert slot.ready is not None
         try:
-            examples = seat.ready.program.train_examples
-            probe(seat, capacity, timed=timed, train_examples=examples, listener=listener, interruption=interruption)
+            examples = slot.ready.program.train_examples
+            probe(slot, capacity, timed=timed, train_examples=examples, listener=listener, interruption=interruption)
             return capacity
         except TooSmall:
-            setup, need = seat.worker.setup, capacity.needed(capacity.sizes[0])
-            seat.worker.kill()
-            if not seat.ready.data_held or setup.engine not in (None, "fit"):
+            setup, need = slot.worker.setup, capacity.needed(capacity.sizes[0])
+            slot.worker.kill()
+            if not slot.ready.data_held or setup.engine not in (None, "fit"):
                 if setup.memory_limit is not None or need is None:
                     need = least_limit(setup, capacity.sizes[0], interruption)
                 raise too_small(setup.memory_limit, capacity.sizes[0], need) from None
             setup = dataclasses.replace(setup, hold_data=False)
-            other = seated(setup, smallest=capacity.sizes[0], interruption=interruption, listener=listener)
+            other = ready_slot(setup, smallest=capacity.sizes[0], interruption=interruption, listener=listener)
             assert other.ready is not None
-            seat.worker, seat.ready = other.worker, other.ready
-            capacity = Capacity(capacity.sizes, seat.ready.memory, machine=seat.ready.machine.fingerprint)
+            slot.worker, slot.ready = other.worker, other.ready
+            capacity = Capacity(capacity.sizes, slot.ready.memory, machine=slot.ready.machine.fingerprint)
 
 
 def new_capacity(ready: Ready, space: SearchSpace) -> Capacity:
@@ -197,14 +198,14 @@ def recorded_capacity(ready: Ready, space: SearchSpace, options: Options, storag
         return capacity
     # Optuna's own, or one whose tables another process is making in this moment, knows nothing either.
     with suppress(StorageNotFound), opened(storage, plain=True) as database:
-        if not Measurements(database.engine).kept():
+        if not Measurements(database.db).kept():
             return capacity
-        versions = Records(database.engine).machines().get(capacity.machine, {}).get("versions", {})
+        versions = Records(database.db).machines().get(capacity.machine, {}).get("versions", {})
         if options.probe is None and versions.get("tensorflow") != ready.machine.versions.get("tensorflow"):
             return capacity
-        measurements = Measurements(database.engine)
+        measurements = Measurements(database.db)
         key = measured_on(ready.machine, ready.program, ready.engine)
         rows = measurements.memory(key, options.memory_limit)
         capacity = Capacity(capacity.sizes, ready.memory, rows, machine=capacity.machine, recorded=True)
-        capacity.timed(measurements.step_times(key), ready.program.train_examples)
+        capacity.record_step_times(measurements.step_times(key), ready.program.train_examples)
     return capacity

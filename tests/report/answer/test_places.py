@@ -27,7 +27,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = str(tmp_path_factory.mktemp("machines") / "studies.db")
     database = open_database(path, create=True)
     ledger = Ledger(database, new_study(database))
-    measurements = Measurements(database.engine)
+    measurements = Measurements(database.db)
     for machine, engine in ((MACHINE, "fused-xla"), (TESLA, "fused")):
         ledger.add_machine(machine, engine)
     for machine, batch_size, accuracies, seconds in (
@@ -45,7 +45,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
     timed = [StepTime(size, 0.25 / STEPS[size], 0.0, 0.0, 9) for size in (16, 64)]
     measurements.add_step_times(key, timed)
     measurements.add_memory(key, None, [MemoryRow(64, 1000, True), MemoryRow(256, None, False)])
-    database.engine.dispose()
+    database.db.dispose()
     return path
 
 

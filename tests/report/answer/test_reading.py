@@ -121,7 +121,7 @@ def test_a_study_that_is_not_there_is_refused_with_those_that_are(storage: Path,
 
 def test_a_database_without_studies_says_so(tmp_path: Path) -> None:
     storage = tmp_path / "studies.db"
-    open_database(str(storage), create=True).engine.dispose()
+    open_database(str(storage), create=True).db.dispose()
     assert list_studies(str(storage)) == []
     with pytest.raises(StudyNotFound, match="holds no study"):
         read_report(str(storage))

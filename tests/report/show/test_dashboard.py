@@ -124,7 +124,7 @@ def study(tmp_path: Path) -> optuna.Study:
 def database(study: optuna.Study, tmp_path: Path) -> Iterator[Database]:
     opened = open_database(str(tmp_path / "studies.db"), create=False)
     yield opened
-    opened.engine.dispose()
+    opened.db.dispose()
 
 
 def test_a_figure_that_cannot_be_drawn_any_more_is_removed_and_one_of_the_users_own_stays(
@@ -185,7 +185,7 @@ def test_what_keeps_a_study_from_being_shown_is_said_and_does_not_end_it(study: 
         connection.execute("drop table batchopt_epochs")
     assert bring_up_to_date(ledger, heard.append) is None
     assert ["optuna-dashboard does not show the last findings" in event.text for event in heard] == [True]
-    database.engine.dispose()
+    database.db.dispose()
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from rich.console import Console
 from written_study import MACHINE, SPACE
 
 BEST = Estimate(64, 0.0123, {}, 0.9375, 0.93, 0.945, 0.005, 0.5, seconds=90.0, runs=2, trial=7)
-SMALL = Estimate(8, 0.001, {}, 0.92, 0.91, 0.93, 0.006, 0.01, seconds=360.0, runs=3, trial=-1, behind=0.0185)
+SMALL = Estimate(8, 0.001, {}, 0.92, 0.91, 0.93, 0.006, 0.01, seconds=360.0, runs=3, trial=-1, gap=0.0185)
 COMMON = Estimate(32, 0.01, {}, 0.9355, 0.929, 0.942, 0.005, 0.4, seconds=120.0, runs=1, trial=4)
 LARGE = Estimate(512, 0.05, {}, 0.935, 0.93, 0.94, 0.003, 0.3, seconds=45.0, runs=1, trial=5)
 ADVICE = Advice(
@@ -167,7 +167,7 @@ def test_the_table_shows_each_batch_size_and_marks_the_recommended_one() -> None
 
 @pytest.mark.parametrize(("gap", "blocks"), [(0.0, 8), (0.0049, 8), (0.0099, 7), (0.0199, 6), (0.5, 1)])
 def test_a_bar_loses_a_block_with_each_doubling_of_the_distance(gap: float, blocks: int) -> None:
-    assert len(bar(dataclasses.replace(LARGE, behind=gap), ADVICE)) == blocks
+    assert len(bar(dataclasses.replace(LARGE, gap=gap), ADVICE)) == blocks
 
 
 def test_a_batch_size_without_a_finite_accuracy_is_shown_without_infinities() -> None:

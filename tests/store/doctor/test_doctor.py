@@ -248,7 +248,7 @@ def test_what_deleted_studies_left_on_a_server_is_repaired_where_there_is_no_stu
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with own_database(kind) as server:
-        open_database(server, create=True).engine.dispose()
+        open_database(server, create=True).db.dispose()
         execute(sa.create_engine(server, poolclass=sa.NullPool), checkpoint(77, b"of nothing"))
         after = repair(server)
         assert after.findings == []
@@ -277,7 +277,7 @@ def test_a_new_trial_does_not_inherit_what_another_program_left_behind(database:
     optuna.delete_study(study_name="first", storage=database.storage)
     path = database.url.removeprefix("sqlite:///")
     assert set(kinds(path)) == {"orphaned epochs", "orphaned checkpoints", "orphaned leases"}
-    with database.engine.begin() as connection:
+    with database.db.begin() as connection:
         connection.execute(leases_table.delete())
     heir = Ledger(database, new_study(database, "second"))
     assert heir.frozen(begin(heir, 64))._trial_id == 1

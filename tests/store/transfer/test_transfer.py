@@ -48,7 +48,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ledger.add_checkpoint(5, 1, b"state after one epoch")
         save_note(optuna.trial.Trial(ledger.study, ledger.frozen(5)._trial_id), "look at *this* one")
         key = measured_on(MACHINE, STAMP.program, "fused")
-        Measurements(ledger.engine).add_step_times(key, [STEP_TIME])
+        Measurements(ledger.db).add_step_times(key, [STEP_TIME])
     return path
 
 
@@ -69,7 +69,7 @@ class ledger_of:  # noqa: N801  used as a function
         return Ledger(self._database, study)
 
     def __exit__(self, *error: object) -> None:
-        self._database.engine.dispose()
+        self._database.db.dispose()
 
 
 def train(path: Path, batch_size: int, accuracies: list[float]) -> int:
@@ -94,7 +94,7 @@ def go_on_with_the_running_one(path: Path, accuracy: float) -> None:
 
 
 def free_all(ledger: Ledger) -> None:
-    with ledger.engine.begin() as connection:
+    with ledger.db.begin() as connection:
         connection.execute(leases_table.delete())
 
 
@@ -252,7 +252,7 @@ def test_studies_of_different_questions_are_not_joined(source: Path, tmp_path: P
     database = open_database(str(tmp_path / "b.db"), create=True)
     study = optuna.create_study(study_name="mnist", storage=database.storage, direction="maximize")
     Stamp(STAMP.space, Goal(epochs=7), STAMP.program, seed=3, search="tpe").write(study)
-    database.engine.dispose()
+    database.db.dispose()
     with pytest.raises(StudyMismatch, match="another goal than its namesake: epochs 7 and 2"):
         merge([str(source), str(tmp_path / "b.db")], str(tmp_path / "c.db"))
     assert not (tmp_path / "c.db").exists()
@@ -347,7 +347,7 @@ def test_a_damaged_page_is_noticed(source: Path, tmp_path: Path) -> None:
 
 
 def test_every_table_is_copied_or_left_out_on_purpose(database: Database) -> None:
-    inspector = sa.inspect(database.engine)
+    inspector = sa.inspect(database.db)
     owned = {
         table
         for table in inspector.get_table_names()
@@ -410,7 +410,7 @@ def test_checkpoints_pass_one_by_one_however_many_there_are(
         ledger = in_files if at % 2 else in_rows
         number = begin(ledger, 64)
         ledger.add_checkpoint(number, 1, os.urandom(1 << 20) * MEGABYTES)
-    database.engine.dispose()
+    database.db.dispose()
     command = [sys.executable, "-c", PEAK, str(source), str(large), str(tmp_path), any_storage]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

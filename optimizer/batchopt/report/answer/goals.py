@@ -71,14 +71,14 @@ def time_answer(
         seconds_per_epoch: batch size -> seconds, where that machine was measured; else learned from the trials.
     """
     # The numerics take a second to load.
-    from batchopt.goals.race import Race, advise_time
+    from batchopt.goals.target_progress import TargetProgress, advise_time
 
     assert goal.target is not None
     whole = [trial for trial in trials if trial.batch_size and trial.learning_rate]
     known = [as_trial(trial, held=False, max_epochs=goal.epochs) for trial in whole]
-    race = Race.of(known, goal.target, seconds_per_epoch or epoch_seconds(trials))
-    advice = advise_time(race, space, max_epochs=goal.epochs, max_batch_size=max_batch_size)
-    reached = sorted({trial.batch_size for trial in known if trial.trial in race.times})
+    progress = TargetProgress.of(known, goal.target, seconds_per_epoch or epoch_seconds(trials))
+    advice = advise_time(progress, space, max_epochs=goal.epochs, max_batch_size=max_batch_size)
+    reached = sorted({trial.batch_size for trial in known if trial.trial in progress.times})
     return TimeAnswer(goal.target, advice, reached, None if reached else _nearest(whole))
 
 

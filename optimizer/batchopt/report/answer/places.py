@@ -1,7 +1,7 @@
 """A study as one of its machines has it: every trial is evidence there, at what it would have cost there.
 
 Epochs belong to the model and the data, seconds to the machine. So the trials of all machines are handed to the
-recommendation with the seconds that this machine's step times foretell, and those that do not fit here are left out.
+recommendation with the seconds that this machine's step times predict, and those that do not fit here are left out.
 Epochs that were trained side by side on this machine count as those of another one: their seconds are not its own.
 """
 

@@ -89,7 +89,7 @@ def read_evidence(
         study, stamp = _stamped(database, name or _only_study(database))
         asked = stamp.goal.changed(goal, target if (goal or stamp.goal.kind) == "time" else None)
         in_seconds = asked.kind == "time"
-        records = Records(database.engine)
+        records = Records(database.db)
         trials = read_trials(study, records)
         engines, described = study.user_attrs.get(ENGINES, {}), records.machines()
         machines = {key: described.get(key, {}) for key in machines_of(trials, engines)}
@@ -98,7 +98,7 @@ def read_evidence(
         places = {
             key: place_of(
                 key,
-                measurements=Measurements(database.engine),
+                measurements=Measurements(database.db),
                 stamp=stamp,
                 trials=trials,
                 engines=engines,
@@ -130,7 +130,7 @@ def read_evidence(
             elapsed_seconds=float(study.user_attrs.get(ELAPSED, 0.0)),
             to_target=found,
             confirmation=confirmation(
-                Confirmations(database.engine, study_id_of(study)).all(),
+                Confirmations(database.db, study_id_of(study)).all(),
                 None if advised is None else advised.best.params,
                 stamp.goal.target,
             ),
@@ -209,7 +209,7 @@ def read_study(storage: str, name: str | None = None) -> list[TrialRecord]:
     """The trials of a study, by number; arguments and errors as `read_report`."""
     with _reading(storage) as database:
         study, _ = _stamped(database, name or _only_study(database))
-        return read_trials(study, Records(database.engine))
+        return read_trials(study, Records(database.db))
 
 
 def read_stamp(storage: str, name: str | None = None) -> tuple[str, Stamp]:

@@ -15,7 +15,7 @@ def confirmation_table(found: Confirmation) -> Table:
 
 
 def confirmation_sentences(found: Confirmation) -> list[str]:
-    """How to read it: what the intervals are, how much luck there is, what else is to be known."""
+    """How to read it: what the intervals are, how much two runs differ, what else is to be known."""
     until = "" if found.target is None else f", each trained until {shown_target(found.target)} validation accuracy"
     said = [
         f"Confirmed on the test set, which no trial has seen{until}; \N{PLUS-MINUS SIGN} are 90 % t-intervals over "

@@ -77,7 +77,7 @@ def show(study: Study, evidence: Evidence, database: Database) -> bool:
         for name, figure in drawn.items():
             save_plotly_graph_object(study, figure, graph_object_id=_id(name))
         gone = [figure_attribute(_id(name)) for name in PICTURES if name not in drawn]
-        remove_attributes(database.engine, study, gone)
+        remove_attributes(database.db, study, gone)
     return ours
 
 

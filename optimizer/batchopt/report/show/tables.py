@@ -111,6 +111,6 @@ def _verdict(report: Report, row: BatchSizeRow) -> str:
 
 def bar(estimate: Estimate, advice: Advice) -> str:
     """How near the best an estimate is, in blocks; see `BAR_BLOCKS`."""
-    gap = estimate.behind
+    gap = estimate.gap
     lost = math.log2(max(gap / advice.tolerance, 1.0)) if advice.tolerance > 0 else (BAR_BLOCKS if gap > 0 else 0)
     return "\N{FULL BLOCK}" * max(1, BAR_BLOCKS - math.ceil(lost))

@@ -1,4 +1,4 @@
-"""Our own search behind the seam: the scheduler decides, Optuna numbers the trials and keeps them."""
+"""Our own search behind the interface: the scheduler decides, Optuna numbers the trials and keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners behind the seam: one trial at a time, to its end or until it is pruned.
+"""Optuna's samplers and pruners behind the interface: one trial at a time, to its end or until it is pruned.
 
 The rivals of our own search, and the stand-ins for who prefers them: `random`, `grid`, `qmc`, `tpe`, and `gp`, which
 needs PyTorch.

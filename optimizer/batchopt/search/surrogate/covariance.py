@@ -74,12 +74,12 @@ class Covariance:
         same = (trial[:, None] == trial).astype(float)
         mature = along(phi[:, None], phi)
         kernel = self.matern(sets, x, x)[:, trial[:, None], trial]
-        kernel *= sets.behind[:, None, None] * mature + 1.0
+        kernel *= sets.curve[:, None, None] * mature + 1.0
         # All that does not bend with the lengthscales, as one product: sets times what is common to them.
         plane = tilted(x, x)[trial[:, None], trial]
         shared = MEAN_VARIANCE + TILT_VARIANCE * plane + TREND_VARIANCE * (1.0 + plane) * mature
         common = np.stack([shared, same, same * mature]).reshape(3, -1)
-        kernel += (np.stack([np.ones(len(sets)), sets.run, sets.pace], axis=1) @ common).reshape(kernel.shape)
+        kernel += (np.stack([np.ones(len(sets)), sets.run, sets.slope], axis=1) @ common).reshape(kernel.shape)
         diagonal = np.arange(len(trial))
         kernel[:, diagonal, diagonal] += sets.noise[:, None] * (1.0 + phi) + JITTER
         return kernel

@@ -5,7 +5,7 @@ The value of trial i at fidelity t (epochs trained / epochs of a whole trial), w
     z = m(x_i) + g(x_i) + m'(x_i, t) + h(x_i, t) + r_i + r'_i(t) + noise,        phi(t) = log t / log (1/4):
 
 m + g is what a configuration is worth in the end, m a plane; m' + h is how far it is from there at t, a quarter of
-the way (phi = 1) or nearer to the end (phi(1) = 0); r and r' are the run's own: its luck and its pace. `covariance.py`
+the way (phi = 1) or nearer to the end (phi(1) = 0); r and r' are the run's own: its offset and slope. `covariance.py`
 has what is believed of each before anything was seen. A late bloomer has a large -h, learned from its neighbours'
 curves; a curve that is extrapolated keeps the doubt of how curves bend.
 
@@ -239,14 +239,15 @@ class Surrogate:
         """
         sets, at = self._kept, float(along(phi, phi))
         # How what the run still gains after phi varies with what the trials still gained.
-        behind = sets.behind[:, None, None] * (cross - level(self._x, x)) + TREND_VARIANCE * (1.0 + tilted(self._x, x))
-        seen = cross[:, self._row] + along(self._phi, phi)[:, None] * behind[:, self._row]
+        remaining = sets.curve[:, None, None] * (cross - level(self._x, x))
+        remaining += TREND_VARIANCE * (1.0 + tilted(self._x, x))
+        seen = cross[:, self._row] + along(self._phi, phi)[:, None] * remaining[:, self._row]
         apart = (cross - cross_best)[:, self._row]
         solved = (
             dtrtrs(*one, lower=1)[0] for one in zip(self._factor, np.concatenate([seen, apart], axis=2), strict=True)
         )
         told, told_apart = np.split(np.stack(list(solved)), 2, axis=2)
-        own = (sets.run + sets.noise * (1.0 + phi) + at * (sets.behind + sets.pace))[:, None]
+        own = (sets.run + sets.noise * (1.0 + phi) + at * (sets.curve + sets.slope))[:, None]
         own = own + at * TREND_VARIANCE * (1.0 + ((x - 0.5) ** 2).sum(axis=1))
         variance = variance_at_end(x) + own - (told**2).sum(axis=1)
         prior = variance_at_end(x) - self._prior.matern(sets, x, best)[:, :, 0] - level(x, best)[:, 0]

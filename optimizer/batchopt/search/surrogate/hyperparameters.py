@@ -28,7 +28,7 @@ COUPLING = (0.0, 1.2)
 LENGTHSCALE = (0.5, 0.6)
 """Median, in sides of the cube, in two dimensions (it grows with their square root); spread of its logarithm."""
 
-BEHIND, PACE = (0.3, 1.2), (0.01, 1.3)
+CURVE, SLOPE = (0.3, 1.2), (0.01, 1.3)
 RUN, NOISE = (0.002, 1.5), (0.001, 1.5)
 """Median and log spread of variances, in parts of that of the final value over the space. Wide: they differ by orders
 of magnitude between a clean problem and a noisy one, and the evidence tells soon."""
@@ -56,17 +56,17 @@ class HyperparameterSets:
     Attributes:
         lengthscale: shape (sets, dims).
         coupling: exponent a of the batch size in the best rate, shape (sets,).
-        behind: variance of h, how far behind the end a curve is, shape (sets,).
-        run, pace: variances of r and r', a run's own luck and pace, shape (sets,).
+        curve: variance of h, what a configuration still gains on its way to the end, shape (sets,).
+        run, slope: variances of r and r', by which runs differ in their end and on the way, shape (sets,).
         noise: variance of an observation, shape (sets,).
         warp_scale: in parts of the spread of the values, shape (sets,).
     """
 
     lengthscale: FloatArray
     coupling: FloatArray
-    behind: FloatArray
+    curve: FloatArray
     run: FloatArray
-    pace: FloatArray
+    slope: FloatArray
     noise: FloatArray
     warp_scale: FloatArray
 
@@ -152,9 +152,9 @@ def _sets(rows: FloatArray) -> HyperparameterSets:
     return HyperparameterSets(
         lengthscale=log_normal(rows[:, 6:], LENGTHSCALE[0] * math.sqrt(max(dims, 2) / 2), LENGTHSCALE[1]),
         coupling=COUPLING[0] + (COUPLING[1] - COUPLING[0]) * ndtr(rows[:, 0]),
-        behind=log_normal(rows[:, 1], *BEHIND),
+        curve=log_normal(rows[:, 1], *CURVE),
         run=log_normal(rows[:, 2], *RUN),
-        pace=log_normal(rows[:, 3], *PACE),
+        slope=log_normal(rows[:, 3], *SLOPE),
         noise=log_normal(rows[:, 4], *NOISE),
         warp_scale=low * (high / low) ** ndtr(rows[:, 5]),
     )

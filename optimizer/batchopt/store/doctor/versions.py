@@ -46,7 +46,7 @@ def wrong_versions(connection: sa.Connection, rows: Rows, storage: str) -> Itera
             "older tables",
             f"batchopt's tables are of version {ours}; this batchopt writes version {SCHEMA_VERSION}.",
             "They are brought to it, as by any study that goes on; an older batchopt cannot use them any more.",
-            lambda: open_database(storage, create=True).engine.dispose(),
+            lambda: open_database(storage, create=True).db.dispose(),
         )
 
 
@@ -54,7 +54,7 @@ def _write_version(storage: str) -> None:
     with writing(storage) as connection:
         if sa.inspect(connection).has_table("alembic_version"):
             connection.execute(sa.delete(sa.table("alembic_version")))
-    open_database(storage, create=True).engine.dispose()
+    open_database(storage, create=True).db.dispose()
 
 
 def _upgrade_optuna(storage: str) -> None:

@@ -181,7 +181,7 @@ def _copy_file(source: sa.Connection, folders: Folders, file: str, progress: Pro
     """A whole SQLite file through SQLite's own backup, other programs' tables included."""
     copy_pages(source, file, progress)
     # Brings tables of an earlier version to this one.
-    open_database(file, create=True).engine.dispose()
+    open_database(file, create=True).db.dispose()
     expected = Rows(source)
     with writing(file) as connection:
         copied = Rows(connection)
@@ -235,7 +235,7 @@ def _all_written(study: StudyRows, left: list[str]) -> Joined:
 def _join_all(
     storages: Sequence[str], to: str, study: str | None, checkpoints: str | None, progress: Progress
 ) -> Transferred:
-    open_database(to, create=True).engine.dispose()
+    open_database(to, create=True).db.dispose()
     joined: dict[str, Joined] = {}
     with writing(to) as connection:
         target = Rows(connection)

@@ -45,7 +45,7 @@ ENOUGH = 8
 
 
 @dataclass(frozen=True)
-class Option:
+class Candidate:
     """A step that could be taken.
 
     Attributes:
@@ -70,7 +70,7 @@ class Option:
         return float(self.gain / self.seconds**COST_POWER)
 
 
-class Outlook:
+class Choices:
     """All that can be done next, as the evidence stands.
 
     Attributes:
@@ -129,7 +129,7 @@ class Outlook:
             values = self._surrogate.quantiles(*self._surrogate.of_trials(rows), [0.05])[0]
         return rows[int(values.argmax())], float(values.max())
 
-    def _continuing(self) -> list[Option]:
+    def _continuing(self) -> list[Candidate]:
         rows = [row for row, trial in enumerate(self.trials) if trial.state == "paused"]
         if not rows:
             return []
@@ -149,10 +149,10 @@ class Outlook:
         for row, *figures in zip(rows, gains, chances, hopes, strict=True):
             trial = self.trials[row]
             seconds = self._cost(trial.batch_size) * (self.max_epochs - trial.epochs)
-            options.append(Option(trial, trial.params, seconds, *map(float, figures)))
+            options.append(Candidate(trial, trial.params, seconds, *map(float, figures)))
         return options
 
-    def starting(self, rng: np.random.Generator, *, max_batch_size: int | None) -> list[Option]:
+    def starting(self, rng: np.random.Generator, *, max_batch_size: int | None) -> list[Candidate]:
         """New configurations; empty where the space holds none that was not tried.
 
         Args:
@@ -174,20 +174,20 @@ class Outlook:
         options = []
         for index, *figures in zip(new, gains, chances, hopes, strict=True):
             params = configurations[index]
-            options.append(Option(None, params, self._cost(params[BATCH_SIZE]) * epochs, *map(float, figures)))
+            options.append(Candidate(None, params, self._cost(params[BATCH_SIZE]) * epochs, *map(float, figures)))
         return options
 
-    def farthest(self, options: Sequence[Option], others: Sequence[Trial]) -> Option:
+    def farthest(self, options: Sequence[Candidate], others: Sequence[Trial]) -> Candidate:
         """The option that lies farthest from all of these trials, in the cube."""
         points = self._cube.encode(option.params for option in options)
         apart_from = self._cube.encode(trial.params for trial in others)
         return options[int(((points[:, None] - apart_from) ** 2).sum(-1).min(axis=1).argmax())]
 
-    def expected_best(self, options: Sequence[Option]) -> Option:
+    def expected_best(self, options: Sequence[Candidate]) -> Candidate:
         """The option whose configuration is expected to end best."""
         return options[int(self._worth(self._cube.encode(option.params for option in options)).argmax())]
 
-    def best_by_finals(self, options: Sequence[Option]) -> Option:
+    def best_by_finals(self, options: Sequence[Candidate]) -> Candidate:
         """The option that would be taken were nothing known but final values; a paused trial keeps its place."""
         final = self._curves.fidelity >= 1.0
         surrogate = Surrogate(chosen(self._curves, np.flatnonzero(final)), rotation=rotation(self._space, self._cube))

@@ -38,7 +38,7 @@ LONGEST_LOG_S = 25.0
 
 
 @dataclass(frozen=True)
-class Race:
+class TargetProgress:
     """Trials on their way to a target.
 
     Attributes:
@@ -56,8 +56,8 @@ class Race:
     best_s: float
 
     @classmethod
-    def of(cls, trials: Sequence[Trial], target: float, seconds_per_epoch: Callable[[int], float]) -> Race:
-        """The race as it stands."""
+    def of(cls, trials: Sequence[Trial], target: float, seconds_per_epoch: Callable[[int], float]) -> TargetProgress:
+        """The progress as it stands."""
         times = {}
         for trial in trials:
             epochs = epochs_to_target(target, trial.curve) if trial.state != "infeasible" else None
@@ -69,7 +69,7 @@ class Race:
         """Seconds that a trial has been trained without reaching the target."""
         return trial.epochs * self.seconds_per_epoch(trial.batch_size)
 
-    def lost(self, trial: Trial) -> bool:
+    def hopeless(self, trial: Trial) -> bool:
         """Whether a paused trial has taken longer than the best one already."""
         return trial.state == "paused" and trial.trial not in self.times and self.spent_s(trial) >= self.best_s
 
@@ -106,7 +106,7 @@ class Race:
             return replace(trial, state="complete", curve={max_epochs: (-math.log(seconds), 0.0)})
         # Nothing is known of its value but a bound, and a search looks for candidates around the highest values.
         curve = {epoch: (-math.inf, spent) for epoch, (_, spent) in trial.curve.items()}
-        return replace(trial, curve=curve, state="stopped" if self.lost(trial) else trial.state)
+        return replace(trial, curve=curve, state="stopped" if self.hopeless(trial) else trial.state)
 
     def curves(self, cube: Cube, max_epochs: int) -> Curves | None:
         """Points for the surrogate, values -log seconds; row i is trial i. None before the target was reached."""
@@ -123,7 +123,7 @@ class Race:
                 exact += [(row, share, -seen) for share, seen in self._on_the_way(trial, max_epochs)]
             if trial.reason in ("diverged", "untrainable"):
                 bounds.append((row, 1.0, slowest))
-            elif trial.trial not in self.times and trial.curve and (trial.state == "stopped" or self.lost(trial)):
+            elif trial.trial not in self.times and trial.curve and (trial.state == "stopped" or self.hopeless(trial)):
                 bounds.append((row, 1.0, -math.log(self.spent_s(trial))))
         points = exact + bounds
         pending = [(row, t.until_epoch / max_epochs) for row, t in enumerate(self.trials) if t.state == "running"]
@@ -148,11 +148,13 @@ class Race:
         return found
 
 
-def advise_time(race: Race, space: SearchSpace, *, max_epochs: int, max_batch_size: int | None = None) -> Advice | None:
+def advise_time(
+    progress: TargetProgress, space: SearchSpace, *, max_epochs: int, max_batch_size: int | None = None
+) -> Advice | None:
     """What follows for the time to the target: `advise`, its values in seconds.
 
     Args:
-        race: the trials.
+        progress: the trials.
         space: what may be used.
         max_epochs: of a whole trial.
         max_batch_size: what the machine that is advised holds, in examples; None for no limit.
@@ -165,15 +167,15 @@ def advise_time(race: Race, space: SearchSpace, *, max_epochs: int, max_batch_si
     from batchopt.search.advice import Estimate, advise
     from batchopt.search.surrogate.cube import Cube
 
-    curves = race.curves(Cube(space.distributions()), max_epochs)
+    curves = progress.curves(Cube(space.distributions()), max_epochs)
     if curves is None:
         return None
     logs = advise(
-        race.seen(max_epochs),
+        progress.seen(max_epochs),
         space,
         max_epochs=max_epochs,
         sign=-1.0,
-        seconds_per_epoch=race.seconds_per_epoch,
+        seconds_per_epoch=progress.seconds_per_epoch,
         max_batch_size=max_batch_size,
         curves=curves,
     )
@@ -189,7 +191,7 @@ def advise_time(race: Race, space: SearchSpace, *, max_epochs: int, max_batch_si
         return replace(row, mean=mean, low=seconds(row.low), high=seconds(row.high), standard_error=error, seconds=mean)
 
     best, rows = in_seconds(logs.best), [in_seconds(row) for row in logs.by_batch_size]
-    reached = {trial.batch_size for trial in race.trials if trial.trial in race.times}
+    reached = {trial.batch_size for trial in progress.trials if trial.trial in progress.times}
     means = {row.batch_size: row.mean for row in rows}
     undecided = [
         replace(row, seconds=None if row.runs is None else row.runs * (means[row.batch_size] + best.mean))
