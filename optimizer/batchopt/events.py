@@ -42,6 +42,7 @@ class Opened:
         finished: how many it has already.
         running: how many were left unfinished, to be taken up again.
         max_batch_size: the largest batch size of the space that this machine holds; None where all fit.
+        best: the best of the trials that are complete already; None where none is.
     """
 
     study: str
@@ -54,6 +55,7 @@ class Opened:
     finished: int
     running: int
     max_batch_size: int | None = None
+    best: TrialEnded | None = None
 
 
 @dataclass(frozen=True)

@@ -362,8 +362,13 @@ def test_a_notebook_needs_five_lines(tmp_path: Path) -> None:
     report = study_in(tmp_path).run(Budget(trials=2), listener=opened.append)
     assert report.recommendation is not None
     assert report.recommendation.batch_size in (16, 64, 256)
-    assert isinstance(next(event for event in opened if isinstance(event, Opened)), Opened)
+    assert next(event for event in opened if isinstance(event, Opened)).best is None
     assert study_in(tmp_path).report() == report
+    again: list[Event] = []
+    study_in(tmp_path).run(Budget(trials=2), listener=again.append)
+    best = next(event for event in again if isinstance(event, Opened)).best
+    ended = [event for event in opened if isinstance(event, TrialEnded)]
+    assert best == max(ended, key=lambda event: event.accuracy or 0.0)
 
 
 @pytest.mark.slow

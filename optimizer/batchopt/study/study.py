@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from batchopt.errors import InvalidInput, StorageNotFound
-from batchopt.events import Listener, Noted, Opened, Starting, ignore
+from batchopt.events import Listener, Noted, Opened, Starting, TrialEnded, ignore
 from batchopt.goals.kinds import kind_of
 from batchopt.machine.capacity import Capacity
 from batchopt.measured import EngineName
@@ -44,7 +44,7 @@ from batchopt.store.measurements import measured_on
 from batchopt.store.stamp import Stamp, check_program
 from batchopt.store.transactions import Transactions
 from batchopt.study.loop import Loop
-from batchopt.study.opening import checked_stamp, opened_ledger
+from batchopt.study.opening import best_of, checked_stamp, opened_ledger
 from batchopt.study.session import Session
 from batchopt.study.tries import check_held, check_tries
 from batchopt.training.messages import ClusterShare
@@ -86,6 +86,7 @@ class _Found:
     engines: dict[str, EngineName]
     finished: int
     running: int
+    best: TrialEnded | None
 
 
 class Study:
@@ -281,6 +282,7 @@ class Study:
             finished=found.finished if found else 0,
             running=found.running if found else 0,
             max_batch_size=capacity.max_batch_size,
+            best=found.best if found else None,
         )
         return slot, Plan(opened, stamp, new=found is None), capacity
 
@@ -306,6 +308,7 @@ class Study:
                     engines=study.user_attrs.get(ENGINES, {}),
                     finished=sum(trial.state.is_finished() for trial in trials),
                     running=sum(trial.state == TrialState.RUNNING for trial in trials),
+                    best=best_of(trials, self.goal),
                 )
         except StorageNotFound:
             return None

@@ -173,6 +173,12 @@ def test_the_live_view_shows_the_incumbent_and_never_a_pruned_trial_as_such() ->
     assert "best so far  64 x 0.01  90.00%  (trial 1)" in lines
 
 
+def test_the_incumbent_of_a_study_that_is_resumed_is_the_whole_studys() -> None:
+    resumed = dataclasses.replace(OPENED, finished=2, best=ending(1, 0.9))
+    assert "best so far  64 x 0.01  90.00%  (trial 1)" in rendered(live(resumed, ending(2, 0.8)))
+    assert "best so far  64 x 0.01  95.00%  (trial 3)" in rendered(live(resumed, ending(2, 0.8), ending(3, 0.95)))
+
+
 def test_the_live_view_keeps_the_last_trials_and_counts_them_all() -> None:
     count = LAST_TRIALS + 3
     begun = [Stepped(Step(trial, 64, 0.01, until_epoch=5)) for trial in range(count)]

@@ -203,6 +203,7 @@ class LiveView:
     def _open(self, opened: Opened) -> None:
         self._opened = opened
         self._since = time.monotonic()
+        self._best = opened.best
         self._progress.update(self._trials, total=opened.trials, completed=opened.finished, visible=True, left="")
 
     def _step(self, event: Stepped) -> None:
