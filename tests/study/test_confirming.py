@@ -292,6 +292,7 @@ def test_what_is_recommended_for_a_target_is_confirmed_beside_32_at_its_own_rate
     assert first.train_seconds is not None and first.train_seconds.count + first.missed == 2
 
 
+@pytest.mark.slow
 def test_a_target_that_nobody_reached_leaves_nothing_to_confirm(tmp_path: Path) -> None:
     study = study_in(tmp_path, goal=Goal("time", epochs=1, target=0.999))
     study.run(Budget(trials=1), tries=[Configuration(256, 1e-4)])

@@ -103,6 +103,7 @@ def test_what_does_not_fit_is_not_proposed(tmp_path: Path) -> None:
     assert {row["batch_size"] for row in rows(tmp_path, step_times_table)} <= {*SIZES[: SIZES.index(1024) + 1]}
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_all_the_same_ends_the_trial_and_not_the_study(tmp_path: Path) -> None:
     """Not probed, so nothing is known: the trial is PRUNED with its constraint, larger ones are out."""
     events: list[Event] = []

@@ -91,6 +91,7 @@ def test_a_study_of_time_ends_trials_at_the_target_and_holds_seconds(tmp_path: P
     assert "60% validation accuracy expected after" in headline(report)
 
 
+@pytest.mark.slow
 def test_a_study_of_both_has_two_values_and_a_front(tmp_path: Path) -> None:
     options = ["--goal", "pareto", "--epochs", "2", "--trials", "5", "--study", "both"]
     done = run_command([*SCRIPT, *SMALL, *options], tmp_path, timeout=240)

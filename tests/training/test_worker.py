@@ -161,6 +161,7 @@ def test_a_killed_worker_is_noticed_with_the_signal_that_killed_it(start: Start)
     assert death.value.exit_code == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_where_the_hosts_memory_runs_out_the_kernel_ends_the_worker_and_not_the_study(
     shared: tuple[Worker, Ready],
 ) -> None:
@@ -197,6 +198,7 @@ def test_an_error_in_the_users_code_comes_back_with_its_traceback(start: Start) 
     assert "ZeroDivisionError" in answer.message
 
 
+@pytest.mark.slow
 def test_what_the_compiler_foresees_is_what_the_allocator_sees(shared_xla: tuple[Worker, Ready]) -> None:
     """XLA's buffer assignment: exactly, where the allocator splits what it has, which it does not up to twice of it."""
     worker, _ = shared_xla
@@ -237,6 +239,7 @@ def test_data_on_the_device_takes_what_it_has_whatever_its_place_on_the_host(sha
     assert shared[1].memory.resident_bytes >= 2500 * 785 * 4
 
 
+@pytest.mark.slow
 def test_evaluation_is_never_what_does_not_fit(start: Start) -> None:
     """1000 examples at once would take 350 MiB of 200; so does a batch of 128 that engines are timed with."""
 
