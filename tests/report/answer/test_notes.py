@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 from batchopt.report.answer.notes import loss_spread, never_varies, notes
+from batchopt.report.answer.targets import to_target
 from batchopt.store.history import TrialRecord
 
 
@@ -67,6 +68,7 @@ def test_a_metric_that_never_varies_is_said_with_what_to_look_at() -> None:
     still = [dataclasses.replace(trial([0.0, 0.0], [0.5, 0.4]), number=number) for number in range(3)]
     (note,) = notes(still, recommended=None)
     assert "The metric is 0 after every epoch of every trial" in note
+    assert to_target(still) is None, "nor is a target made of it"
     assert never_varies(still[:1]) is None, "one trial alone says nothing"
     assert never_varies([*still, trial([0.0, 0.1], [0.5, 0.4])]) is None
 

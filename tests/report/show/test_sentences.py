@@ -152,6 +152,11 @@ def test_without_a_complete_trial_there_is_nothing_to_recommend_and_that_is_said
     assert lines[-1] == "study mnist in sqlite:///studies.db; trials: none"
 
 
+def test_where_complete_trials_are_all_alike_that_is_said_and_not_that_there_is_none() -> None:
+    lines = rendered(dataclasses.replace(REPORT, recommendation=None, advice=None, trials={"complete": 3}))
+    assert "tell no batch size from another" in lines[0]
+
+
 def test_the_table_shows_each_batch_size_and_marks_the_recommended_one() -> None:
     lines = rendered(REPORT)
     words = [line.split() for line in lines]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchopt.machine.step_time import StepTimeFit
+from batchopt.report.answer.notes import never_varies
 from batchopt.search.laws import StepsLaw, fastest_batch_size, fitted_steps_law
 from batchopt.store.attributes import DIVERGED
 from batchopt.store.history import TrialRecord
@@ -62,11 +63,11 @@ def to_target(trials: Sequence[TrialRecord], target: float | None = None) -> ToT
         target: validation accuracy, in 0 to 1; None for one that half of the batch sizes reached.
 
     Returns:
-        None before the first epoch.
+        None before the first epoch; and where no target is given and the metric never varies.
     """
     trials = [trial for trial in trials if trial.note != DIVERGED]
     best = best_by_batch_size(trials)
-    if not best:
+    if not best or (target is None and never_varies(trials) is not None):
         return None
     if target is None:
         target = float(np.floor(1e3 * np.median(sorted(best.values()))) / 1e3)

@@ -44,6 +44,10 @@ def headline(report: Report) -> str:
         return time_headline(report.time, report.goal["epochs"])
     best = report.recommendation
     if best is None:
+        if report.trials.get("complete"):
+            return (
+                f"The trials of study {printable(report.study)} tell no batch size from another: nothing to recommend."
+            )
         return f"Study {printable(report.study)} has no complete trial yet, so there is nothing to recommend."
     extra = extra_words(best.extra)
     return (
