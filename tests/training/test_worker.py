@@ -349,7 +349,7 @@ def test_the_test_set_is_opened_for_a_run_that_confirms_and_for_no_trial(start: 
     worker = start(task=Task(build_model, with_test))
     assert worker.receive().has_test
     (trial,) = ask(worker, 0, 1, trial=0)
-    worker.send(Train(0, 0, 64, 2e-3, {}, 0, 1, confirming=True))
+    worker.send(Train(0, 0, 64, 2e-3, {}, 0, 1, purpose="confirm"))
     run = worker.receive()
     assert run.figures.train_loss != trial.figures.train_loss, "other weights and another order than the trial's"
     worker.send(OpenTest(0))
