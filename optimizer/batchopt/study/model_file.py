@@ -80,6 +80,7 @@ class ModelFile:
             if os.path.lexists(path) and not path.is_file():
                 raise InvalidInput(f"model file {printable(path)}: that is no file. Choose another name.")
         self.check_free()
+        self._read()
 
     def check_free(self) -> None:
         """Refuse to replace a file that was not to be replaced.
@@ -105,14 +106,17 @@ class ModelFile:
         Raises:
             InvalidInput: in its place is a file that is none, or a damaged one.
         """
+        read = self._read()
+        return read[1] if read is not None and read[0] == json.loads(json.dumps(belongs)) else None
+
+    def _read(self) -> tuple[Any, Kept] | None:
+        """What the checkpoint belongs to, and itself; errors as `kept`."""
         if not self.part.exists():
             return None
         try:
             about, state = unpack(self.part.read_bytes())
             said = json.loads(about.tobytes())
-            if said["belongs"] != json.loads(json.dumps(belongs)):
-                return None
-            return Kept(int(said["epoch"]), float(said["seconds"]), state.tobytes())
+            return said["belongs"], Kept(int(said["epoch"]), float(said["seconds"]), state.tobytes())
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             if self.force:
                 return None
