@@ -25,6 +25,7 @@ from batchopt.events import (
     TrainingModel,
     TrialEnded,
 )
+from batchopt.measured import Epoch
 from batchopt.report.show.terminal import LAST_TRIALS
 from batchopt.search.steps import Step
 from batchopt.store.attributes import DIVERGED
@@ -82,12 +83,13 @@ def confirmed_line(event: Confirmed) -> str:
     )
 
 
-def model_line(event: TrainingModel) -> str:
+def model_line(event: TrainingModel, figures: Epoch) -> str:
     """The model that is kept after an epoch, in one line."""
-    configuration, figures = event.configuration, event.figures
-    line = f"model epoch {event.epoch:>2}/{event.epochs}  "
-    line += f"{configuration.batch_size:>6} x {configuration.learning_rate:<8.3g}"
-    return line if figures is None else f"{line} {figures.validation_accuracy:>8.2%}  {figures.train_seconds:6.2f} s"
+    configuration = event.configuration
+    return (
+        f"model epoch {event.epoch:>2}/{event.epochs}  {configuration.batch_size:>6} x "
+        f"{configuration.learning_rate:<8.3g} {figures.validation_accuracy:>8.2%}  {figures.train_seconds:6.2f} s"
+    )
 
 
 def step_line(step: Step, epochs: int) -> str:
@@ -126,7 +128,7 @@ class PlainView:
         if isinstance(event, Confirmed):
             return [confirmed_line(event)]
         if isinstance(event, TrainingModel) and event.figures is not None:
-            return [model_line(event)]
+            return [model_line(event, event.figures)]
         if isinstance(event, Noted):
             return [event.text]
         return [f"ended: {event.reason}"] if isinstance(event, Ended) else []
@@ -258,8 +260,10 @@ class LiveView:
         if MODEL not in self._epochs:
             self._hide(CONFIRMING)
             self._epochs[MODEL] = self._progress.add_task("model", left="")
-        line = model_line(event)
-        self._progress.update(self._epochs[MODEL], description=line, completed=event.epoch, total=event.epochs)
+        configuration, figures = event.configuration, event.figures
+        what = f"model: {configuration.batch_size} x {configuration.learning_rate:.3g}"
+        what += "" if figures is None else f", {figures.validation_accuracy:.2%}"
+        self._progress.update(self._epochs[MODEL], description=what, completed=event.epoch, total=event.epochs)
 
     def _hide(self, trial: int) -> None:
         if trial in self._epochs:
