@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from batchopt import Budget, Configuration, Dataset, Goal, Options, SearchSpace, Study, Task, read_report
 from batchopt.cli.batchopt import batchopt
@@ -56,6 +57,15 @@ def other_model(learning_rate: float) -> Any:
 
     model = keras.Sequential([keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
     model.compile(keras.optimizers.SGD(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def annealed(learning_rate: float, steps_per_epoch: int, epochs: int) -> Any:
+    import keras
+
+    model = keras.Sequential([keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=steps_per_epoch * epochs)
+    model.compile(keras.optimizers.SGD(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -162,6 +172,41 @@ def test_on_all_data_it_is_trained_on_the_validation_data_too(searched: Path, tm
     model = keras.saving.load_model(tmp_path / "best.keras")
     assert int(model.optimizer.iterations) == EPOCHS * -(-1300 // said.batch_size)
     assert evaluated(model)["accuracy"] == pytest.approx(said.validation_accuracy, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_schedule_follows_the_data_that_it_is_trained_on(tmp_path: Path) -> None:
+    """On all data there are more steps, and the study's program is still known."""
+    import keras
+
+    study_in(tmp_path, build=annealed).run(Budget(trials=1), tries=[Configuration(64, 0.05)])
+    for on, steps in (("train", 16), ("all", 21)):
+        file = tmp_path / f"{on}.keras"
+        study_in(tmp_path, build=annealed).train(file, on=on)  # type: ignore[arg-type]
+        optimizer = keras.saving.load_model(file).optimizer
+        assert optimizer._learning_rate.decay_steps == steps * EPOCHS
+        assert int(optimizer.iterations) == steps * EPOCHS
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_the_epochs_since_the_last_checkpoint(
+    searched: Path, trained: tuple[Path, TrainedModel], tmp_path: Path
+) -> None:
+    begun: list[int] = []
+
+    def kill(event: Event) -> None:
+        if isinstance(event, TrainingModel) and event.figures is None:
+            begun.append(event.epoch)
+        elif isinstance(event, TrainingModel) and event.epoch == 2 and len(begun) == 1:
+            for worker in psutil.Process().children():
+                if "batchopt.training.worker" in worker.cmdline():
+                    worker.kill()
+
+    said = study_in(searched).train(tmp_path / "best.keras", listener=kill)
+    assert begun[0] == 0
+    assert begun[1] >= 1
+    assert said.validation_loss == pytest.approx(trained[1].validation_loss, abs=1e-6)
+    assert names(tmp_path) == {"best.keras", "best.json"}
 
 
 @pytest.mark.slow

@@ -160,7 +160,7 @@ class _Training:
                     raise self._too_large(str(death)) from None
                 if death_number == DEATHS_ALLOWED:
                     raise WorkerDied(str(death)) from None
-                self._listener(Noted(f"training the model: {first_line(death)}; it goes on from its last checkpoint"))
+                self._listener(Noted(f"training the model: {death.how}; it goes on from its last checkpoint"))
                 self._slot.replace()
         raise AssertionError
 
