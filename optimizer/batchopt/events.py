@@ -133,6 +133,20 @@ class Confirmed:
 
 
 @dataclass(frozen=True)
+class TrainingModel:
+    """The model that is kept is trained; `epoch` of at most `epochs` are.
+
+    Attributes:
+        figures: of that epoch; None before the first one, and where a checkpoint is gone on from.
+    """
+
+    configuration: Configuration
+    epoch: int
+    epochs: int
+    figures: Epoch | None = None
+
+
+@dataclass(frozen=True)
 class Noted:
     """Something worth one line; a `warning` is said even to who wants to hear nothing of the study."""
 
@@ -147,7 +161,19 @@ class Ended:
     reason: str
 
 
-Event = Starting | Probing | Opened | Stepped | Trained | TrialEnded | Confirming | Confirmed | Noted | Ended
+Event = (
+    Starting
+    | Probing
+    | Opened
+    | Stepped
+    | Trained
+    | TrialEnded
+    | Confirming
+    | Confirmed
+    | TrainingModel
+    | Noted
+    | Ended
+)
 Listener = Callable[[Event], None]
 
 

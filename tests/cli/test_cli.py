@@ -71,6 +71,13 @@ OPTIONS: list[Row] = [
     (["--memory-limit", "0"], "--memory-limit 0", "write 2GiB, 512MiB"),
     (["--seed", "-1"], "--seed -1", "give a whole number from 0"),
     (["--confirm", "--confirm-seeds", "1"], "--confirm-seeds 1: give at least 2", "an interval needs as many"),
+    (["--save-model", "best.h5"], "model file best.h5: Keras writes files whose names end in .keras", "Name one so"),
+    (["--save-model", "notes.keras"], "notes.keras exists already", "replace it with --force"),
+    (
+        ["--save-model", "best.keras", "--ray", "auto"],
+        "--ray auto: a model is trained and written on",
+        "`batchopt train`",
+    ),
     (["--nosuch"], "No such option '--nosuch'", ""),
     (["--try", "48:0.01"], "--try 48:0.01: batch size 48 is not in the search space", "64"),
     (["--try", "64:9"], "--try 64:9: learning rate 9 is outside the search space, 0.0001 to 0.1", ""),
@@ -108,6 +115,14 @@ COMMANDS: list[Row] = [
     (["merge", "good.db", "folder", "--to", "new.db"], "database folder is a folder", "Give the path of a file"),
     (["merge", "--to", "new.db"], "Missing argument", ""),
     (["doctor", "--storage", "notes.txt"], "notes.txt is not an SQLite database", "Choose another --storage"),
+    (["train", *SCRIPT, "--storage", "good.db"], "Missing option '--to'", ""),
+    (["train", *SCRIPT, "--to", "best.h5", "--storage", "good.db"], "model file best.h5", "Name one so"),
+    (["train", *SCRIPT, "--to", "no/b.keras", "--storage", "good.db"], "the folder no does not exist", "Make it first"),
+    (["train", *SCRIPT, "--to", "notes.keras", "--storage", "good.db"], "notes.keras exists already", "--force"),
+    (["train", *SCRIPT, "--to", "best.keras", "--storage", "missing.db"], "missing.db does not exist", "--storage"),
+    (["train", *SCRIPT, "--to", "b.keras", "--storage", "good.db", "--study", "cifar"], "no study 'cifar'", "--study"),
+    (["train", *SCRIPT, "--to", "b.keras", "--storage", "good.db", "--on", "test"], "'--on'", "'train', 'all'"),
+    (["train", "no.py", "--to", "best.keras", "--storage", "good.db"], "script no.py does not exist", "Give the path"),
     (["nosuch"], "No such command 'nosuch'", ""),
 ]
 
@@ -130,6 +145,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     (folder / "folder").mkdir()
     (folder / "notes.txt").write_text("not a database\n")
+    (folder / "notes.keras").write_text("not to be replaced\n")
     np.savez(folder / "truncated.npz", x_train=np.zeros((4, 28, 28), np.uint8))
     (folder / "truncated.npz").write_bytes((folder / "truncated.npz").read_bytes()[:500])
     write_study(folder / "good.db")

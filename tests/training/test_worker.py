@@ -35,6 +35,7 @@ from batchopt.training.messages import (
     Remark,
     Save,
     Saved,
+    SaveModel,
     Setup,
     StepTimes,
     Train,
@@ -352,7 +353,7 @@ def test_the_test_set_is_opened_for_a_run_that_confirms_and_for_no_trial(start: 
     worker = start(task=Task(build_model, with_test))
     assert worker.receive().has_test
     (trial,) = ask(worker, 0, 1, trial=0)
-    worker.send(Train(0, 0, 64, 2e-3, {}, 0, 1, confirming=True))
+    worker.send(Train(0, 0, 64, 2e-3, {}, 0, 1, purpose="confirm"))
     run = worker.receive()
     assert run.figures.train_loss != trial.figures.train_loss, "other weights and another order than the trial's"
     worker.send(OpenTest(0))
@@ -366,6 +367,16 @@ def test_the_test_set_is_opened_for_a_run_that_confirms_and_for_no_trial(start: 
     refusal = worker.receive()
     assert isinstance(refusal, Failed)
     assert "the test set is opened for a run that confirms" in refusal.message
+
+
+def test_no_trial_is_saved_as_a_model(start: Start, tmp_path: Path) -> None:
+    worker = start()
+    worker.receive()
+    ask(worker, 0, 1, trial=0)
+    worker.send(SaveModel(str(tmp_path / "trial.keras")))
+    answer = worker.receive()
+    assert isinstance(answer, Failed) and "no trial's is" in answer.message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_search_does_not_look_into_the_test_set(start: Start) -> None:

@@ -9,6 +9,7 @@ import click
 from batchopt.cli import moving as commands
 from batchopt.cli import reading as answering
 from batchopt.cli import study_script as scripting
+from batchopt.cli import training
 from batchopt.cli.exits import _finish
 
 
@@ -23,5 +24,5 @@ def batchopt() -> None:
     """Inspect, move, repair and serve batch-size studies."""
 
 
-for command in (*answering.COMMANDS, *scripting.COMMANDS, *commands.COMMANDS):
+for command in (*answering.COMMANDS, *scripting.COMMANDS, *training.COMMANDS, *commands.COMMANDS):
     batchopt.add_command(command)

@@ -13,6 +13,7 @@ from batchopt.cli.exits import _finish
 from batchopt.cli.parsing import _space_function, parse_bytes, parse_configuration, parse_duration, parse_target
 from batchopt.cli.probing import probe_command
 from batchopt.cli.terminal import console, print_json, ray_options, say, storage_option, view
+from batchopt.cli.training import written_line
 from batchopt.goals.kinds import kind_of
 from batchopt.measured import ENGINES
 from batchopt.question.goal import GOALS, Goal, GoalKind
@@ -111,6 +112,13 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
         show_default=True,
         help="Runs of each configuration, in total.",
     )
+    @click.option(
+        "--save-model",
+        type=click.Path(path_type=Path),
+        metavar="best.keras",
+        help="Then train the recommendation with a new seed, and keep the model.",
+    )
+    @click.option("--force", is_flag=True, help="Replace the files of --save-model.")
     @click.option("--plan", "plan_only", is_flag=True, help="Dry run: show the plan and exit.")
     @click.option("--quiet", is_flag=True, help="No progress, only the report.")
     @click.option("--json", "as_json", is_flag=True, help="The report as one JSON document; progress to stderr.")
@@ -132,12 +140,16 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
         checkpoint_limit: str | None,
         confirm: bool,
         confirm_seeds: int,
+        save_model: Path | None,
+        force: bool,
         plan_only: bool,
         quiet: bool,
         as_json: bool,
         **options: Any,
     ) -> None:
         # What trains is not loaded by commands that only read.
+        from batchopt.study.model_file import ModelFile
+        from batchopt.study.model_training import check_on
         from batchopt.study.study import Study
 
         # Before the study, which may take hours.
@@ -156,6 +168,10 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
                 **options,
             ),
         )
+        file = None if save_model is None else ModelFile(save_model, force)
+        if file is not None:
+            file.check()
+            check_on("train", asked.options)
         budget = Budget(
             trials=DEFAULT_TRIALS if trials is None and time_budget is None else trials,
             seconds=None if time_budget is None else parse_duration(time_budget),
@@ -174,11 +190,14 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
             report = asked.run(budget, tries=configurations, listener=listener)
             if confirm:
                 report = asked.confirm(confirm_seeds, listener=listener)
+            trained = None if file is None else asked.train(file.path, force=force, listener=listener)
         if as_json:
             print_json(report.describe())
         else:
             click.echo()
             console().print(printed(document(report)))
+        if file is not None and trained is not None:
+            say(written_line(trained, file), err=as_json)
 
     return command
 

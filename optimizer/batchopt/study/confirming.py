@@ -257,7 +257,7 @@ class _Confirmation:
                 extra=configuration.extra,
                 from_epoch=0,
                 until_epoch=epochs,
-                confirming=True,
+                purpose="confirm",
                 until_accuracy=target,
             )
         )

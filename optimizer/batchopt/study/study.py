@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import TrialState
@@ -51,6 +53,9 @@ from batchopt.training.messages import ClusterShare
 from batchopt.workers.cluster import joined
 from batchopt.workers.slot import Slot
 from batchopt.workers.starting import first_setup, further_slots, measured, ready_slot, recorded_capacity
+
+if TYPE_CHECKING:
+    from batchopt.study.trained_model import On, TrainedModel
 
 Space = SearchSpace | Callable[[int], SearchSpace]
 """A search space, or one made from the number of training examples, for `full`."""
@@ -204,6 +209,26 @@ class Study:
             listener=listener,
         )
         return self.report()
+
+    def train(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on: On = "train",
+        force: bool = False,
+        listener: Listener = ignore,
+    ) -> TrainedModel:
+        """Train what is recommended with a seed of its own, and keep the model at `path`, *.keras; as `run`.
+
+        `on="all"` trains on the validation data too; `force` replaces files. What it was trained with stands beside it.
+        """
+        from batchopt.study.model_file import ModelFile
+        from batchopt.study.model_training import train_model
+
+        file = ModelFile(Path(path), force)
+        return train_model(
+            self.task, file, name=self.name, storage=self.storage, options=self.options, on=on, listener=listener
+        )
 
     def report(self) -> Report:
         """What the study has found so far, from its database alone.

@@ -3,7 +3,8 @@
 The study sends `Setup` once, then `PredictMemory`, `Measure`, `Train` and `Save`, one at a time. The worker answers
 `Setup` with `Ready`, `PredictMemory` with `PredictedMemory`, `Measure` with one `Measured` per batch size and then
 `StepTimes`, `Train` with one `EpochDone` per epoch, `Save` with `Saved`, `OpenTest`, which alone opens the test set,
-with `OpenedTest`; with `Remark` before any of them; or with `Failed` at any time, after which it is of no more use.
+with `OpenedTest`, `SaveModel` with `ModelSaved`; with `Remark` before any of them; or with `Failed` at any time, after
+which it is of no more use.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from batchopt.machine.machine import Machine
 from batchopt.measured import DeviceMemory, EngineName, EngineTiming, Epoch, StepTime
 from batchopt.question.task import ProgramStamp, Task
+from batchopt.training.seeds import Purpose
 from batchopt.training.surroundings import Surroundings, taken
 
 
@@ -50,6 +52,7 @@ class Setup:
         deterministic: whether equal epochs are to come out equal to the last bit.
         batch_sizes, epochs: how many of each the study is likely to train, to weigh compilation against speed.
         trial_epochs: of a whole trial.
+        join_validation: whether to train on the validation data too, once the program is known to be the study's.
         surroundings: what the script has set beside the task's functions, when this was made.
     """
 
@@ -70,6 +73,7 @@ class Setup:
     batch_sizes: int = 10
     epochs: int = 100
     trial_epochs: int = 1
+    join_validation: bool = False
     surroundings: Surroundings = field(default_factory=taken)
 
 
@@ -81,7 +85,8 @@ class Train:
         checkpoint: the trial's state after `from_epoch` epochs; None where the worker holds it, or from_epoch is 0.
         last_epoch: of a whole trial, after which no checkpoint is of use.
         save_seconds: what keeping a checkpoint takes, beside packing it.
-        confirming: whether `trial` is the number of a run that confirms, with seeds that no trial has.
+        purpose: `search` for a trial; else `trial` is the number of a run that confirms, or of a model that is kept,
+            with seeds that no trial has.
         until_accuracy: the trial is over after the first epoch whose validation accuracy is at this; None for no such.
     """
 
@@ -95,7 +100,7 @@ class Train:
     checkpoint: bytes | None = None
     last_epoch: int = 0
     save_seconds: float = 0.0
-    confirming: bool = False
+    purpose: Purpose = "search"
     until_accuracy: float | None = None
 
 
@@ -113,6 +118,31 @@ class OpenedTest:
     run: int
     loss: float
     accuracy: float
+
+
+@dataclass(frozen=True)
+class SaveModel:
+    """Write the model that was trained last to a file of this machine, as `fit` would leave it; no trial's.
+
+    Attributes:
+        path: absolute; ends in .keras.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True)
+class ModelSaved:
+    """The model is written.
+
+    Attributes:
+        validation_loss, validation_accuracy: of the weights that were written, averaged ones where the optimizer keeps
+            such; the loss is None where the model's own steps return none that is known as such.
+    """
+
+    path: str
+    validation_loss: float | None
+    validation_accuracy: float
 
 
 @dataclass(frozen=True)
@@ -251,5 +281,5 @@ class Failed:
     message: str
 
 
-Request = Setup | PredictMemory | Measure | Train | Save | OpenTest
-Answer = Ready | PredictedMemory | Measured | StepTimes | EpochDone | Saved | OpenedTest | Remark | Failed
+Request = Setup | PredictMemory | Measure | Train | Save | OpenTest | SaveModel
+Answer = Ready | PredictedMemory | Measured | StepTimes | EpochDone | Saved | OpenedTest | ModelSaved | Remark | Failed

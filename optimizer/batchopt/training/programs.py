@@ -17,7 +17,7 @@ from batchopt.training.probe import REFUSALS
 from batchopt.training.program import Program, State, build, state_of
 from batchopt.training.raised import Untrainable, is_pruned, reason
 from batchopt.training.resident import Resident
-from batchopt.training.seeds import confirmation_seed, trial_seed
+from batchopt.training.seeds import SEED_OF
 
 PROGRAMS_KEPT = 4
 """Compiled programs held at once, where trials differ in more than variables."""
@@ -64,7 +64,7 @@ class Programs:
             Untrainable: `build_model` refuses the configuration.
             ModelTooLarge: memory does not suffice to build the model.
         """
-        seed = (confirmation_seed if request.confirming else trial_seed)(request.study_seed, request.trial)
+        seed = SEED_OF[request.purpose](request.study_seed, request.trial)
         self._shared.put_back()
         try:
             fresh = build(
@@ -114,8 +114,9 @@ class Programs:
             if self.current.fits(kept):
                 state, from_epoch = kept, request.from_epoch
             else:
+                what = "the model" if request.purpose == "model" else f"trial {request.trial}"
                 say(
-                    f"trial {request.trial}: its checkpoint does not hold what this version keeps of a trial, as "
+                    f"{what}: its checkpoint does not hold what this version keeps of a trial, as "
                     "another version wrote it; it starts over"
                 )
         self.current.load(state)

@@ -32,12 +32,14 @@ from batchopt.training.checkpoint import Pace, pack
 from batchopt.training.data_check import SEARCHED, check
 from batchopt.training.device import use_device
 from batchopt.training.importing import importing
+from batchopt.training.joining import joined
 from batchopt.training.limits import limit_process
 from batchopt.training.messages import (
     Answer,
     EpochDone,
     Failed,
     Measure,
+    ModelSaved,
     OpenedTest,
     OpenTest,
     PredictMemory,
@@ -46,11 +48,12 @@ from batchopt.training.messages import (
     Request,
     Save,
     Saved,
+    SaveModel,
     Setup,
     Train,
 )
 from batchopt.training.raised import Untrainable, failure
-from batchopt.training.seeds import confirmation_rng
+from batchopt.training.seeds import ORDER_OF, Purpose
 
 if TYPE_CHECKING:
     from batchopt.training.resident import Resident
@@ -101,9 +104,24 @@ class Trainer:
             trial_epochs=setup.trial_epochs,
         )
         engine_seconds = time.perf_counter() - started
+        stamp = ProgramStamp(
+            model=program.signature(first.model),
+            data=data_fingerprint(data),
+            train_examples=self._resident.train_count,
+            validation_examples=resident.validation_count(data),
+            metric=setup.task.metric,
+            form=first.form.digest,
+            made_with=program.made_with(machine.kind, deterministic=setup.deterministic),
+        )
+        if setup.join_validation:
+            data = joined(data)
+            asked = setup.hold_data and first.engine.name != "fit"
+            self._resident = self._held_if_it_fits(data, capacity, asked=asked)
+            engine = first.engine.name if self._resident.held else "fit"
+            first = program.Program(setup.task, self._resident, engine, first.model)
         self._engine = first.engine.name
         self._position: tuple[int, int] | None = None
-        self._confirming = False
+        self._purpose: Purpose = "search"
         self._pace = Pace()
         self._noise = noise.NoiseWatch(lambda text: self.remarks.append(text))
         # While a trial begins, its own fresh model lies beside the compiled one.
@@ -118,15 +136,7 @@ class Trainer:
         )
         self.ready = Ready(
             machine=machine,
-            program=ProgramStamp(
-                model=program.signature(first.model),
-                data=data_fingerprint(data),
-                train_examples=self._resident.train_count,
-                validation_examples=resident.validation_count(data),
-                metric=setup.task.metric,
-                form=first.form.digest,
-                made_with=program.made_with(machine.kind, deterministic=setup.deterministic),
-            ),
+            program=stamp,
             parameters=int(first.model.count_params()),
             engine=self._engine,
             timings=tuple(timings),
@@ -167,6 +177,8 @@ class Trainer:
             yield self._save(request)
         elif isinstance(request, OpenTest):
             yield self._open_test(request)
+        elif isinstance(request, SaveModel):
+            yield self._save_model(request)
         elif isinstance(request, PredictMemory):
             from batchopt.training.measure import predict_memory
 
@@ -180,23 +192,25 @@ class Trainer:
             raise TypeError(f"a worker is set up once; it cannot answer {type(request).__name__}")
 
     def _train(self, request: Train) -> Iterator[Answer]:
-        from batchopt.training.seeds import epoch_rng
+        from batchopt.training.saving import check_savable
 
-        order = confirmation_rng if request.confirming else epoch_rng
         compile_seconds = 0.0
-        if request.confirming != self._confirming or self._position != (request.trial, request.from_epoch):
+        if request.purpose != self._purpose or self._position != (request.trial, request.from_epoch):
             self._pace.restart()
-            self._position, self._confirming = None, request.confirming
+            self._position, self._purpose = None, request.purpose
             try:
                 compile_seconds, from_epoch = self._programs.begin(request, self.remarks.append)
             except Untrainable as refusal:
                 yield Failed("untrainable", "TrialPruned", str(refusal))
                 return
             request = dataclasses.replace(request, from_epoch=from_epoch)
+            if request.purpose == "model":
+                # Before it is trained, which may take days.
+                check_savable(self._programs.current.model)
             yield from self.said()
         process = psutil.Process()
         for number in range(request.from_epoch + 1, request.until_epoch + 1):
-            rng = order(request.study_seed, request.trial, number)
+            rng = ORDER_OF[request.purpose](request.study_seed, request.trial, number)
             self._gauge.reset()
             before = self._meter.joules()
             figures = self._programs.current.epoch(number, batch_size=request.batch_size, rng=rng)
@@ -204,7 +218,7 @@ class Trainer:
             drawn = None if before is None or after is None else after - before
             figures = dataclasses.replace(figures, peak_bytes=self._gauge.peak(), joules=drawn)
             self._position = (request.trial, number)
-            if not request.confirming:
+            if request.purpose == "search":
                 figures = self._noise.look(self._programs.current, request, figures)
                 yield from self.said()
             reached = request.until_accuracy is not None and figures.validation_accuracy >= request.until_accuracy
@@ -240,12 +254,21 @@ class Trainer:
             raise ValueError(f"trial {request.trial} is not on the device")
         return Saved(*self._position, pack(self._programs.current.state()))
 
+    def _save_model(self, request: SaveModel) -> ModelSaved:
+        """Write the model; it is trained no further, as averages may now stand in the place of its weights."""
+        from batchopt.training.saving import save
+
+        if self._purpose != "model" or self._position is None:
+            raise ValueError("a model is saved after it was trained to be kept, and no trial's is")
+        self._position = None
+        return ModelSaved(request.path, *save(self._programs.current, request.path, self._task.metric))
+
     def _open_test(self, request: OpenTest) -> OpenedTest:
         """The one place where the test set is looked at; a trial of the search is refused."""
         from batchopt.training.data_check import check_with
         from batchopt.training.test_set import evaluate
 
-        if not self._confirming or self._position is None or self._position[0] != request.run:
+        if self._purpose != "confirm" or self._position is None or self._position[0] != request.run:
             raise ValueError(f"the test set is opened for a run that confirms; {request.run} is none on this device")
         model, data = self._programs.current.model, self._resident.data
         check(data, ["test"])

@@ -6,7 +6,18 @@ import dataclasses
 from io import StringIO
 
 import pytest
-from batchopt.events import Confirmed, Confirming, Ended, Noted, Opened, Starting, Stepped, Trained, TrialEnded
+from batchopt.events import (
+    Confirmed,
+    Confirming,
+    Ended,
+    Noted,
+    Opened,
+    Starting,
+    Stepped,
+    Trained,
+    TrainingModel,
+    TrialEnded,
+)
 from batchopt.measured import EngineTiming
 from batchopt.question.options import Configuration
 from batchopt.report.show.live import LiveView, PlainView, opened_lines, step_line, trial_line
@@ -226,3 +237,17 @@ def test_a_run_that_confirms_has_a_bar_and_then_a_line_without_what_the_test_set
         assert said.split() == [
             *("confirm", "4/10", "reference", "32", "x", "0.01", "93.75%", "run", "2", "of", "5", "1.50", "s")
         ]
+
+
+def test_the_model_that_is_kept_has_a_bar_or_else_a_line_for_each_epoch() -> None:
+    begun = TrainingModel(Configuration(64, 0.01), 0, 5)
+    trained = TrainingModel(Configuration(64, 0.01), 2, 5, epoch(2))
+    for before in ((OPENED,), ()):
+        view = LiveView(Console(file=StringIO(), width=100))
+        for event in (*before, begun, trained):
+            view(event)
+        assert any("model: 64 x 0.01, 90.00%" in line and "2/5" in line for line in rendered(view))
+    console = Console(file=StringIO(), width=100)
+    for event in (begun, trained):
+        PlainView(console)(event)
+    assert console.file.getvalue() == "model epoch  2/5      64 x 0.01       90.00%    2.00 s\n"  # type: ignore[attr-defined]

@@ -22,15 +22,17 @@ from batchopt.events import (
     Starting,
     Stepped,
     Trained,
+    TrainingModel,
     TrialEnded,
 )
+from batchopt.measured import Epoch
 from batchopt.report.show.terminal import LAST_TRIALS
 from batchopt.search.steps import Step
 from batchopt.store.attributes import DIVERGED
 from batchopt.words import counted, duration
 
-CONFIRMING = -1
-"""Stands for a trial's number where a run confirms."""
+CONFIRMING, MODEL = -1, -2
+"""Stand for a trial's number where a run confirms, and where the model that is kept is trained."""
 
 
 def opened_lines(opened: Opened) -> list[str]:
@@ -81,6 +83,15 @@ def confirmed_line(event: Confirmed) -> str:
     )
 
 
+def model_line(event: TrainingModel, figures: Epoch) -> str:
+    """The model that is kept after an epoch, in one line."""
+    configuration = event.configuration
+    return (
+        f"model epoch {event.epoch:>2}/{event.epochs}  {configuration.batch_size:>6} x "
+        f"{configuration.learning_rate:<8.3g} {figures.validation_accuracy:>8.2%}  {figures.train_seconds:6.2f} s"
+    )
+
+
 def step_line(step: Step, epochs: int) -> str:
     """What is trained next, and why: its expected gain in points of accuracy, and what it costs."""
     line = f"trial {step.trial} {step.reason}: {step.batch_size} x {step.learning_rate:.3g}, "
@@ -116,6 +127,8 @@ class PlainView:
             return [trial_line(event)]
         if isinstance(event, Confirmed):
             return [confirmed_line(event)]
+        if isinstance(event, TrainingModel) and event.figures is not None:
+            return [model_line(event, event.figures)]
         if isinstance(event, Noted):
             return [event.text]
         return [f"ended: {event.reason}"] if isinstance(event, Ended) else []
@@ -178,6 +191,8 @@ class LiveView:
         elif isinstance(event, Confirmed):
             self._progress.update(self._trials, description="confirming", completed=event.done, total=event.of)
             self._console.print(confirmed_line(event), markup=False, highlight=False)
+        elif isinstance(event, TrainingModel):
+            self._train_model(event)
         elif isinstance(event, Noted):
             self._console.print(event.text, markup=False, style="yellow")
         else:
@@ -239,6 +254,17 @@ class LiveView:
             self._epochs[CONFIRMING] = self._progress.add_task(what, left="")
             self._progress.update(self._trials, visible=True, left="")
         self._progress.update(self._epochs[CONFIRMING], description=what, completed=event.epoch, total=event.epochs)
+
+    def _train_model(self, event: TrainingModel) -> None:
+        """A bar for the model that is kept."""
+        self._status = self._reason = "training the model with what is recommended"
+        if MODEL not in self._epochs:
+            self._hide(CONFIRMING)
+            self._epochs[MODEL] = self._progress.add_task("model", left="")
+        configuration, figures = event.configuration, event.figures
+        what = f"model: {configuration.batch_size} x {configuration.learning_rate:.3g}"
+        what += "" if figures is None else f", {figures.validation_accuracy:.2%}"
+        self._progress.update(self._epochs[MODEL], description=what, completed=event.epoch, total=event.epochs)
 
     def _hide(self, trial: int) -> None:
         if trial in self._epochs:
