@@ -18,7 +18,7 @@ from batchopt.errors import DeviceError
 from batchopt.events import Event, Noted, Opened, Trained
 from batchopt.machine.gpu import Meter, hold
 from batchopt.store.tables import epochs_table, machines_table, memory_table, step_times_table
-from batchopt.training.messages import Foresee, Foreseen, Measure, Measured, Ready, Setup
+from batchopt.training.messages import Measure, Measured, PredictedMemory, PredictMemory, Ready, Setup
 from batchopt.workers.client import Worker
 from mnist import build_model
 
@@ -103,11 +103,11 @@ def test_what_the_compiler_foresees_on_a_gpu_is_what_its_allocator_sees() -> Non
         ready = worker.receive()
         assert isinstance(ready, Ready)
         assert ready.machine.kind == "gpu"
-        worker.send(Foresee((512, 8192)))
+        worker.send(PredictMemory((512, 8192)))
         foreseen = worker.receive()
-        if not isinstance(foreseen, Foreseen):
+        if not isinstance(foreseen, PredictedMemory):
             foreseen = worker.receive()
-        assert isinstance(foreseen, Foreseen)
+        assert isinstance(foreseen, PredictedMemory)
         assert foreseen.refusal or set(foreseen.step_bytes) == {512, 8192}
         worker.send(Measure((512, 8192)))
         for size in (512, 8192):
