@@ -41,13 +41,13 @@ def with_the_measurements_of(measured: Path, folder: Path) -> None:
     """A database that holds what was measured of this machine, and no study."""
     source = open_database(str(measured / "studies.db"), create=False)
     target = open_database(str(folder / "studies.db"), create=True)
-    with source.engine.connect() as reading, target.engine.begin() as writing:
+    with source.db.connect() as reading, target.db.begin() as writing:
         for table in (machines_table, step_times_table, memory_table):
             rows = [dict(row) for row in reading.execute(sa.select(table)).mappings()]
             assert rows
             writing.execute(table.insert(), rows)
-    source.engine.dispose()
-    target.engine.dispose()
+    source.db.dispose()
+    target.db.dispose()
 
 
 def strike(process: subprocess.Popen[str], chance: random.Random) -> int:
