@@ -162,6 +162,8 @@ def test_a_trial_goes_on_from_its_checkpoint_where_it_was(name: str) -> None:
     figures_of(programs, half)
     kept = pack(programs.current.state())
 
+    # As in another process, whose modules are as they are imported.
+    SEEN.assign(0.0)
     programs, said = programs_of(KINDS[name], "fused"), []
     asked = request(0, from_epoch=1, checkpoint=kept)
     assert programs.begin(asked, said.append)[1] == 1

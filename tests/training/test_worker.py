@@ -44,6 +44,7 @@ from batchopt.training.raised import failure
 from batchopt.workers.client import Worker
 from batchopt.workers.process import Died
 from mnist import build_model
+from models import KINDS
 from scripts import findable
 
 Start = Callable[..., Worker]
@@ -169,6 +170,15 @@ def test_where_the_hosts_memory_runs_out_the_kernel_ends_the_worker_and_not_the_
     """Whatever `build_model` takes, with no limit set: the kernel's own score of each says which."""
     worker, study = (int(Path(f"/proc/{pid}/oom_score").read_text()) for pid in (shared[0].pid, os.getpid()))
     assert worker > study
+
+
+def test_a_module_that_makes_a_variable_when_it_is_imported_does_not_choose_the_device() -> None:
+    """TensorFlow takes its devices and their memory as they are set when it first allocates."""
+    kind = KINDS["counter_of_a_module"]
+    with Worker(setup(task=Task(kind.build, lambda path: kind.data()), extra={"knob": 0.5})) as worker:
+        while isinstance(answer := worker.receive(), Remark):
+            pass
+    assert isinstance(answer, Ready), answer
 
 
 def test_a_worker_ends_when_its_parent_is_killed() -> None:

@@ -19,6 +19,8 @@ from typing import Any
 
 import cloudpickle
 
+from batchopt.machine.machine import Machine
+from batchopt.training.device import use_device
 from batchopt.training.messages import Setup
 from batchopt.training.surroundings import Surroundings, custom_objects, register
 
@@ -48,6 +50,7 @@ class Opening:
 
     Attributes:
         surroundings: to be restored before anything of the user's is imported.
+        device, cores, memory_limit: as in `Setup`; to be chosen before that too.
         sources: of the code in `content`.
         content: what was registered with Keras, and the `Setup`, packed.
     """
@@ -55,21 +58,30 @@ class Opening:
     surroundings: Surroundings
     sources: Sources
     content: bytes
+    device: str
+    cores: tuple[int, ...] | None
+    memory_limit: int | None
 
 
 def opening(setup: Setup) -> bytes:
     """A worker's first message, as bytes."""
     content, sources = packed((custom_objects(), setup))
-    return pickle.dumps(Opening(setup.surroundings, sources, content))
+    return pickle.dumps(Opening(setup.surroundings, sources, content, setup.device, setup.cores, setup.memory_limit))
 
 
-def opened(message: Opening) -> tuple[Setup, list[str]]:
-    """What a worker is told, in the surroundings of the script; and what of these could not be carried, a line each."""
+def opened(message: Opening) -> tuple[Setup, Machine, list[str]]:
+    """What a worker is told, in the surroundings of the script; its machine; what could not be carried, a line each.
+
+    Raises:
+        DeviceError: as `use_device`.
+    """
     message.surroundings.restore()
+    # A module of the user's may make a variable when it is imported, and TensorFlow takes its devices as they are then.
+    machine = use_device(message.device, message.cores, memory_limit=message.memory_limit)
     remember(message.sources)
     objects, setup = pickle.loads(message.content)
     register(objects)
-    return setup, message.surroundings.missing()
+    return setup, machine, message.surroundings.missing()
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]

@@ -23,6 +23,7 @@ import numpy as np
 import psutil
 
 from batchopt.machine.gpu import Meter, has_card, hold, why_no_gpu
+from batchopt.machine.machine import Machine
 from batchopt.machine.memory import shown_bytes
 from batchopt.measured import DeviceMemory
 from batchopt.question.options import gpu_indices
@@ -69,8 +70,8 @@ class Trainer:
         BatchoptError: something the user can mend, when made.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        machine = use_device(setup.device, setup.cores, memory_limit=setup.memory_limit)
+    def __init__(self, setup: Setup, machine: Machine | None = None) -> None:
+        machine = machine or use_device(setup.device, setup.cores, memory_limit=setup.memory_limit)
         # TensorFlow is configured by now; these modules may import it.
         from batchopt.training import measure, noise, probe, program, programs, resident
 
@@ -308,8 +309,8 @@ def main() -> None:
             request: Opening | Request = pickle.loads(connection.recv_bytes())
             if isinstance(request, Opening):
                 with importing():
-                    setup, missing = opened(request)
-                trainer = Trainer(setup)
+                    setup, machine, missing = opened(request)
+                trainer = Trainer(setup, machine)
                 for remark in (*map(Remark, missing), *trainer.said()):
                     connection.send(remark)
                 connection.send(trainer.ready)
