@@ -133,7 +133,8 @@ def strike_before(number: int) -> None:
 
 def options_of(search: str, lease_seconds: float) -> Options:
     """Options whose lease may be shorter than what a user is allowed."""
-    options = Options(search=search)
+    # Without pruning a trial is one step, held until its end.
+    options = Options(search=search, prune=search != "random")
     object.__setattr__(options, "lease", lease_seconds)
     return options
 

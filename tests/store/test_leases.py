@@ -17,7 +17,8 @@ import optuna
 import pytest
 import sqlalchemy as sa
 from batchopt.errors import StorageError, StorageFailed
-from batchopt.store.connecting import engine_to
+from batchopt.store import connecting
+from batchopt.store.connecting import ABANDONED, engine_to
 from batchopt.store.database import check_storage, open_database
 from batchopt.store.doctor.doctor import examine
 from batchopt.store.leases import Deleted, LeaseLost, TurnLost
@@ -28,6 +29,7 @@ from batchopt.store.tables import (
     database_clock,
     epochs_table,
     leases_table,
+    optunas_studies,
     schema_table,
     turns_table,
 )
@@ -257,6 +259,29 @@ def test_a_server_that_falls_silent_in_the_middle_is_given_up(tmp_path: Path) ->
         assert passing(silence.value) == "connection"
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_a_program_that_is_gone_in_the_middle_of_a_transaction_keeps_nothing_locked(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a machine loses its network: for its server it is merely silent. It comes back, and begins again."""
+    monkeypatch.setattr(connecting, "ABANDONED", {name: said.replace("30", "1") for name, said in ABANDONED.items()})
+    with own_database(kind) as storage:
+        database = open_database(storage, create=True)
+        new_study(database)
+        heir = engine_to(sa.make_url(storage), poolclass=sa.NullPool)
+        row = sa.select(optunas_studies.c.study_id).with_for_update()
+        with database.db.connect() as gone, heir.connect() as connection:
+            gone.execute(row)
+            connection.execute(row)
+            with pytest.raises(sa.exc.DBAPIError) as late:
+                gone.execute(row)
+        assert passing(late.value) == "connection"
+        with database.db.connect() as again:
+            again.execute(row)
+        database.db.dispose()
+        heir.dispose()
 
 
 def test_a_database_that_is_dropped_is_not_waited_for(any_server: tuple[str, str]) -> None:

@@ -63,8 +63,8 @@ PATIENCE_S = 60.0
 
 LEASE = 1.5
 TRAINS_ALL = "random"
-"""A search that gives no trial up before it has a median to compare with: who takes one over trains it to its end. Our
-own would as soon prune what it takes over, when others have become better meanwhile."""
+"""A search that gives no trial up (`sessions.py`): who takes one over trains it to its end. Our own would as soon prune
+what it takes over, when others have become better meanwhile."""
 
 
 class Process:

@@ -33,7 +33,7 @@ def reading(storage: str) -> Iterator[sa.Connection]:
     if url.get_backend_name() == "sqlite":
         engine = _sqlite(untouched(url), begin="BEGIN")
     else:
-        engine = engine_to(url, isolation_level="REPEATABLE READ")
+        engine = engine_to(url, locks=False, isolation_level="REPEATABLE READ")
     try:
         with _said_in_a_line(url), engine.connect() as connection:
             try:

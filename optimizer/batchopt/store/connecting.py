@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,21 +26,32 @@ SILENCE_S = 30
 STATEMENT_SECONDS = 2 * SILENCE_S
 """How long a statement may take before its first answer; what waits for a lock is then asked again."""
 
+ABANDONED = {
+    "postgresql": f"SET idle_in_transaction_session_timeout = '{SILENCE_S}s'",
+    "mysql": f"SET SESSION wait_timeout = {SILENCE_S}",
+    "mariadb": f"SET SESSION wait_timeout = {SILENCE_S}",
+}
+"""Has a server end a transaction whose program says nothing for so long: a machine that was cut off in the middle of
+one would keep its locks, and every other machine waiting, until the server's own questions of TCP, hours later."""
 
-def engine_to(url: URL, *, busy: float = BUSY_TIMEOUT_S, silence: float = STATEMENT_SECONDS, **options: Any) -> Engine:
+
+def engine_to(
+    url: URL, *, busy: float = BUSY_TIMEOUT_S, silence: float = STATEMENT_SECONDS, locks: bool = True, **options: Any
+) -> Engine:
     """An engine that waits as `engine_options` says; `options` as for SQLAlchemy."""
-    ours = engine_options(url, busy=busy, silence=silence)
+    ours = engine_options(url, busy=busy, silence=silence, locks=locks)
     arguments = ours.pop("connect_args") | options.pop("connect_args", {})
     return sa.create_engine(url, connect_args=arguments, **ours | options)
 
 
-def engine_options(url: URL, *, busy: float, silence: float = STATEMENT_SECONDS) -> dict[str, Any]:
+def engine_options(url: URL, *, busy: float, silence: float = STATEMENT_SECONDS, locks: bool = True) -> dict[str, Any]:
     """Waits for other writers, notices dead connections, and does not wait for dead servers for ever.
 
     Args:
         url: of the database.
         busy: seconds that SQLite waits for another writer.
         silence: seconds that a server may take to answer a statement.
+        locks: whether transactions may hold locks, and are ended where they are abandoned.
 
     Returns:
         Options of SQLAlchemy's engine.
@@ -61,19 +73,38 @@ def engine_options(url: URL, *, busy: float, silence: float = STATEMENT_SECONDS)
     patience["psycopg2"], patience["mysqldb"] = patience["psycopg"], patience["pymysql"]
     # What the user's URL says stands.
     arguments = {name: value for name, value in patience.get(driver, {}).items() if name not in url.query}
-    options = {"pool_pre_ping": True, "pool_recycle": POOL_RECYCLE_S, "connect_args": arguments}
-    if driver == "psycopg":
-        options["creator"] = _attentive(url, arguments, silence)
-    return options
+    prompt = ABANDONED.get(url.get_backend_name()) if locks and driver in patience else None
+    return {
+        "pool_pre_ping": True,
+        "pool_recycle": POOL_RECYCLE_S,
+        "connect_args": arguments,
+        "creator": _attentive(url, arguments, silence, prompt),
+    }
 
 
-def _attentive(url: URL, arguments: dict[str, Any], silence: float) -> Callable[[], Any]:
-    """Makes connections of psycopg that end where the server says nothing; it has no such option of its own.
+def _attentive(url: URL, arguments: dict[str, Any], silence: float, prompt: str | None) -> Callable[[], Any]:
+    """Makes connections that begin with a statement, and where psycopg makes them, end where the server says nothing.
 
-    A server that was stopped, or that hangs, keeps its sockets open, and its kernel answers TCP's questions for it.
+    A server that was stopped, or that hangs, keeps its sockets open, and its kernel answers TCP's questions for it;
+    psycopg has no option for that.
     """
+    dialect = sa.create_engine(url).dialect
     # What SQLAlchemy would give its driver.
-    positional, named = sa.create_engine(url).dialect.create_connect_args(url)
+    positional, named = dialect.create_connect_args(url)
+    connect = _psycopg(silence) if dialect.driver == "psycopg" else dialect.loaded_dbapi.connect
+
+    def connected() -> Any:
+        connection = connect(*positional, **{**named, **arguments})
+        if prompt:
+            with closing(connection.cursor()) as cursor:
+                cursor.execute(prompt)
+            connection.commit()
+        return connection
+
+    return connected
+
+
+def _psycopg(silence: float) -> Callable[..., Any]:
     import psycopg
 
     class Attentive(psycopg.Connection[Any]):
@@ -95,4 +126,4 @@ def _attentive(url: URL, arguments: dict[str, Any], silence: float) -> Callable[
             except StopIteration as end:
                 return end.value
 
-    return lambda: Attentive.connect(*positional, **{**named, **arguments})
+    return Attentive.connect

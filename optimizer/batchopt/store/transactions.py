@@ -38,14 +38,15 @@ LONG_LOCK_S = 4.0
 POSTGRESQL_CONTENTION = ("40001", "40P01", "55P03")
 """Serialization failure, deadlock, lock not available."""
 
-POSTGRESQL_CONNECTION = ("08", "57P01", "57P02", "57P03", "53300")
-"""Connection exceptions, shutdown by an administrator, after a crash, still starting up, too many connections."""
+POSTGRESQL_CONNECTION = ("08", "25P03", "57P01", "57P02", "57P03", "53300")
+"""Connection exceptions, an abandoned transaction, shutdown by an administrator, after a crash, still starting up, too
+many connections."""
 
 MYSQL_CONTENTION = (1020, 1205, 1213)
 """A row changed since it was read, lock wait timeout, deadlock."""
 
-MYSQL_CONNECTION = (1040, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2006, 2013, 2055)
-"""Too many connections, shutdown, aborted and killed connections, and the client's own words for a lost one."""
+MYSQL_CONNECTION = (1040, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2006, 2013, 2055, 4031)
+"""Too many connections, shutdown, aborted and killed connections, the client's own words for a lost one, idle."""
 
 GONE = ("3D000", "42P01", 1046, 1049, 1146)
 """PostgreSQL: no such database, no such table; MySQL: no database selected, unknown database, no such table."""
