@@ -1,24 +1,31 @@
-"""The goal `accuracy`: the highest validation metric after all epochs."""
+"""The goal `best`: the best validation metric after all epochs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 from batchopt.goals.kind import Kind, Outcome
+from batchopt.question.metric import Direction
 from batchopt.search.view import View
 from batchopt.words import counted
 
 
-class Accuracy(Kind):
-    """The highest validation metric after all epochs."""
+class Best(Kind):
+    """The best validation metric after all epochs."""
 
-    directions = ("maximize",)
-    value_names = ("validation_accuracy",)
     in_seconds = False
     prunes = True
 
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        return (self.metric.direction,)
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        return (self.metric.key,)
+
     def words(self) -> str:
-        return f"accuracy after {counted(self.goal.epochs, 'epoch')}"
+        return f"{self.metric.title} after {counted(self.goal.epochs, 'epoch')}"
 
     def view(self, seconds_per_epoch: Callable[[int], float] | None) -> View:
         return View()

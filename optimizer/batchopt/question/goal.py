@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,7 +11,7 @@ from batchopt.checked import check_types
 from batchopt.errors import InvalidInput
 from batchopt.question.task import MOST_EPOCHS
 
-GoalKind = Literal["accuracy", "time", "pareto"]
+GoalKind = Literal["best", "time", "pareto"]
 GOALS: tuple[GoalKind, ...] = get_args(GoalKind)
 
 
@@ -19,16 +20,16 @@ class Goal:
     """What is best.
 
     Attributes:
-        kind: `accuracy`, the highest validation metric after `epochs` epochs; `time`, the least training time until it
-            reaches `target`; `pareto`, the highest after `epochs` epochs against the training time of these.
+        kind: `best`, the best validation metric after `epochs` epochs; `time`, the least training time until it reaches
+            `target`; `pareto`, the metric after `epochs` epochs against the training time of these.
         epochs: passes over the training data that a whole trial gets; for `time`, at most.
-        target: for `time`, the validation metric to be reached, in 0 to 1.
+        target: for `time`, the validation metric to be reached, in its units; an accuracy is in 0 to 1.
 
     Raises:
         InvalidInput: naming what is wrong and what to write.
     """
 
-    kind: GoalKind = "accuracy"
+    kind: GoalKind = "best"
     epochs: int = 5
     target: float | None = None
 
@@ -41,14 +42,14 @@ class Goal:
         check_types(self)
         if self.kind == "time" and self.target is None:
             raise InvalidInput(
-                "goal time needs a target: the validation accuracy to be reached, for example 0.97 (--target 0.97)."
+                "goal time needs a target: the validation metric to be reached, for example 0.97 (--target 0.97)."
             )
         if self.kind != "time" and self.target is not None:
             raise InvalidInput(
                 f"target {self.target:g} is for goal time, and this is {self.kind}. Leave one of them out."
             )
-        if self.target is not None and not 0 < self.target <= 1:
-            raise InvalidInput(f"target {self.target:g} is outside 0 to 1. Write 0.97 or 97%.")
+        if self.target is not None and not math.isfinite(self.target):
+            raise InvalidInput(f"target {self.target:g}: give a number.")
 
     def changed(self, kind: GoalKind | None, target: float | None, epochs: int | None = None) -> Goal:
         """This goal with what is named changed; a target stays where the kind does.

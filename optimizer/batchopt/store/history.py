@@ -15,6 +15,7 @@ from batchopt.errors import StudyNotFound
 from batchopt.goals.crossing import first_at
 from batchopt.goals.time import NOT_REACHED
 from batchopt.optuna_private import trial_id_of
+from batchopt.question.metric import Target
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
 from batchopt.search.steps import Trial
 from batchopt.search.steps import TrialState as SearchState
@@ -154,23 +155,20 @@ def summary(epochs: list[dict[str, Any]]) -> dict[str, float | int | str | None]
         name: sum(epoch[name] for epoch in epochs)
         for name in ("train_seconds", "evaluation_seconds", "compile_seconds", "steps")
     }
-    last = {
-        name: epochs[-1][name]
-        for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "machine")
-    }
+    last = {name: epochs[-1][name] for name in ("train_loss", "train_value", "validation_loss", "value", "machine")}
     speed = statistics.median(epoch["examples_per_second"] for epoch in epochs)
     return {**last, **total, "examples_per_second": speed, "epochs": len(epochs)}
 
 
-def as_trial(record: TrialRecord, *, held: bool, max_epochs: int, target: float | None = None) -> Trial:
+def as_trial(record: TrialRecord, *, held: bool, max_epochs: int, target: Target | None = None) -> Trial:
     """A stored trial as a search knows it; `held` by another process or not; `target` is its goal's."""
     assert record.batch_size is not None
     assert record.learning_rate is not None
     curve = {
-        row["epoch"]: (row["validation_accuracy"], row["train_seconds"])
+        row["epoch"]: (row["value"], row["train_seconds"])
         for row in record.epochs
         # Where it diverged there is none; without its end that epoch is trained once more, and ends it.
-        if row["validation_accuracy"] is not None
+        if row["value"] is not None
     }
     if record.state == "running":
         # All that it needs and no end: it died between the two, and its last epoch is trained once more.

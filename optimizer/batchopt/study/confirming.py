@@ -22,11 +22,11 @@ from batchopt.goals.crossing import epochs_to_target
 from batchopt.machine.capacity import Capacity
 from batchopt.measured import Epoch
 from batchopt.optuna_private import study_id_of
+from batchopt.question.metric import Target
 from batchopt.question.options import Budget, Configuration, Options
 from batchopt.question.task import Task
 from batchopt.report.answer.confirmation import from_common
 from batchopt.report.answer.recommendation import Report
-from batchopt.report.show.goal_view import shown_target
 from batchopt.signals import Interruption
 from batchopt.store.attributes import ENGINES
 from batchopt.store.confirmations import ROLES, ConfirmationRun, Role, plan_of
@@ -83,7 +83,7 @@ def confirm(
         Interrupted: by a signal; the same call goes on.
     """
     if report.advised is None:
-        lacking = "is complete" if report.time is None else f"reached {shown_target(report.time.target)}"
+        lacking = "is complete" if report.target is None else f"reached {report.target}"
         listener(Noted(f"nothing to confirm: no trial {lacking}"))
         return
     with joined(options) as cluster, Interruption() as interruption, ExitStack() as held:
@@ -159,17 +159,17 @@ def _configuration(row: Estimate | ConfirmationRun) -> Configuration:
     return Configuration(row.batch_size, row.learning_rate, dict(row.extra))
 
 
-def training_seconds(trained: Sequence[Epoch], target: float | None) -> float:
+def training_seconds(trained: Sequence[Epoch], target: Target | None) -> float:
     """Of a run that has ended: of all its epochs, or until it was at the target, interpolated as for trials.
 
     Args:
         trained: its epochs; the last one is the first at the target, if any is.
-        target: validation accuracy, in 0 to 1; None where there is none.
+        target: of the validation metric; None where there is none.
     """
     spent = sum(epoch.train_seconds for epoch in trained)
     if target is None:
         return spent
-    epochs = epochs_to_target(target, {epoch.epoch: (epoch.validation_accuracy, 0.0) for epoch in trained})
+    epochs = epochs_to_target(target, {epoch.epoch: (epoch.value, 0.0) for epoch in trained})
     return spent if epochs is None else spent - (len(trained) - epochs) * trained[-1].train_seconds
 
 
@@ -230,7 +230,7 @@ class _Confirmation:
                 run = same[0] if same else self._trained(slot, plan, number)
                 run = dataclasses.replace(run, plan=self._plan, role=plan.role, trials=self._ledger.count_finished())
                 self._ledger.transactions.again(lambda run=run: self._ledger.confirmations.add(run))  # type: ignore[misc]
-                self._listener(Confirmed(run, self._seeds, number * len(plans) + at + 1, of))
+                self._listener(Confirmed(run, self._stamp.metric, self._seeds, number * len(plans) + at + 1, of))
 
     def _trained(self, slot: Slot, plan: Planned, number: int) -> ConfirmationRun:
         """Train one run, again where its worker dies."""
@@ -247,7 +247,7 @@ class _Confirmation:
         raise AssertionError
 
     def _attempt(self, slot: Slot, plan: Planned, number: int) -> ConfirmationRun:
-        configuration, epochs, target = plan.configuration, self._stamp.goal.epochs, self._stamp.goal.target
+        configuration, epochs, target = plan.configuration, self._stamp.goal.epochs, self._stamp.target
         slot.worker.send(
             Train(
                 trial=number,
@@ -258,7 +258,7 @@ class _Confirmation:
                 from_epoch=0,
                 until_epoch=epochs,
                 purpose="confirm",
-                until_accuracy=target,
+                until=target,
             )
         )
         trained: list[Epoch] = []
@@ -269,7 +269,7 @@ class _Confirmation:
             if isinstance(answer, EpochDone):
                 trained.append(answer.figures)
                 self._listener(Confirming(plan.role, configuration, number, len(trained), epochs))
-                reached = target is not None and answer.figures.validation_accuracy >= target
+                reached = target is not None and target.met(answer.figures.value)
                 if (reached or len(trained) == epochs) and not answer.figures.valueless:
                     slot.worker.send(OpenTest(number))
             elif isinstance(answer, OpenedTest):
@@ -289,9 +289,9 @@ class _Confirmation:
             seed=confirmation_seed(self._stamp.seed, number),
             epochs=len(trained),
             train_seconds=training_seconds(trained, target),
-            validation_accuracy=None if tested is None else trained[-1].validation_accuracy,
+            validation_value=None if tested is None else trained[-1].value,
             test_loss=None if tested is None else tested.loss,
-            test_accuracy=None if tested is None else tested.accuracy,
+            test_value=None if tested is None else tested.value,
         )
 
     def _heard(self, slot: Slot) -> Answer:

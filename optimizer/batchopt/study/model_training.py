@@ -15,11 +15,11 @@ from typing import get_args
 from batchopt.errors import DeviceError, InvalidInput, TrainingFailed, WorkerDied
 from batchopt.events import Listener, Noted, Starting, TrainingModel
 from batchopt.measured import Epoch
+from batchopt.question.metric import Target
 from batchopt.question.options import Budget, Configuration, Options
 from batchopt.question.task import Task
 from batchopt.report.answer.reading import read_report, read_stamp, read_study
 from batchopt.report.answer.recommendation import Report
-from batchopt.report.show.goal_view import shown_target
 from batchopt.signals import Interruption
 from batchopt.store.access import opened
 from batchopt.store.address import shown_storage
@@ -80,7 +80,7 @@ def train_model(
     name, stamp = read_stamp(storage, name)
     report = read_report(storage, name)
     if report.advised is None:
-        lacking = "is complete" if report.time is None else f"reached {shown_target(report.time.target)}"
+        lacking = "is complete" if report.target is None else f"reached {report.target}"
         raise InvalidInput(
             f"study {printable(name)} in {report.storage} recommends nothing yet: no trial {lacking}. Go on with it "
             "first."
@@ -94,7 +94,7 @@ def train_model(
         with ready_slot(setup, smallest=stamp.space.smallest, interruption=interruption, listener=listener) as slot:
             assert slot.ready is not None
             check_program(name, shown_storage(storage), stamp, slot.ready.program)
-            epochs, target = stamp.goal.epochs, stamp.goal.target
+            epochs, target = stamp.goal.epochs, stamp.target
             if on == "all" and target is not None:
                 # Validation has nothing to say of when to end; the trial that is recommended has.
                 epochs, target = len(read_study(storage, name)[report.advised.best.trial].epochs), None
@@ -107,7 +107,7 @@ class _Training:
     Args:
         slot: with a worker that is ready.
         epochs: at most.
-        target: validation accuracy at which it ends, in 0 to 1; None for none.
+        target: at which it ends; None for none.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class _Training:
         report: Report,
         on: On,
         epochs: int,
-        target: float | None,
+        target: Target | None,
         interruption: Interruption,
         listener: Listener,
     ) -> None:
@@ -178,10 +178,10 @@ class _Training:
                 checkpoint=None if kept is None else kept.state,
                 last_epoch=self._epochs,
                 purpose="model",
-                until_accuracy=self._target,
+                until=self._target,
             )
         )
-        self._listener(TrainingModel(configuration, from_epoch, self._epochs))
+        self._listener(TrainingModel(configuration, self._stamp.metric, from_epoch, self._epochs))
         seconds = 0.0 if kept is None else kept.seconds
         while True:
             answer = self._heard()
@@ -191,7 +191,7 @@ class _Training:
             figures = answer.figures
             # From its beginning, where another version wrote the checkpoint.
             seconds = figures.train_seconds + (seconds if figures.epoch > 1 else 0.0)
-            self._listener(TrainingModel(configuration, figures.epoch, self._epochs, figures))
+            self._listener(TrainingModel(configuration, self._stamp.metric, figures.epoch, self._epochs, figures))
             if figures.valueless:
                 self._file.part.unlink(missing_ok=True)
                 raise TrainingFailed(
@@ -201,7 +201,7 @@ class _Training:
                 )
             if answer.checkpoint is not None:
                 self._keep(Kept(figures.epoch, seconds, answer.checkpoint))
-            reached = self._target is not None and figures.validation_accuracy >= self._target
+            reached = self._target is not None and self._target.met(figures.value)
             if reached or figures.epoch == self._epochs:
                 return self._written(figures, seconds, reached=None if self._target is None else reached)
 
@@ -219,7 +219,7 @@ class _Training:
         """Have the worker write the model, and put it in its place."""
         if reached is False:
             assert self._target is not None
-            self._listener(Noted(f"the model has not reached {shown_target(self._target)} after all epochs"))
+            self._listener(Noted(f"the model has not reached {self._target} after all epochs"))
         new = self._file.temporary()
         try:
             self._slot.worker.send(SaveModel(str(new)))
@@ -261,11 +261,11 @@ class _Training:
             machine=ready.machine.describe(),
             versions=versions() | ready.machine.versions,
             train_seconds=seconds,
-            metric=program.metric,
+            metric=self._stamp.metric,
             train_loss=last.train_loss,
-            train_accuracy=last.train_accuracy,
+            train_value=last.train_value,
             validation_loss=_finite(saved.validation_loss),
-            validation_accuracy=_finite(saved.validation_accuracy),
+            value=_finite(saved.value),
             data=program.data,
             train_examples=program.train_examples + joined,
             validation_examples=program.validation_examples,

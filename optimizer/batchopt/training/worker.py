@@ -74,6 +74,7 @@ class Trainer:
         machine = machine or use_device(setup.device, setup.cores, memory_limit=setup.memory_limit)
         # TensorFlow is configured by now; these modules may import it.
         from batchopt.training import measure, noise, probe, program, programs, resident
+        from batchopt.training.metrics import direction_of
 
         if setup.deterministic:
             program.use_deterministic_ops()
@@ -111,6 +112,7 @@ class Trainer:
             train_examples=self._resident.train_count,
             validation_examples=resident.validation_count(data),
             metric=setup.task.metric,
+            direction=direction_of(first.model, setup.task),
             form=first.form.digest,
             made_with=program.made_with(machine.kind, deterministic=setup.deterministic),
         )
@@ -222,7 +224,7 @@ class Trainer:
             if request.purpose == "search":
                 figures = self._noise.look(self._programs.current, request, figures)
                 yield from self.said()
-            reached = request.until_accuracy is not None and figures.validation_accuracy >= request.until_accuracy
+            reached = request.until is not None and request.until.met(figures.value)
             over = figures.valueless or reached
             checkpoint = None if over else self._checkpoint(request, number, figures.train_seconds)
             yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss, checkpoint)

@@ -118,6 +118,6 @@ def test_a_trial_that_was_good_and_then_diverged_is_not_the_best_of_its_batch_si
     ledger.diverge(number)
     evidence = read_evidence(storage)
     row = next(row for row in evidence.report.by_batch_size if row.batch_size == 64)
-    assert (row.validation_accuracy, row.trials, row.diverged) == (0.8125, 2, 1)
+    assert (row.value, row.trials, row.diverged) == (0.8125, 2, 1)
     assert evidence.report.to_target is not None
     assert evidence.report.to_target.nearest == 0.875

@@ -58,7 +58,7 @@ def test_a_machine_is_advised_from_all_trials_at_its_own_seconds_and_within_its_
     # 63 steps of 0.25 / 63 s, the last of them a partial one.
     assert tesla.recommendation.batch_size == 16
     assert tesla.recommendation.train_seconds == pytest.approx(2 * 0.25, rel=0.02)
-    assert tesla.recommendation.validation_accuracy == 0.9375
+    assert tesla.recommendation.value == 0.9375
     assert [row.batch_size for row in tesla.by_batch_size] == [16, 64]
     assert tesla.machine["device"] == "Tesla"
     assert tesla.trials == abacus.trials == {"complete": 3}
