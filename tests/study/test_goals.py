@@ -67,7 +67,7 @@ def test_a_study_of_time_ends_trials_at_the_target_and_holds_seconds(tmp_path: P
     assert "No trial reached 60% validation accuracy within 5 epochs: nothing to recommend." in headline(without)
     assert "accuracy was still improving, more epochs may reach it." in headline(without)
 
-    with pytest.raises(StudyMismatch, match="time to 60% accuracy within 5 epochs; .* time to 70% accuracy"):
+    with pytest.raises(StudyMismatch, match=r"time to 60% accuracy within 5 epochs; .* time to 70% accuracy"):
         study_in(tmp_path, Goal("time", epochs=5, target=0.7)).run(Budget(trials=4))
     tries = [Configuration(16, 0.003), Configuration(64, 0.003)]
     report = study_in(tmp_path, goal, prune=False).run(Budget(trials=4), tries=tries)
