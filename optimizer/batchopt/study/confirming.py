@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from batchopt.errors import DataError, DeviceError, StorageError, WorkerDied
+from batchopt.errors import DataError, DeviceError, StorageError
 from batchopt.events import Confirmed, Confirming, Listener, Noted, Starting
 from batchopt.goals.crossing import epochs_to_target
 from batchopt.machine.capacity import Capacity
@@ -37,13 +38,11 @@ from batchopt.store.ledger import Ledger
 from batchopt.store.measurements import Measurements, measured_on
 from batchopt.store.stamp import Stamp, check_program
 from batchopt.store.transactions import Transactions
-from batchopt.study.loop import TICK_SECONDS
-from batchopt.text import first_line
-from batchopt.training.messages import Answer, EpochDone, Failed, OpenedTest, OpenTest, Ready, Remark, Train
+from batchopt.study.single_run import SingleRun
+from batchopt.training.messages import EpochDone, OpenedTest, OpenTest, Train
 from batchopt.training.seeds import confirmation_seed
 from batchopt.workers.cluster import joined
-from batchopt.workers.process import Died
-from batchopt.workers.slot import DEATHS_ALLOWED, Slot, as_error
+from batchopt.workers.slot import Slot
 from batchopt.workers.starting import first_setup, ready_slot
 
 if TYPE_CHECKING:
@@ -234,21 +233,20 @@ class _Confirmation:
 
     def _trained(self, slot: Slot, plan: Planned, number: int) -> ConfirmationRun:
         """Train one run, again where its worker dies."""
-        for death_number in range(1, DEATHS_ALLOWED + 1):
-            try:
-                return self._attempt(slot, plan, number)
-            except Died as death:
-                if death.out_of_memory:
-                    raise self._too_large(plan, str(death)) from None
-                if death_number == DEATHS_ALLOWED:
-                    raise WorkerDied(str(death)) from None
-                self._listener(Noted(f"a run that confirms: {first_line(death)}; it begins again"))
-                slot.replace()
-        raise AssertionError
+        single = SingleRun(
+            slot,
+            "a run that confirms",
+            then="it begins again",
+            too_large=partial(_too_large, plan.configuration.batch_size),
+            interruption=self._interruption,
+            listener=self._listener,
+            tick=self._keep_turn,
+        )
+        return single.tried(lambda: self._attempt(single, plan, number))
 
-    def _attempt(self, slot: Slot, plan: Planned, number: int) -> ConfirmationRun:
+    def _attempt(self, single: SingleRun, plan: Planned, number: int) -> ConfirmationRun:
         configuration, epochs, target = plan.configuration, self._stamp.goal.epochs, self._stamp.target
-        slot.worker.send(
+        single.ask(
             Train(
                 trial=number,
                 study_seed=self._stamp.seed,
@@ -265,24 +263,22 @@ class _Confirmation:
         tested: OpenedTest | None = None
         self._listener(Confirming(plan.role, configuration, number, 0, epochs))
         while tested is None and not (trained and trained[-1].valueless):
-            answer = self._heard(slot)
+            answer = single.heard()
             if isinstance(answer, EpochDone):
                 trained.append(answer.figures)
                 self._listener(Confirming(plan.role, configuration, number, len(trained), epochs))
                 reached = target is not None and target.met(answer.figures.value)
                 if (reached or len(trained) == epochs) and not answer.figures.valueless:
-                    slot.worker.send(OpenTest(number))
+                    single.ask(OpenTest(number))
             elif isinstance(answer, OpenedTest):
                 tested = answer
-            elif isinstance(answer, Failed):
-                raise self._too_large(plan, answer.message) if answer.kind == "memory" else as_error(answer)
-        assert slot.ready is not None
+        assert single.slot.ready is not None
         return ConfirmationRun(
             plan=self._plan,
             role=plan.role,
             run=number,
             trials=0,
-            machine=slot.ready.machine.fingerprint,
+            machine=single.slot.ready.machine.fingerprint,
             batch_size=configuration.batch_size,
             learning_rate=configuration.learning_rate,
             extra=configuration.extra,
@@ -293,23 +289,6 @@ class _Confirmation:
             test_loss=None if tested is None else tested.loss,
             test_value=None if tested is None else tested.value,
         )
-
-    def _heard(self, slot: Slot) -> Answer:
-        """The worker's next answer of note; the turn is kept meanwhile."""
-        while True:
-            while not slot.worker.connection.poll(TICK_SECONDS):
-                self._interruption.check()
-                self._keep_turn()
-            self._interruption.check()
-            self._keep_turn()
-            answer = slot.worker.receive()
-            if isinstance(answer, Remark):
-                self._listener(Noted(answer.text))
-            elif isinstance(answer, Ready):
-                # Of a worker that took another one's place.
-                self._listener(Noted(slot.worker_ready(answer) or "another worker has taken its place"))
-            else:
-                return answer
 
     def _await_turn(self) -> None:
         waiting = False
@@ -328,8 +307,9 @@ class _Confirmation:
     def _kept(self) -> list[ConfirmationRun]:
         return self._ledger.transactions.again(self._ledger.confirmations.all)
 
-    def _too_large(self, plan: Planned, why: str) -> DeviceError:
-        return DeviceError(
-            f"--confirm: batch size {plan.configuration.batch_size} ran out of memory: {first_line(why)}. "
-            "The runs that were finished are kept; the same command goes on where there is more."
-        )
+
+def _too_large(batch_size: int, why: str) -> DeviceError:
+    return DeviceError(
+        f"--confirm: batch size {batch_size} ran out of memory: {why}. The runs that were finished are kept; the same "
+        "command goes on where there is more."
+    )

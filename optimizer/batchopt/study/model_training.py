@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import asdict
+from functools import partial
 from typing import get_args
 
-from batchopt.errors import DeviceError, InvalidInput, TrainingFailed, WorkerDied
+from batchopt.errors import DeviceError, InvalidInput, TrainingFailed
 from batchopt.events import Listener, Noted, Starting, TrainingModel
 from batchopt.measured import Epoch
 from batchopt.question.metric import Target
@@ -26,15 +27,14 @@ from batchopt.store.address import shown_storage
 from batchopt.store.attributes import ENGINES
 from batchopt.store.history import open_study
 from batchopt.store.stamp import Stamp, check_program, versions
-from batchopt.study.loop import TICK_SECONDS
 from batchopt.study.model_file import Kept, ModelFile, sealed
+from batchopt.study.single_run import SingleRun
 from batchopt.study.trained_model import On, TrainedModel
-from batchopt.text import first_line, printable
-from batchopt.training.messages import Answer, EpochDone, Failed, ModelSaved, Ready, Remark, SaveModel, Train
+from batchopt.text import printable
+from batchopt.training.messages import EpochDone, ModelSaved, SaveModel, Train
 from batchopt.training.seeds import model_seed
 from batchopt.workers.cluster import LOCAL
-from batchopt.workers.process import Died
-from batchopt.workers.slot import DEATHS_ALLOWED, Slot, as_error
+from batchopt.workers.slot import Slot
 from batchopt.workers.starting import first_setup, ready_slot
 
 NUMBER = 0
@@ -127,7 +127,15 @@ class _Training:
         self._slot, self._file, self._stamp, self._report, self._on = slot, file, stamp, report, on
         self._configuration = Configuration(best.batch_size, best.learning_rate, dict(best.extra))
         self._epochs, self._target = epochs, target
-        self._interruption, self._listener = interruption, listener
+        self._listener = listener
+        self._single = SingleRun(
+            slot,
+            "training the model",
+            then="it goes on from its last checkpoint",
+            too_large=partial(_too_large, best.batch_size),
+            interruption=interruption,
+            listener=listener,
+        )
         self._keeps = True
         self._belongs = {
             **asdict(self._configuration),
@@ -152,21 +160,11 @@ class _Training:
             self._listener(Noted(f"{printable(self._file.part)}: training goes on after epoch {kept.epoch}"))
         elif self._file.part.exists():
             self._listener(Noted(f"{printable(self._file.part)} is of another training; this one begins anew"))
-        for death_number in range(1, DEATHS_ALLOWED + 1):
-            try:
-                return self._attempt(self._file.kept(self._belongs))
-            except Died as death:
-                if death.out_of_memory:
-                    raise self._too_large(str(death)) from None
-                if death_number == DEATHS_ALLOWED:
-                    raise WorkerDied(str(death)) from None
-                self._listener(Noted(f"training the model: {death.how}; it goes on from its last checkpoint"))
-                self._slot.replace()
-        raise AssertionError
+        return self._single.tried(lambda: self._attempt(self._file.kept(self._belongs)))
 
     def _attempt(self, kept: Kept | None) -> TrainedModel:
         configuration, from_epoch = self._configuration, 0 if kept is None else kept.epoch
-        self._slot.worker.send(
+        self._single.ask(
             Train(
                 trial=NUMBER,
                 study_seed=self._stamp.seed,
@@ -184,9 +182,7 @@ class _Training:
         self._listener(TrainingModel(configuration, self._stamp.metric, from_epoch, self._epochs))
         seconds = 0.0 if kept is None else kept.seconds
         while True:
-            answer = self._heard()
-            if isinstance(answer, Failed):
-                raise self._too_large(answer.message) if answer.kind == "memory" else as_error(answer)
+            answer = self._single.heard()
             assert isinstance(answer, EpochDone)
             figures = answer.figures
             # From its beginning, where another version wrote the checkpoint.
@@ -222,10 +218,8 @@ class _Training:
             self._listener(Noted(f"the model has not reached {self._target} after all epochs"))
         new = self._file.temporary()
         try:
-            self._slot.worker.send(SaveModel(str(new)))
-            answer = self._heard()
-            if isinstance(answer, Failed):
-                raise as_error(answer)
+            self._single.ask(SaveModel(str(new)))
+            answer = self._single.heard()
             assert isinstance(answer, ModelSaved)
             trained = self._described(last, seconds, answer, sealed(new), reached=reached)
             self._file.publish(new, trained.describe())
@@ -272,26 +266,11 @@ class _Training:
             sha256=sha256,
         )
 
-    def _heard(self) -> Answer:
-        """The worker's next answer of note."""
-        while True:
-            while not self._slot.worker.connection.poll(TICK_SECONDS):
-                self._interruption.check()
-            self._interruption.check()
-            answer = self._slot.worker.receive()
-            if isinstance(answer, Remark):
-                self._listener(Noted(answer.text))
-            elif isinstance(answer, Ready):
-                # Of a worker that took another one's place.
-                self._listener(Noted(self._slot.worker_ready(answer) or "another worker has taken its place"))
-            else:
-                return answer
 
-    def _too_large(self, why: str) -> DeviceError:
-        return DeviceError(
-            f"batch size {self._configuration.batch_size} ran out of memory: {first_line(why)}. The same command goes "
-            "on where there is more."
-        )
+def _too_large(batch_size: int, why: str) -> DeviceError:
+    return DeviceError(
+        f"batch size {batch_size} ran out of memory: {why}. The same command goes on where there is more."
+    )
 
 
 def _finite(figure: float | None) -> float | None:
