@@ -18,10 +18,11 @@ class Accuracy(Kind):
     prunes = True
 
     def words(self) -> str:
-        return f"accuracy after {counted(self.goal.epochs, 'epoch')}"
+        epochs = counted(self.goal.epochs, "epoch")
+        return f"best accuracy within {epochs}" if self.goal.value == "best" else f"accuracy after {epochs}"
 
     def view(self, seconds_per_epoch: Callable[[int], float] | None) -> View:
         return View()
 
     def outcome(self, curve: Mapping[int, float], seconds_per_epoch: float) -> Outcome:
-        return Outcome((curve[max(curve)],))
+        return Outcome((self.goal.counted(curve),))

@@ -39,13 +39,16 @@ class Pareto(Kind):
     prunes = False
 
     def words(self) -> str:
-        return f"accuracy against time after {counted(self.goal.epochs, 'epoch')}"
+        epochs = counted(self.goal.epochs, "epoch")
+        within = f"best accuracy within {epochs}, against their time"
+        return within if self.goal.value == "best" else f"accuracy against time after {epochs}"
 
     def view(self, seconds_per_epoch: Callable[[int], float] | None) -> View:
         return TradeOff(seconds_per_epoch)
 
     def outcome(self, curve: Mapping[int, float], seconds_per_epoch: float) -> Outcome:
-        return Outcome((curve[max(curve)], self.goal.epochs * seconds_per_epoch))
+        # One that has ended by itself has taken no more than its own epochs.
+        return Outcome((self.goal.counted(curve), max(curve) * seconds_per_epoch))
 
 
 class TradeOff(View):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,9 @@ from batchopt.question.task import MOST_EPOCHS
 
 GoalKind = Literal["accuracy", "time", "pareto"]
 GOALS: tuple[GoalKind, ...] = get_args(GoalKind)
+
+Counts = Literal["last", "best"]
+"""Which of its epochs a trial counts by."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Goal:
             reaches `target`; `pareto`, the highest after `epochs` epochs against the training time of these.
         epochs: passes over the training data that a whole trial gets; for `time`, at most.
         target: for `time`, the validation metric to be reached, in 0 to 1.
+        value: which epoch a trial counts by: its `last`, or its `best`, as one that keeps the best weights would want.
 
     Raises:
         InvalidInput: naming what is wrong and what to write.
@@ -31,6 +36,7 @@ class Goal:
     kind: GoalKind = "accuracy"
     epochs: int = 5
     target: float | None = None
+    value: Counts = "last"
 
     def __post_init__(self) -> None:
         if self.kind not in GOALS:
@@ -39,6 +45,10 @@ class Goal:
         if not whole or not 1 <= self.epochs <= MOST_EPOCHS:
             raise InvalidInput(f"epochs {self.epochs!r}: give a whole number of at least 1.")
         check_types(self)
+        if self.value not in get_args(Counts):
+            raise InvalidInput(f"value {self.value!r}: a trial counts by its 'last' or its 'best' epoch.")
+        if self.kind == "time" and self.value == "best":
+            raise InvalidInput("value 'best' is not for goal time: a trial ends at the target. Leave it out.")
         if self.kind == "time" and self.target is None:
             raise InvalidInput(
                 "goal time needs a target: the validation accuracy to be reached, for example 0.97 (--target 0.97)."
@@ -58,8 +68,19 @@ class Goal:
         """
         kind = kind or self.kind
         kept = self.target if kind == self.kind else None
-        return Goal(kind, epochs=self.epochs if epochs is None else epochs, target=kept if target is None else target)
+        return Goal(
+            kind,
+            epochs=self.epochs if epochs is None else epochs,
+            target=kept if target is None else target,
+            value="last" if kind == "time" else self.value,
+        )
+
+    def counted(self, curve: Mapping[int, float]) -> float:
+        """What a trial counts by, of epoch -> metric."""
+        return max(curve.values()) if self.value == "best" else curve[max(curve)]
 
     def describe(self) -> dict[str, Any]:
         """The goal as JSON values, for the study's stamp."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        told = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        # Studies of earlier versions do not say it.
+        return told if self.value != "last" else {name: value for name, value in told.items() if name != "value"}

@@ -60,7 +60,7 @@ class Ending:
         self.target = stamp.goal.target
         self.elsewhere: Callable[[int], float] | None = None
         self._ledger = ledger
-        self._kind = kind_of(stamp.goal)
+        self._goal, self._kind = stamp.goal, kind_of(stamp.goal)
         self._capacity = capacity
         if not self._kind.in_seconds:
             return
@@ -84,6 +84,12 @@ class Ending:
         """Whether an epoch was its trial's last."""
         reached = self.target is not None and figures.validation_accuracy >= self.target
         return reached or figures.epoch == self.last_epoch
+
+    def value(self, number: int, figures: Epoch) -> float:
+        """What a trial counts by after an epoch, which has been written."""
+        if self._goal.value == "last":
+            return figures.validation_accuracy
+        return self._goal.counted(self._ledger.frozen(number).intermediate_values)
 
     def of(self, number: int, figures: Epoch) -> End:
         """The end of a trial after its last epoch, which has been written."""

@@ -167,7 +167,9 @@ class SharedStudy:
         return bool(halves)
 
     def _tell(self, record: TrialRecord, *, held: bool) -> None:
-        trial = as_trial(record, held=held, max_epochs=self._goal.epochs, target=self._goal.target)
+        goal = self._goal
+        counts = goal.value if goal.target is None else None
+        trial = as_trial(record, held=held, max_epochs=goal.epochs, target=goal.target, counts=counts)
         if trial.state == "running":
             self.others.add(trial.trial)
         if record.state == "running":

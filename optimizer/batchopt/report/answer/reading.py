@@ -12,7 +12,7 @@ import optuna
 
 from batchopt.errors import InvalidInput, StorageError, StudyNotFound
 from batchopt.optuna_private import study_id_of
-from batchopt.question.goal import Goal, GoalKind
+from batchopt.question.goal import Counts, Goal, GoalKind
 from batchopt.question.space import SearchSpace
 from batchopt.report.answer.batch_sizes import by_batch_size, count_states
 from batchopt.report.answer.confirmation import confirmation
@@ -89,6 +89,8 @@ def read_evidence(
         study, stamp = _stamped(database, name or _only_study(database))
         asked = stamp.goal.changed(goal, target if (goal or stamp.goal.kind) == "time" else None)
         in_seconds = asked.kind == "time"
+        # Where a target ended trials, their last epoch is not what they would have come to.
+        counts = asked.value if stamp.goal.target is None else None
         records = Records(database.db)
         trials = read_trials(study, records)
         engines, described = study.user_attrs.get(ENGINES, {}), records.machines()
@@ -111,7 +113,7 @@ def read_evidence(
         place = places.get(here, NOWHERE)
         there = place.trials(trials)
         in_time = _time_answer(place, there, stamp.space, asked) if in_seconds else None
-        advice = None if in_seconds else _advice(place, there, stamp.space, asked, tolerance)
+        advice = None if in_seconds else _advice(place, there, stamp.space, asked, tolerance, counts)
         best = recommend(there, advice)
         advised = advice if in_time is None else in_time.advice
         found = to_target(there, asked.target if target is None else target)
@@ -120,7 +122,7 @@ def read_evidence(
             goal=asked.describe(),
             storage=database.url,
             machine=machines.get(here, {}),
-            machines=[_on(each, trials, stamp.space, asked, tolerance) for each in places.values()]
+            machines=[_on(each, trials, stamp.space, asked, tolerance, counts) for each in places.values()]
             if len(places) > 1
             else [],
             trials=count_states(trials),
@@ -149,7 +151,12 @@ def read_evidence(
 
 
 def _advice(
-    place: Place, there: Sequence[TrialRecord], space: SearchSpace, goal: Goal, tolerance: float | None
+    place: Place,
+    there: Sequence[TrialRecord],
+    space: SearchSpace,
+    goal: Goal,
+    tolerance: float | None,
+    counts: Counts | None,
 ) -> Advice | None:
     """What is advised on a machine, from trials as it has them."""
     return advise_from(
@@ -159,6 +166,7 @@ def _advice(
         tolerance=tolerance,
         max_batch_size=place.max_batch_size,
         seconds_per_epoch=place.seconds_per_epoch,
+        counts=counts,
     )
 
 
@@ -176,7 +184,12 @@ def _largest(place: Place, stamp: Stamp) -> int | None:
 
 
 def _on(
-    place: Place, trials: Sequence[TrialRecord], space: SearchSpace, goal: Goal, tolerance: float | None
+    place: Place,
+    trials: Sequence[TrialRecord],
+    space: SearchSpace,
+    goal: Goal,
+    tolerance: float | None,
+    counts: Counts | None,
 ) -> MachineAdvice:
     """What is best on one of several machines."""
     there, largest = place.trials(trials), place.max_batch_size
@@ -192,7 +205,7 @@ def _on(
             fastest=soonest.batch_size if soonest and place.seconds_per_epoch else None,
             max_batch_size=largest,
         )
-    advice = _advice(place, there, space, goal, tolerance)
+    advice = _advice(place, there, space, goal, tolerance, counts)
     best = recommend(there, advice)
     return MachineAdvice(
         fingerprint=place.fingerprint,
