@@ -11,10 +11,10 @@ import tensorflow as tf
 from batchopt import Dataset, Task
 from batchopt.errors import DataError
 from batchopt.training.data_check import SEARCHED, check, check_with
+from batchopt.training.fingerprints import data_fingerprint
 from batchopt.training.probe import choose_engine
 from batchopt.training.program import build
 from batchopt.training.resident import Resident
-from batchopt.training.worker import data_fingerprint
 from keras import ops
 from keras.layers import Dense
 

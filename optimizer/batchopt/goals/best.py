@@ -25,10 +25,15 @@ class Best(Kind):
         return (self.metric.key,)
 
     def words(self) -> str:
-        return f"{self.metric.title} after {counted(self.goal.epochs, 'epoch')}"
+        epochs = counted(self.goal.epochs, "epoch")
+        return (
+            f"best {self.metric.title} within {epochs}"
+            if self.goal.value == "best"
+            else f"{self.metric.title} after {epochs}"
+        )
 
     def view(self, seconds_per_epoch: Callable[[int], float] | None) -> View:
         return View()
 
     def outcome(self, curve: Mapping[int, float], seconds_per_epoch: float) -> Outcome:
-        return Outcome((curve[max(curve)],))
+        return Outcome((self.goal.counted(curve, self.metric),))

@@ -46,13 +46,16 @@ class Pareto(Kind):
         return (self.metric.key, "train_seconds")
 
     def words(self) -> str:
-        return f"{self.metric.title} against time after {counted(self.goal.epochs, 'epoch')}"
+        name, epochs = self.metric.title, counted(self.goal.epochs, "epoch")
+        within = f"best {name} within {epochs}, against their time"
+        return within if self.goal.value == "best" else f"{name} against time after {epochs}"
 
     def view(self, seconds_per_epoch: Callable[[int], float] | None) -> View:
         return TradeOff(seconds_per_epoch, sign=self.metric.sign)
 
     def outcome(self, curve: Mapping[int, float], seconds_per_epoch: float) -> Outcome:
-        return Outcome((curve[max(curve)], self.goal.epochs * seconds_per_epoch))
+        # One that has ended by itself has taken no more than its own epochs.
+        return Outcome((self.goal.counted(curve, self.metric), max(curve) * seconds_per_epoch))
 
 
 class TradeOff(View):

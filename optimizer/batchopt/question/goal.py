@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from batchopt.checked import check_types
 from batchopt.errors import InvalidInput
+from batchopt.question.metric import Metric
 from batchopt.question.task import MOST_EPOCHS
 
 GoalKind = Literal["best", "time", "pareto"]
 GOALS: tuple[GoalKind, ...] = get_args(GoalKind)
+
+Counts = Literal["last", "best"]
+"""Which of its epochs a trial counts by."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Goal:
             `target`; `pareto`, the metric after `epochs` epochs against the training time of these.
         epochs: passes over the training data that a whole trial gets; for `time`, at most.
         target: for `time`, the validation metric to be reached, in its units; an accuracy is in 0 to 1.
+        value: which epoch a trial counts by: its `last`, or its `best`, as one that keeps the best weights would want.
 
     Raises:
         InvalidInput: naming what is wrong and what to write.
@@ -32,6 +38,7 @@ class Goal:
     kind: GoalKind = "best"
     epochs: int = 5
     target: float | None = None
+    value: Counts = "last"
 
     def __post_init__(self) -> None:
         if self.kind not in GOALS:
@@ -40,6 +47,10 @@ class Goal:
         if not whole or not 1 <= self.epochs <= MOST_EPOCHS:
             raise InvalidInput(f"epochs {self.epochs!r}: give a whole number of at least 1.")
         check_types(self)
+        if self.value not in get_args(Counts):
+            raise InvalidInput(f"value {self.value!r}: a trial counts by its 'last' or its 'best' epoch.")
+        if self.kind == "time" and self.value == "best":
+            raise InvalidInput("value 'best' is not for goal time: a trial ends at the target. Leave it out.")
         if self.kind == "time" and self.target is None:
             raise InvalidInput(
                 "goal time needs a target: the validation metric to be reached, for example 0.97 (--target 0.97)."
@@ -59,8 +70,19 @@ class Goal:
         """
         kind = kind or self.kind
         kept = self.target if kind == self.kind else None
-        return Goal(kind, epochs=self.epochs if epochs is None else epochs, target=kept if target is None else target)
+        return Goal(
+            kind,
+            epochs=self.epochs if epochs is None else epochs,
+            target=kept if target is None else target,
+            value="last" if kind == "time" else self.value,
+        )
+
+    def counted(self, curve: Mapping[int, float], metric: Metric) -> float:
+        """What a trial counts by, of epoch -> metric."""
+        return metric.best(curve.values()) if self.value == "best" else curve[max(curve)]
 
     def describe(self) -> dict[str, Any]:
         """The goal as JSON values, for the study's stamp."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        told = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        # Studies of earlier versions do not say it.
+        return told if self.value != "last" else {name: value for name, value in told.items() if name != "value"}

@@ -40,17 +40,26 @@ class Task:
         metric: what the study watches on the validation data, as named in Keras' logs, without `val_`: a compiled
             metric, a weighted one, `loss`, or the loss of an output.
         direction: `maximize` or `minimize`, where neither the metric's class nor its name tells which is better.
+        callbacks: `make_callbacks(...)` returns a trial's Keras callbacks, new ones each time; they are called as `fit`
+            calls them. It is given what it has arguments for: `learning_rate`, extra dimensions, and what `build_model`
+            may ask for. One that sets `model.stop_training` ends its trial, which is complete then.
     """
 
     build_model: Callable[..., Any]
     load_data: Callable[[str | None], Dataset]
     metric: str = "accuracy"
     direction: Direction | None = None
+    callbacks: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("build_model", "load_data"):
             if not callable(getattr(self, name)):
                 raise InvalidInput(f"{name} {getattr(self, name)!r}: give a function.")
+        if self.callbacks is not None and not callable(self.callbacks):
+            raise InvalidInput(
+                f"callbacks={type(self.callbacks).__name__}: give a function that returns new ones for each trial, for "
+                "example callbacks=lambda: [keras.callbacks.EarlyStopping(patience=3)]."
+            )
         check_types(self)
         if self.direction not in (None, *DIRECTIONS):
             raise InvalidInput(f"direction {self.direction!r}: write {' or '.join(DIRECTIONS)}, or leave it out.")
@@ -62,9 +71,18 @@ class Task:
             learning_rate, extra: of the configuration.
             given: what it is given beside them where it has arguments of these names; an extra dimension goes first.
         """
-        asks = inspect.signature(self.build_model).parameters
-        asked = {name: value for name, value in given.items() if name in asks}
-        return self.build_model(learning_rate, **asked | dict(extra))
+        return self.build_model(learning_rate, **asked_by(self.build_model, given) | dict(extra))
+
+    def made_callbacks(self, learning_rate: float, extra: Mapping[str, Any], given: Mapping[str, int]) -> Any:
+        """What `callbacks` returns; arguments as of `built`, each given where it is asked for."""
+        assert self.callbacks is not None
+        return self.callbacks(**asked_by(self.callbacks, {**given, "learning_rate": learning_rate, **extra}))
+
+
+def asked_by(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the given values of which a function has arguments by their names."""
+    asks = inspect.signature(function).parameters
+    return {name: value for name, value in given.items() if name in asks}
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class Scheduler:
             return self._start(option.params, gain, f"new, {rule.name}")
         return self._continue(self._trials[option.trial.trial], gain, f"continues, {rule.name}")
 
-    def tell(self, trial: int, epoch: int, value: float, seconds: float = 0.0) -> None:
+    def tell(self, trial: int, epoch: int, value: float, seconds: float = 0.0, *, over: bool = False) -> None:
         """One epoch of a trial was trained.
 
         Args:
@@ -145,6 +145,7 @@ class Scheduler:
             epoch: counted from 1.
             value: after this epoch; one that is not finite means that training diverged.
             seconds: what the epoch took; 0 where it was not measured.
+            over: whether training has ended by itself, so that this value is its last.
 
         Raises:
             InvalidInput: a trial that is not known, or an epoch outside 1 to `max_epochs`.
@@ -160,8 +161,10 @@ class Scheduler:
         told.curve[epoch] = (float(value), float(seconds))
         if self._view.met(value):
             told.state, told.until_epoch = "complete", 0
-        elif epoch == self._max_epochs:
+        elif over or epoch == self._max_epochs:
             told.state, told.until_epoch = self._view.at_the_end, 0
+            if told.state == "complete":
+                told.stay(self._max_epochs)
         elif told.state == "running" and epoch >= told.until_epoch:
             told.state, told.until_epoch = "paused", 0
 

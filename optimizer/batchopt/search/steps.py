@@ -48,8 +48,8 @@ class Search(Protocol):
     def next(self) -> Step | None:
         """The next step for a free worker; None where there is none now."""
 
-    def tell(self, trial: int, epoch: int, value: float, seconds: float) -> None:
-        """One epoch of a trial was trained: its value, and its training seconds."""
+    def tell(self, trial: int, epoch: int, value: float, seconds: float, *, over: bool = False) -> None:
+        """One epoch of a trial was trained: its value, its training seconds, whether training has ended by itself."""
 
     def learn(self, trial: Trial) -> None:
         """What the study holds of a trial that this process does not train now.
@@ -113,6 +113,10 @@ class Trial:
         """Mean over the epochs trained; 0 where none was timed."""
         timed = [seconds for _, seconds in self.curve.values() if math.isfinite(seconds) and seconds > 0]
         return sum(timed) / len(timed) if timed else 0.0
+
+    def stay(self, max_epochs: int) -> None:
+        """Training has ended by itself: the value is after all epochs what it is now, at no more cost."""
+        self.curve.setdefault(max_epochs, (self.curve[self.epochs][0], 0.0))
 
     def value_at(self, epoch: int, max_epochs: int) -> float:
         """The value at an epoch; before the last one, averaged over the epochs just before it."""

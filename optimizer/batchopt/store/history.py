@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from batchopt.errors import StudyNotFound
 from batchopt.goals.crossing import first_at
 from batchopt.goals.time import NOT_REACHED
 from batchopt.optuna_private import trial_id_of
+from batchopt.question.goal import Counts
 from batchopt.question.metric import Target
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
 from batchopt.search.steps import Trial
@@ -160,8 +162,25 @@ def summary(epochs: list[dict[str, Any]]) -> dict[str, float | int | str | None]
     return {**last, **total, "examples_per_second": speed, "epochs": len(epochs)}
 
 
-def as_trial(record: TrialRecord, *, held: bool, max_epochs: int, target: Target | None = None) -> Trial:
-    """A stored trial as a search knows it; `held` by another process or not; `target` is its goal's."""
+def as_trial(
+    record: TrialRecord,
+    *,
+    held: bool,
+    max_epochs: int,
+    target: Target | None = None,
+    counts: Counts | None = None,
+    sign: float = 1.0,
+) -> Trial:
+    """A stored trial as a search knows it.
+
+    Args:
+        record: as stored.
+        held: by another process, or not.
+        max_epochs, target: its goal's.
+        counts: by which epoch it counts, where that is asked: its values are the best so far then, or as they are, and
+            one that has ended by itself stays at its last. None for the curve as it was, whatever the goal.
+        sign: 1 where larger values are better, -1 where smaller ones are.
+    """
     assert record.batch_size is not None
     assert record.learning_rate is not None
     curve = {
@@ -175,9 +194,15 @@ def as_trial(record: TrialRecord, *, held: bool, max_epochs: int, target: Target
         last = max_epochs if target is None else first_at(target, curve) or max_epochs
         curve = {epoch: point for epoch, point in curve.items() if epoch < last}
     state, reason = _state(record, held=held)
-    return Trial(
+    if counts == "best":
+        scores = itertools.accumulate((sign * value for value, _ in curve.values()), max)
+        curve = {epoch: (sign * score, curve[epoch][1]) for epoch, score in zip(curve, scores, strict=True)}
+    trial = Trial(
         record.number, record.batch_size, record.learning_rate, record.extra, curve, state=state, reason=reason
     )
+    if counts is not None and state == "complete" and curve:
+        trial.stay(max_epochs)
+    return trial
 
 
 def _state(record: TrialRecord, *, held: bool) -> tuple[SearchState, str]:

@@ -268,7 +268,7 @@ class _Confirmation:
                 trained.append(answer.figures)
                 self._listener(Confirming(plan.role, configuration, number, len(trained), epochs))
                 reached = target is not None and target.met(answer.figures.value)
-                if (reached or len(trained) == epochs) and not answer.figures.valueless:
+                if (reached or answer.stopped or len(trained) == epochs) and not answer.figures.valueless:
                     single.ask(OpenTest(number))
             elif isinstance(answer, OpenedTest):
                 tested = answer

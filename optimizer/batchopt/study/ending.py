@@ -60,6 +60,7 @@ class Ending:
         self.target = stamp.target
         self.elsewhere: Callable[[int], float] | None = None
         self._ledger = ledger
+        self._goal, self._metric = stamp.goal, stamp.metric
         self._kind = kind_of(stamp.goal, stamp.metric)
         self._capacity = capacity
         if not self._kind.in_seconds:
@@ -84,6 +85,12 @@ class Ending:
         """Whether an epoch was its trial's last."""
         reached = self.target is not None and self.target.met(figures.value)
         return reached or figures.epoch == self.last_epoch
+
+    def value(self, number: int, figures: Epoch) -> float:
+        """What a trial counts by after an epoch, which has been written."""
+        if self._goal.value == "last":
+            return figures.value
+        return self._goal.counted(self._ledger.frozen(number).intermediate_values, self._metric)
 
     def of(self, number: int, figures: Epoch) -> End:
         """The end of a trial after its last epoch, which has been written."""

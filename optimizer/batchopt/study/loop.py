@@ -182,6 +182,7 @@ class Loop:
             figures,
             compile_seconds=done.compile_seconds,
             checkpoint=done.checkpoint,
+            stopped=done.stopped,
         )
         if done.checkpoint is not None:
             self._save_seconds = time.perf_counter() - started

@@ -95,7 +95,7 @@ def train_model(
             assert slot.ready is not None
             check_program(name, shown_storage(storage), stamp, slot.ready.program)
             epochs, target = stamp.goal.epochs, stamp.target
-            if on == "all" and target is not None:
+            if on == "all":
                 # Validation has nothing to say of when to end; the trial that is recommended has.
                 epochs, target = len(read_study(storage, name)[report.advised.best.trial].epochs), None
             return _Training(slot, file, stamp, report, on, epochs, target, interruption, listener).run()
@@ -198,7 +198,7 @@ class _Training:
             if answer.checkpoint is not None:
                 self._keep(Kept(figures.epoch, seconds, answer.checkpoint))
             reached = self._target is not None and self._target.met(figures.value)
-            if reached or figures.epoch == self._epochs:
+            if reached or answer.stopped or figures.epoch == self._epochs:
                 return self._written(figures, seconds, reached=None if self._target is None else reached)
 
     def _keep(self, kept: Kept) -> None:

@@ -67,8 +67,7 @@ class Session:
         from batchopt.study.searching import make_search
 
         self.ledger, self.stamp, self.capacity = ledger, stamp, capacity
-        self.lost = lost
-        self.listener = listener
+        self.lost, self.listener = lost, listener
         self.ending = ledger.in_turn(lambda: Ending(ledger, stamp, capacity))
         self._search = make_search(ledger, stamp, options, budget, capacity, value_seconds=self.ending.elsewhere)
         self._shared = SharedStudy(ledger, self._search, capacity, stamp)
@@ -176,6 +175,7 @@ class Session:
         *,
         compile_seconds: float = 0.0,
         checkpoint: bytes | None = None,
+        stopped: bool = False,
         owner: str | None = None,
     ) -> Verdict:
         """Keep an epoch of a trial that is held, and say what comes after it.
@@ -186,6 +186,7 @@ class Session:
             figures: what the epoch came to.
             compile_seconds: what had to be compiled before it, off the training clock.
             checkpoint: the trial's state after it, where that is to be kept.
+            stopped: whether training has ended by itself, as a callback may end it.
             owner: who asked for the trial; this process where None.
 
         Raises:
@@ -206,11 +207,10 @@ class Session:
         if figures.valueless:
             self.refuse(trial, "the metric is not a number, though the loss is")
             return "stop"
-        over = self.ending.over(figures)
+        over = stopped or self.ending.over(figures)
         if figures.epoch > step.from_epoch or over:
-            told = (trial, figures.epoch, figures.value, figures.train_seconds)
-            # A pruner reads the database.
-            self.ledger.transactions.again(lambda: self._search.tell(*told))
+            told = (trial, figures.epoch, self.ending.value(trial, figures), figures.train_seconds)
+            self.ledger.transactions.again(lambda: self._search.tell(*told, over=over))  # a pruner reads the database
         if over:
             end = self.ending.of(trial, figures)
             self._shared.progress[trial].seconds_to_target = end.seconds_to_target

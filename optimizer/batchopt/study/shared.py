@@ -48,7 +48,7 @@ class SharedStudy:
         self._ledger = ledger
         self._search = search
         self._capacity = capacity
-        self._max_epochs, self._target = stamp.goal.epochs, stamp.target
+        self._stamp = stamp
         self._dimensions = set(stamp.space.distributions())
         self._seen: dict[int, tuple[TrialState, int]] = {}
         self._over: set[int] = set()
@@ -164,7 +164,15 @@ class SharedStudy:
         return bool(halves)
 
     def _tell(self, record: TrialRecord, *, held: bool) -> None:
-        trial = as_trial(record, held=held, max_epochs=self._max_epochs, target=self._target)
+        goal, stamp = self._stamp.goal, self._stamp
+        trial = as_trial(
+            record,
+            held=held,
+            max_epochs=goal.epochs,
+            target=stamp.target,
+            counts=goal.value if goal.target is None else None,
+            sign=stamp.metric.sign,
+        )
         if trial.state == "running":
             self.others.add(trial.trial)
         if record.state == "running":

@@ -9,18 +9,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+Arrays = list[npt.NDArray[Any]]
 
-def pack(state: list[npt.NDArray[Any]]) -> bytes:
-    """The arrays, in order, as one uncompressed .npz archive (weights do not compress)."""
+
+def pack(state: Arrays, callbacks: Arrays | None = None) -> bytes:
+    """The arrays, in order, as one uncompressed .npz archive (weights do not compress).
+
+    Args:
+        state: of the model and its optimizer.
+        callbacks: as `carried.py` has them; None where there are none, or they cannot be carried.
+    """
     buffer = io.BytesIO()
-    np.savez(buffer, *state)
+    named: dict[str, Any] = {f"callbacks_{index}": array for index, array in enumerate(callbacks or ())}
+    np.savez(buffer, *state, **named)
     return buffer.getvalue()
 
 
-def unpack(content: bytes) -> list[npt.NDArray[Any]]:
-    """The arrays that `pack` packed, in order."""
+def unpack(content: bytes) -> Arrays:
+    """The state that `pack` packed."""
+    return _unpacked(content, "arr")
+
+
+def unpack_callbacks(content: bytes) -> Arrays:
+    """The callbacks that `pack` packed; empty where there were none that can be carried."""
+    return _unpacked(content, "callbacks")
+
+
+def _unpacked(content: bytes, kind: str) -> Arrays:
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        return [archive[f"arr_{index}"] for index in range(len(archive.files))]
+        return [archive[f"{kind}_{index}"] for index in range(sum(name.startswith(kind) for name in archive.files))]
 
 
 COST_SHARE = 0.03
@@ -44,9 +61,9 @@ class Pace:
         self._unsaved_seconds += train_seconds
         return COST_SHARE * self._unsaved_seconds >= self._pack_seconds + save_seconds
 
-    def packed(self, state: list[npt.NDArray[Any]], since: float) -> bytes:
+    def packed(self, state: Arrays, since: float, callbacks: Arrays | None = None) -> bytes:
         """`pack`, remembering what it took from `since` (`time.perf_counter`) on."""
-        content = pack(state)
+        content = pack(state, callbacks)
         self._pack_seconds = time.perf_counter() - since
         self._unsaved_seconds = 0.0
         return content

@@ -12,7 +12,7 @@ import contextlib
 import gc
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,23 +76,26 @@ class Engine(ABC):
         """Compile what evaluation needs, once for all batch sizes."""
 
     @abstractmethod
-    def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
+    def train(
+        self, rng: np.random.Generator, batch_size: int, steps: int | None = None, callbacks: Sequence[Any] = ()
+    ) -> Figures:
         """One pass over the training data in the order that `rng` gives, every example once.
 
         Args:
             rng: the epoch's own generator.
             batch_size: examples per optimizer step; the last one takes what is left.
             steps: at most so many whole batches, for timing; all of them where None.
+            callbacks: called around batches; `fit` alone can.
 
         Returns:
             The metrics over the pass. The device has finished when this returns.
         """
 
-    def evaluate(self) -> Figures:
-        """The metrics over the validation data, in as large chunks as memory holds."""
+    def evaluate(self, callbacks: Sequence[Any] = ()) -> Figures:
+        """The metrics over the validation data, in as large chunks as memory holds; `callbacks` as in `train`."""
         while True:
             try:
-                return self.evaluate_in_chunks()
+                return self.evaluate_in_chunks(callbacks)
             except tf.errors.OpError as error:
                 if self.chunk == 1 or not is_out_of_memory(error):
                     raise
@@ -100,7 +103,7 @@ class Engine(ABC):
             self._chunk = max(1, self.chunk // 8)
 
     @abstractmethod
-    def evaluate_in_chunks(self) -> Figures:
+    def evaluate_in_chunks(self, callbacks: Sequence[Any] = ()) -> Figures:
         """The metrics over the validation data, `chunk` examples at a time.
 
         Raises:
@@ -145,12 +148,14 @@ class FusedEngine(Engine):
         else:
             self._evaluation[1](tf.range(self._validation_count, dtype=tf.int32), 0)
 
-    def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
+    def train(
+        self, rng: np.random.Generator, batch_size: int, steps: int | None = None, callbacks: Sequence[Any] = ()
+    ) -> Figures:
         order = tf.constant(rng.permutation(self._train_count).astype(np.int32))
         whole = self._train_count // batch_size
         return self._epochs[batch_size](order, whole if steps is None else min(steps, whole))
 
-    def evaluate_in_chunks(self) -> Figures:
+    def evaluate_in_chunks(self, callbacks: Sequence[Any] = ()) -> Figures:
         if self._evaluation is None or self._evaluation[0] != self.chunk:
             data = self._resident.validation
             logs = form_of(self._model).logs[1]
@@ -181,17 +186,21 @@ class FusedEngine(Engine):
 
 
 class FitEngine(Engine):
-    """Keras' `fit`, several steps per execution; arrays or a streamed `tf.data.Dataset`."""
+    """Keras' `fit`, several steps per execution; arrays or a streamed `tf.data.Dataset`.
+
+    Args:
+        each_batch: whether callbacks are called around batches: as many steps per execution as the model has then.
+    """
 
     name = "fit"
 
-    def __init__(self, model: Any, resident: Resident) -> None:
+    def __init__(self, model: Any, resident: Resident, *, each_batch: bool = False) -> None:
         super().__init__(model, resident)
         self._data = resident.data
         self._held = resident.held
         self._count = resident.train_count
         self._evaluated = False
-        if model.steps_per_execution != STEPS_PER_EXECUTION:
+        if not each_batch and model.steps_per_execution != STEPS_PER_EXECUTION:
             model.steps_per_execution = STEPS_PER_EXECUTION
             model.train_function = None
 
@@ -206,7 +215,9 @@ class FitEngine(Engine):
             self._evaluated = True
         return time.perf_counter() - started
 
-    def train(self, rng: np.random.Generator, batch_size: int, steps: int | None = None) -> Figures:
+    def train(
+        self, rng: np.random.Generator, batch_size: int, steps: int | None = None, callbacks: Sequence[Any] = ()
+    ) -> Figures:
         # The last partial batch with any number of steps: Keras traces arrays with and without one apart.
         used = None if steps is None else steps * batch_size + self._count % batch_size
         if self._data.streamed:
@@ -222,24 +233,18 @@ class FitEngine(Engine):
                 # Without targets too: `fit` would hand over an array, and not the tuple that was given.
                 batches = {"x": from_host(self._data.train, order, batch_size)}
         with _unfinished(self._model.optimizer):
-            history = self._model.fit(**batches, shuffle=False, verbose=0)
+            history = self._model.fit(**batches, shuffle=False, verbose=0, callbacks=list(callbacks))
         return flat({name: values[-1] for name, values in history.history.items()})
 
-    def evaluate_in_chunks(self) -> Figures:
-        data = self._data.validation
+    def evaluate_in_chunks(self, callbacks: Sequence[Any] = ()) -> Figures:
+        data, how = self._data.validation, {"verbose": 0, "return_dict": True, "callbacks": list(callbacks)}
         if isinstance(data, tuple) and not (self._held and len(data) > 1):
             order = np.arange(example_count(data))
-            figures = self._model.evaluate(from_host(data, order, self.chunk), verbose=0, return_dict=True)
+            figures = self._model.evaluate(from_host(data, order, self.chunk), **how)
         elif isinstance(data, tuple):
-            figures = self._model.evaluate(
-                *data[:2],
-                sample_weight=_weight(data),
-                batch_size=self.chunk,
-                verbose=0,
-                return_dict=True,
-            )
+            figures = self._model.evaluate(*data[:2], sample_weight=_weight(data), batch_size=self.chunk, **how)
         else:
-            figures = self._model.evaluate(data.batch(self.chunk), verbose=0, return_dict=True)
+            figures = self._model.evaluate(data.batch(self.chunk), **how)
         return flat(figures)
 
 
@@ -256,14 +261,14 @@ def _unfinished(optimizer: Any) -> Iterator[None]:
         del optimizer.finalize_variable_values
 
 
-def make_engine(name: EngineName, model: Any, resident: Resident) -> Engine:
-    """The engine of that name.
+def make_engine(name: EngineName, model: Any, resident: Resident, *, each_batch: bool = False) -> Engine:
+    """The engine of that name; `each_batch` as of `FitEngine`.
 
     Raises:
         InvalidInput: a fused engine for streamed data, or for a model compiled to run eagerly.
     """
     if name == "fit":
-        return FitEngine(model, resident)
+        return FitEngine(model, resident, each_batch=each_batch)
     if resident.data.streamed:
         raise InvalidInput(f"engine {name!r} holds the data on the device; a tf.data training set needs --engine fit.")
     if not resident.held:

@@ -247,6 +247,7 @@ class EpochDone:
         compile_seconds: what had to be compiled before it, off the training clock.
         worker_bytes: the worker's resident memory.
         checkpoint: the trial's state after this epoch, where it is worth its cost.
+        stopped: whether one of its callbacks has ended it.
     """
 
     trial: int
@@ -254,6 +255,7 @@ class EpochDone:
     compile_seconds: float
     worker_bytes: int
     checkpoint: bytes | None = None
+    stopped: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import tensorflow as tf
 
 from batchopt.measured import EngineName, EngineTiming
 from batchopt.question.task import Task
+from batchopt.training.callbacks import TrialCallbacks, check_made_anew, made
 from batchopt.training.data_check import SEARCHED, check_with
 from batchopt.training.footprint import examples_held
 from batchopt.training.form import unchanged
 from batchopt.training.out_of_memory import is_out_of_memory
-from batchopt.training.program import Program, build, state_of
+from batchopt.training.program import Program, build, given_by_name, state_of
 from batchopt.training.raised import reason
 from batchopt.training.resident import Resident
 
@@ -51,7 +52,7 @@ def choose_engine(
         resident: the data, as the trials will use it.
         learning_rate: any rate of the space; steps cost the same at all of them.
         extra: any values of the extra dimensions.
-        pinned: use this engine and time nothing.
+        pinned: use this engine and time nothing; where callbacks are called around batches it is `fit`.
         batch_sizes, epochs: of a study: each batch size is compiled once, each epoch trained.
         trial_epochs: of a whole trial, for a `build_model` that asks.
 
@@ -75,28 +76,39 @@ def choose_engine(
     )
     with unchanged(model):
         check_with(model, resident.data, resident.given(), SEARCHED)
+    given = given_by_name(resident.data, seed=0, batch_size=batch_size, epochs=trial_epochs)
+    callbacks, again = (made(task, learning_rate, extra, given) for _ in range(2))
+    if callbacks is not None and again is not None:
+        check_made_anew(callbacks, again)
+        if callbacks.around_batches:
+            return Program(task, resident, "fit", model, each_batch=True, callbacks=callbacks), []
     if pinned is not None:
-        return Program(task, resident, pinned, model), []
+        return Program(task, resident, pinned, model, callbacks=callbacks), []
     candidates: tuple[EngineName, ...] = ("fused-xla", "fused") if resident.held and not model.run_eagerly else ()
     if candidates:
         batch_size = examples_held(model.train_step, resident.data.train, batch_size, resident.room)
     while True:
         try:
-            timed, refused = _timed(task, resident, model, candidates, batch_size)
+            timed, refused = _timed(task, resident, model, candidates, batch_size, callbacks)
             break
         except REFUSALS as error:
             if batch_size == 1 or not is_out_of_memory(error):
                 raise
             batch_size //= 2
     if not timed:
-        return Program(task, resident, "fit", model), refused
+        return Program(task, resident, "fit", model, callbacks=callbacks), refused
     steps = epochs * resident.train_count / batch_size
     timed.sort(key=lambda pair: pair[0].step_time_s * steps + pair[0].compile_seconds * batch_sizes)
     return timed[0][1], [timing for timing, _ in timed] + refused
 
 
 def _timed(
-    task: Task, resident: Resident, model: Any, engines: Sequence[EngineName], batch_size: int
+    task: Task,
+    resident: Resident,
+    model: Any,
+    engines: Sequence[EngineName],
+    batch_size: int,
+    callbacks: TrialCallbacks | None,
 ) -> tuple[list[tuple[EngineTiming, Program]], list[EngineTiming]]:
     """The engines that run this model, timed, and those that refuse it.
 
@@ -107,7 +119,7 @@ def _timed(
     refused: list[EngineTiming] = []
     start = state_of(model)
     for engine in engines:
-        program = Program(task, resident, engine, model)
+        program = Program(task, resident, engine, model, callbacks=callbacks)
         try:
             timed.append((_time(program, batch_size), program))
         except REFUSALS as error:

@@ -9,6 +9,7 @@ program of its own is made.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -23,6 +24,7 @@ import tensorflow as tf
 from batchopt.errors import DataError, ModelError
 from batchopt.measured import EngineName, Epoch
 from batchopt.question.task import Dataset, Task, take
+from batchopt.training.callbacks import TrialCallbacks, described
 from batchopt.training.data_check import SEARCHED, check_with
 from batchopt.training.engines import Engine, make_engine
 from batchopt.training.form import Form, form_of, look, reachable
@@ -35,16 +37,34 @@ State = list[npt.NDArray[Any]]
 
 
 class Program:
-    """One model, its engine, and its compiled epochs by batch size."""
+    """One model, its engine, and its compiled epochs by batch size.
 
-    def __init__(self, task: Task, resident: Resident, engine: EngineName, model: Any) -> None:
+    Args:
+        task, resident, engine, model: what is trained, on what, and how.
+        each_batch: whether callbacks are called around batches.
+        callbacks: as the task makes them, of no trial; to be looked at.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        resident: Resident,
+        engine: EngineName,
+        model: Any,
+        *,
+        each_batch: bool = False,
+        callbacks: TrialCallbacks | None = None,
+    ) -> None:
         self._metric = task.metric
         self.data = resident.data
         self.train_examples = resident.train_count
         self.model = model
         self.form: Form = form_of(model)
         self.variables = self.form.variables
-        self.engine: Engine = make_engine(engine, model, resident)
+        self.engine: Engine = make_engine(engine, model, resident, each_batch=each_batch)
+        self.each_batch = each_batch
+        self.callbacks = callbacks
+        self._finished = False
 
     def prepare(self, batch_size: int) -> float:
         """Compile for a batch size; returns seconds. Changes variables: `load` a state afterwards."""
@@ -59,6 +79,7 @@ class Program:
 
     def load(self, state: State) -> None:
         """Set every variable; the reverse of `state`."""
+        self._finished = False
         for variable, value in zip(self.variables, state, strict=not self.model.run_eagerly):
             variable.assign(_as_stored(value, variable))
 
@@ -69,13 +90,27 @@ class Program:
             for value, variable in zip(state, self.variables, strict=True)
         )
 
-    def epoch(self, number: int, *, batch_size: int, rng: np.random.Generator) -> Epoch:
-        """Train epoch `number` (from 1) in the order that `rng` gives, then evaluate."""
+    def epoch(
+        self, number: int, *, batch_size: int, rng: np.random.Generator, callbacks: TrialCallbacks | None = None
+    ) -> Epoch:
+        """Train epoch `number` (from 1) in the order that `rng` gives, then evaluate.
+
+        What callbacks do around epochs is neither training nor evaluation, and on no clock.
+        """
+        if callbacks is not None:
+            callbacks.epoch_begins(number)
+        around_batches = () if callbacks is None else callbacks.for_fit()
         started = time.perf_counter()
-        train = self.engine.train(rng, batch_size)
+        train = self.engine.train(rng, batch_size, callbacks=around_batches)
         trained = time.perf_counter()
-        validation = self.engine.evaluate()
-        evaluated = time.perf_counter()
+        with contextlib.nullcontext() if callbacks is None else callbacks.evaluation() as told:
+            began = time.perf_counter()
+            validation = self.engine.evaluate(around_batches)
+            evaluated = time.perf_counter()
+            if told is not None:
+                told |= validation
+        if callbacks is not None:
+            callbacks.epoch_ends(number, train | {f"val_{name}": value for name, value in validation.items()})
         return Epoch(
             epoch=number,
             train_loss=loss_of(train),
@@ -83,10 +118,18 @@ class Program:
             validation_loss=loss_of(validation),
             value=validation[self._metric],
             train_seconds=trained - started,
-            evaluation_seconds=evaluated - trained,
+            evaluation_seconds=evaluated - began,
             steps=-(-self.train_examples // batch_size),
             examples_per_second=self.train_examples / (trained - started),
         )
+
+    def finish(self, callbacks: TrialCallbacks | None = None) -> None:
+        """Do what `fit` does after the last epoch, once: average weights, where they are, and tell callbacks."""
+        if not self._finished:
+            self._finished = True
+            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+            if callbacks is not None:
+                callbacks.end()
 
 
 def use_deterministic_ops() -> None:
@@ -121,9 +164,7 @@ def build(
         DataError: the model refuses the data for what is wrong with that.
     """
     keras.utils.set_random_seed(seed)
-    steps = -(-train_count(data) // batch_size)
-    given = {"batch_size": batch_size, "steps_per_epoch": steps, "epochs": epochs, "trial_seed": seed}
-    model = task.built(learning_rate, extra, given)
+    model = task.built(learning_rate, extra, given_by_name(data, seed=seed, batch_size=batch_size, epochs=epochs))
     if not isinstance(model, keras.Model):
         raise ModelError(f"build_model returned {type(model).__name__}, not a keras.Model; return the compiled model.")
     if not model.compiled or model.optimizer is None:
@@ -149,6 +190,12 @@ def build(
     return model
 
 
+def given_by_name(data: Dataset, *, seed: int, batch_size: int, epochs: int) -> dict[str, int]:
+    """What the task's functions are given where they have arguments of these names; arguments as of `build`."""
+    steps = -(-train_count(data) // batch_size)
+    return {"batch_size": batch_size, "steps_per_epoch": steps, "epochs": epochs, "trial_seed": seed}
+
+
 def state_of(model: Any) -> State:
     """A copy of the state of a model from `build`, on the host."""
     return [variable.numpy() for variable in form_of(model).variables]
@@ -171,12 +218,12 @@ def loss_of(figures: Mapping[str, float]) -> float | None:
     return None if named is None else figures[named]
 
 
-def signature(model: Any) -> str:
+def signature(model: Any, callbacks: TrialCallbacks | None = None) -> str:
     """What a model's config says, architecture, loss and optimizer, without the learning rate.
 
     It does not say all that the model computes, which is its form, but what it says does not depend on versions. Names
     that Keras numbers by itself are replaced by their position, so that a model built twice has one signature. What has
-    no config is known by its class and the shapes of its variables.
+    no config is known by its class and the shapes of its variables. Callbacks, where there are any, are a part of it.
 
     Returns:
         SHA-256 in hexadecimal.
@@ -192,6 +239,7 @@ def signature(model: Any) -> str:
     }
     shapes = [(list(v.shape), str(v.dtype)) for v in model.variables]
     content = [architecture, optimizer, compiled, shapes]
+    content += [] if callbacks is None else [described(callbacks)]
     names = {name: f"#{position}" for position, name in enumerate(dict.fromkeys(_names(content)))}
     return hashlib.sha256(json.dumps(_rename(content, names), sort_keys=True, default=str).encode()).hexdigest()
 

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
 
+from batchopt.measured import EngineName
 from batchopt.question.task import Task
-from batchopt.training.checkpoint import unpack
+from batchopt.training.callbacks import TrialCallbacks, made
+from batchopt.training.checkpoint import Pace, pack, unpack, unpack_callbacks
 from batchopt.training.form import form_of
 from batchopt.training.messages import Train
 from batchopt.training.out_of_memory import ModelTooLarge, is_out_of_memory
 from batchopt.training.probe import REFUSALS
-from batchopt.training.program import Program, State, build, state_of
+from batchopt.training.program import Program, State, build, given_by_name, state_of
 from batchopt.training.raised import Untrainable, is_pruned, reason
 from batchopt.training.resident import Resident
-from batchopt.training.seeds import SEED_OF
+from batchopt.training.seeds import SEED_OF, Purpose
 
 PROGRAMS_KEPT = 4
 """Compiled programs held at once, where trials differ in more than variables."""
+
+CALLBACKS_KEPT = 32
+"""Trials whose callbacks are kept while they are paused: more than a search leaves paused."""
+
+ALONE = "alone"
+"""The key of a program that no other trial's model is trained by."""
 
 
 class Programs:
@@ -34,6 +43,7 @@ class Programs:
 
     Attributes:
         current: the one that trains.
+        callbacks: of the trial that it trains; None where the task has none.
     """
 
     def __init__(
@@ -47,11 +57,14 @@ class Programs:
         self._task, self._resident, self._epochs = task, resident, epochs
         self._make_room = make_room
         self._engine = first.engine.name
-        self._by_form: dict[object, Program] = {first.form.key: first}
+        self._by_form: dict[object, Program] = {(first.form.key, first.each_batch): first}
         self._shared = Shared()
         self._rates = Rates()
         self._refused: set[str] = set()
         self.current = first
+        self.callbacks: TrialCallbacks | None = None
+        self._trial: tuple[Purpose, int] = ("search", -1)
+        self._paused: dict[tuple[Purpose, int], TrialCallbacks] = {}
 
     def begin(self, request: Train, say: Callable[[str], None]) -> tuple[float, int]:
         """Put a trial on the device, compiled.
@@ -82,15 +95,22 @@ class Programs:
             if is_pruned(error):
                 raise Untrainable(reason(error)) from error
             raise
-        key, state = form_of(fresh).key, state_of(fresh)
+        given = given_by_name(self._resident.data, seed=seed, batch_size=request.batch_size, epochs=self._epochs)
+        callbacks = made(self._task, request.learning_rate, request.extra, given)
+        each_batch = callbacks is not None and bool(callbacks.around_batches)
+        key: object = (form_of(fresh).key, each_batch)
+        state = state_of(fresh)
         self._shared.meet(fresh, state)
         self._rates.meet(request, key, state, say)
-        # Nobody will ask again for one whose form nobody can compare.
-        self._by_form = {form: kept for form, kept in self._by_form.items() if not kept.form.doubt}
+        # Nobody will ask again for one whose form nobody can compare, or whose variables its callbacks may hold.
+        self._by_form = {form: kept for form, kept in self._by_form.items() if form != ALONE and not kept.form.doubt}
+        if callbacks is not None and callbacks.holds_variables:
+            key = ALONE
         if key not in self._by_form:
             while len(self._by_form) >= PROGRAMS_KEPT:
                 del self._by_form[next(iter(self._by_form))]
-            self._by_form[key] = Program(self._task, self._resident, self._engine, fresh)
+            engine: EngineName = "fit" if each_batch else self._engine
+            self._by_form[key] = Program(self._task, self._resident, engine, fresh, each_batch=each_batch)
         # Before anything is compiled: it may be as large as the model that is trained.
         del fresh
         self.current = self._by_form[key]
@@ -108,19 +128,66 @@ class Programs:
                 say(f"XLA refuses this model: {reason(refusal)}; it is trained by engine fused")
             self.current = self._by_form[key] = Program(self._task, self._resident, "fused", self.current.model)
             compile_seconds = self.current.prepare(request.batch_size)
-        from_epoch = 0
-        if request.checkpoint is not None:
-            kept = unpack(request.checkpoint)
-            if self.current.fits(kept):
-                state, from_epoch = kept, request.from_epoch
-            else:
-                what = "the model" if request.purpose == "model" else f"trial {request.trial}"
-                say(
-                    f"{what}: its checkpoint does not hold what this version keeps of a trial, as "
-                    "another version wrote it; it starts over"
-                )
         self.current.load(state)
-        return compile_seconds, from_epoch
+        what = "the model" if request.purpose == "model" else f"trial {request.trial}"
+        kept = None if request.checkpoint is None else unpack(request.checkpoint)
+        if kept is not None and not self.current.fits(kept):
+            say(
+                f"{what}: its checkpoint does not hold what this version keeps of a trial, as "
+                "another version wrote it; it starts over"
+            )
+            kept = None
+        steps = given["steps_per_epoch"]
+        if not self._with_callbacks(request, callbacks, steps, goes_on=kept is not None) and kept is not None:
+            assert callbacks is not None
+            say(
+                f"{what}: what its callbacks ({callbacks.names}) have come to cannot be carried to another process, as "
+                "it is more than plain values; it starts over"
+            )
+            kept = None
+        if kept is None:
+            return compile_seconds, 0
+        self.current.load(kept)
+        return compile_seconds, request.from_epoch
+
+    def packed(self, pace: Pace | None = None) -> bytes:
+        """The trial's state after its last epoch; as it should be kept where a `pace` measures what that takes."""
+        started, state = time.perf_counter(), self.current.state()
+        callbacks = None
+        if self.callbacks is not None:
+            callbacks = self.callbacks.carried(sum(array.nbytes for array in state))
+        return pack(state, callbacks) if pace is None else pace.packed(state, started, callbacks)
+
+    def finish(self) -> None:
+        """The trial is over."""
+        self.current.finish(self.callbacks)
+        self.callbacks = None
+
+    def _with_callbacks(self, request: Train, made: TrialCallbacks | None, steps: int, *, goes_on: bool) -> bool:
+        """Have the model's callbacks in place, its weights being its first; returns whether they can go on with it.
+
+        Args:
+            request: whose trial it is.
+            made: for it.
+            steps: of an epoch.
+            goes_on: whether the trial is to go on, and not to begin.
+        """
+        if self.callbacks is not None and self._trial[0] == "search":
+            self._paused = {**self._paused, self._trial: self.callbacks}
+            while len(self._paused) > CALLBACKS_KEPT:
+                del self._paused[next(iter(self._paused))]
+        self._trial, self.callbacks = (request.purpose, request.trial), made
+        paused, model = self._paused.pop(self._trial, None), self.current.model
+        if made is None:
+            return True
+        if goes_on and paused is not None and paused.epoch == request.from_epoch and not paused.holds_variables:
+            paused.go_on(model)
+            self.callbacks = paused
+            return True
+        made.begin(model, epochs=self._epochs, steps=steps)
+        # None where they could not be carried.
+        kept = unpack_callbacks(request.checkpoint) if goes_on and request.checkpoint is not None else []
+        return bool(kept) and made.carry_on(kept, request.from_epoch)
 
 
 class Rates:

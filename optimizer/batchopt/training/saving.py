@@ -44,7 +44,7 @@ def save(program: Program, path: str, metric: str) -> tuple[float | None, float]
         InvalidInput: the file cannot be written.
     """
     model = program.model
-    model.optimizer.finalize_variable_values(model.trainable_variables)
+    program.finish()
     figures = program.engine.evaluate()
     model.reset_metrics()
     try:

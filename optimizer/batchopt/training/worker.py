@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import pickle
 import sys
@@ -19,7 +18,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import psutil
 
 from batchopt.machine.gpu import Meter, has_card, hold, why_no_gpu
@@ -27,11 +25,12 @@ from batchopt.machine.machine import Machine
 from batchopt.machine.memory import shown_bytes
 from batchopt.measured import DeviceMemory
 from batchopt.question.options import gpu_indices
-from batchopt.question.task import Dataset, ProgramStamp, leaves
+from batchopt.question.task import Dataset, ProgramStamp
 from batchopt.training.by_value import Opening, opened
-from batchopt.training.checkpoint import Pace, pack
+from batchopt.training.checkpoint import Pace
 from batchopt.training.data_check import SEARCHED, check
 from batchopt.training.device import use_device
+from batchopt.training.fingerprints import data_fingerprint
 from batchopt.training.importing import importing
 from batchopt.training.joining import joined
 from batchopt.training.limits import limit_process
@@ -74,6 +73,7 @@ class Trainer:
         machine = machine or use_device(setup.device, setup.cores, memory_limit=setup.memory_limit)
         # TensorFlow is configured by now; these modules may import it.
         from batchopt.training import measure, noise, probe, program, programs, resident
+        from batchopt.training.callbacks import engine_of_callbacks
         from batchopt.training.metrics import direction_of
 
         if setup.deterministic:
@@ -106,8 +106,9 @@ class Trainer:
             trial_epochs=setup.trial_epochs,
         )
         engine_seconds = time.perf_counter() - started
+        self.remarks += engine_of_callbacks(first.callbacks, setup.engine)
         stamp = ProgramStamp(
-            model=program.signature(first.model),
+            model=program.signature(first.model, first.callbacks),
             data=data_fingerprint(data),
             train_examples=self._resident.train_count,
             validation_examples=resident.validation_count(data),
@@ -121,7 +122,14 @@ class Trainer:
             asked = setup.hold_data and first.engine.name != "fit"
             self._resident = self._held_if_it_fits(data, capacity, asked=asked)
             engine = first.engine.name if self._resident.held else "fit"
-            first = program.Program(setup.task, self._resident, engine, first.model)
+            first = program.Program(
+                setup.task,
+                self._resident,
+                engine,
+                first.model,
+                each_batch=first.each_batch,
+                callbacks=first.callbacks,
+            )
         self._engine = first.engine.name
         self._position: tuple[int, int] | None = None
         self._purpose: Purpose = "search"
@@ -216,7 +224,8 @@ class Trainer:
             rng = ORDER_OF[request.purpose](request.study_seed, request.trial, number)
             self._gauge.reset()
             before = self._meter.joules()
-            figures = self._programs.current.epoch(number, batch_size=request.batch_size, rng=rng)
+            callbacks = self._programs.callbacks
+            figures = self._programs.current.epoch(number, batch_size=request.batch_size, rng=rng, callbacks=callbacks)
             after = self._meter.joules()
             drawn = None if before is None or after is None else after - before
             figures = dataclasses.replace(figures, peak_bytes=self._gauge.peak(), joules=drawn)
@@ -225,9 +234,12 @@ class Trainer:
                 figures = self._noise.look(self._programs.current, request, figures)
                 yield from self.said()
             reached = request.until is not None and request.until.met(figures.value)
-            over = figures.valueless or reached
+            stopped = callbacks is not None and callbacks.stopped
+            over = figures.valueless or reached or stopped
+            if request.purpose == "search" and callbacks is not None and (over or number == request.last_epoch):
+                self._programs.finish()
             checkpoint = None if over else self._checkpoint(request, number, figures.train_seconds)
-            yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss, checkpoint)
+            yield EpochDone(request.trial, figures, compile_seconds, process.memory_info().rss, checkpoint, stopped)
             compile_seconds = 0.0
             if over:
                 return
@@ -236,8 +248,7 @@ class Trainer:
         """The state after an epoch, where that is worth its cost."""
         if epoch >= request.last_epoch or not self._pace.due(train_seconds, request.save_seconds):
             return None
-        started = time.perf_counter()
-        return self._pace.packed(self._programs.current.state(), started)
+        return self._programs.packed(self._pace)
 
     def said(self) -> Iterator[Remark]:
         """What there is to say, once."""
@@ -255,7 +266,7 @@ class Trainer:
     def _save(self, request: Save) -> Saved:
         if self._position is None or self._position[0] != request.trial:
             raise ValueError(f"trial {request.trial} is not on the device")
-        return Saved(*self._position, pack(self._programs.current.state()))
+        return Saved(*self._position, self._programs.packed())
 
     def _save_model(self, request: SaveModel) -> ModelSaved:
         """Write the model; it is trained no further, as averages may now stand in the place of its weights."""
@@ -264,6 +275,7 @@ class Trainer:
         if self._purpose != "model" or self._position is None:
             raise ValueError("a model is saved after it was trained to be kept, and no trial's is")
         self._position = None
+        self._programs.finish()
         return ModelSaved(request.path, *save(self._programs.current, request.path, self._task.metric))
 
     def _open_test(self, request: OpenTest) -> OpenedTest:
@@ -273,27 +285,12 @@ class Trainer:
 
         if self._purpose != "confirm" or self._position is None or self._position[0] != request.run:
             raise ValueError(f"the test set is opened for a run that confirms; {request.run} is none on this device")
+        self._programs.finish()
         model, data = self._programs.current.model, self._resident.data
         check(data, ["test"])
         check_with(model, data, parts=["test"])
         figures = evaluate(model, data.test)
         return OpenedTest(request.run, figures["loss"], figures[self._task.metric])
-
-
-def data_fingerprint(data: Dataset) -> str:
-    """SHA-256 of the training and validation arrays; of its element specification where data is streamed."""
-    digest = hashlib.sha256()
-    for part in (data.train, data.validation):
-        if isinstance(part, tuple):
-            for leaf in leaves(part):
-                digest.update(f"{leaf.shape} {leaf.dtype}".encode())
-                if leaf.dtype.hasobject:
-                    digest.update(repr(leaf.tolist()).encode())
-                else:
-                    digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
-        else:
-            digest.update(f"{part.element_spec} {int(part.cardinality())}".encode())
-    return digest.hexdigest()
 
 
 def main() -> None:

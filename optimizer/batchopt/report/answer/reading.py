@@ -166,6 +166,8 @@ def _answered(
         tolerance=tolerance,
         max_batch_size=held,
         seconds_per_epoch=seconds,
+        # Where a target ended trials, their last epoch is not what they would have come to.
+        counts=goal.value if stamp.goal.target is None else None,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from batchopt.machine.step_time import StepTimeFit
+from batchopt.question.goal import Counts
 from batchopt.question.metric import Metric, Target
 from batchopt.question.space import BATCH_SIZE, COMMON_BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.report.answer.batch_sizes import BatchSizeRow, epoch_seconds
@@ -159,6 +160,7 @@ def advise_from(
     tolerance: float | None = None,
     max_batch_size: int | None = None,
     seconds_per_epoch: Callable[[int], float] | None = None,
+    counts: Counts | None = None,
 ) -> Advice | None:
     """What the posterior says; None before the first value, and where all values are the same.
 
@@ -170,6 +172,7 @@ def advise_from(
         tolerance: what counts as equally good, in the metric's units; None for one standard error.
         max_batch_size: what the machine that is advised holds, in examples; None for no limit.
         seconds_per_epoch: batch size -> seconds, where that machine was measured; else learned from the trials.
+        counts: as of `as_trial`.
     """
     # Not at the top: the numerics take a second to load, and a study's first lines need not wait for them.
     from batchopt.search.advice import advise
@@ -178,7 +181,7 @@ def advise_from(
     if never_varies(whole) is not None:
         return None
     return advise(
-        [as_trial(trial, held=False, max_epochs=max_epochs) for trial in whole],
+        [as_trial(trial, held=False, max_epochs=max_epochs, counts=counts, sign=metric.sign) for trial in whole],
         space,
         max_epochs=max_epochs,
         sign=metric.sign,

@@ -45,8 +45,8 @@ class ScheduledSearch:
             return self._numbered(step)
         return step
 
-    def tell(self, trial: int, epoch: int, value: float, seconds: float) -> None:
-        self._scheduler.tell(trial, epoch, value, seconds)
+    def tell(self, trial: int, epoch: int, value: float, seconds: float, *, over: bool = False) -> None:
+        self._scheduler.tell(trial, epoch, value, seconds, over=over)
 
     def learn(self, trial: Trial) -> None:
         self._known.add(trial.trial)

@@ -123,9 +123,9 @@ class OptunaSearch:
         self._open[trial.number] = step
         return step
 
-    def tell(self, trial: int, epoch: int, value: float, seconds: float) -> None:
+    def tell(self, trial: int, epoch: int, value: float, seconds: float, *, over: bool = False) -> None:
         step = self._open[trial]
-        if epoch == self._max_epochs or self._met(value):
+        if over or epoch == self._max_epochs or self._met(value):
             del self._open[trial]
         elif epoch == step.until_epoch:
             if self._verdict(trial, epoch):
