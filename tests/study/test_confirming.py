@@ -19,8 +19,8 @@ from batchopt.errors import DataError, InvalidInput
 from batchopt.events import Confirmed, Event, Noted
 from batchopt.measured import DeviceMemory
 from batchopt.question.metric import Metric
-from batchopt.report.answer.reading import read_report
 from batchopt.report.answer.recommendation import Recommendation, Report
+from batchopt.report.show.study_report import read_report
 from batchopt.search.advice import Advice, Estimate
 from batchopt.signals import Interrupted
 from batchopt.store.database import open_database

@@ -12,7 +12,8 @@ from batchopt import Budget, Configuration, Dataset, Goal, Options, SearchSpace,
 from batchopt.datasets import load_mnist
 from batchopt.errors import InvalidInput
 from batchopt.question.options import Options as Asked
-from batchopt.report.answer.reading import read_report, read_study
+from batchopt.report.answer.reading import read_study
+from batchopt.report.show.study_report import read_report
 from batchopt.search.steps import Step
 from batchopt.store.history import as_trial
 from batchopt.study.session import Session

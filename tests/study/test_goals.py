@@ -16,8 +16,9 @@ from batchopt.machine.capacity import Capacity
 from batchopt.measured import StepTime
 from batchopt.question.metric import Metric
 from batchopt.report.answer.goals import time_answer
-from batchopt.report.answer.reading import read_report, read_study
+from batchopt.report.answer.reading import read_study
 from batchopt.report.show.sentences import headline
+from batchopt.report.show.study_report import read_report
 from batchopt.search.in_optuna.their_searches import OptunaSearch
 from batchopt.store.attributes import REFERENCE
 from batchopt.store.database import open_database

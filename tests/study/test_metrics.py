@@ -10,9 +10,10 @@ import numpy as np
 import optuna
 import pytest
 from batchopt import Budget, Dataset, Goal, Options, SearchSpace, Study, Task
-from batchopt.report.answer.reading import list_studies, read_evidence, read_report
+from batchopt.report.answer.reading import list_studies, read_evidence
 from batchopt.report.show.document import document
 from batchopt.report.show.pictures import pictures
+from batchopt.report.show.study_report import read_report
 from batchopt.report.show.terminal import printed
 from optuna.study import StudyDirection
 from rich.console import Console

@@ -19,7 +19,7 @@ from batchopt.measured import Epoch
 from batchopt.question.metric import Target
 from batchopt.question.options import Budget, Configuration, Options
 from batchopt.question.task import Task
-from batchopt.report.answer.reading import read_report, read_stamp, read_study
+from batchopt.report.answer.reading import read_evidence, read_stamp, read_study
 from batchopt.report.answer.recommendation import Report
 from batchopt.signals import Interruption
 from batchopt.store.access import opened
@@ -78,7 +78,7 @@ def train_model(
     file.check()
     options = check_on(on, options)
     name, stamp = read_stamp(storage, name)
-    report = read_report(storage, name)
+    report = read_evidence(storage, name).report
     if report.advised is None:
         lacking = "is complete" if report.target is None else f"reached {report.target}"
         raise InvalidInput(

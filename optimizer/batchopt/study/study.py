@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchopt.errors import InvalidInput
-from batchopt.events import Listener, Noted, Opened, Starting, ignore
+from batchopt.events import Listener, Noted, Opened, Starting
 from batchopt.goals.kinds import kind_of
 from batchopt.machine.capacity import Capacity
 from batchopt.question.goal import Goal
@@ -28,9 +28,9 @@ from batchopt.question.options import (
 )
 from batchopt.question.space import SearchSpace
 from batchopt.question.task import Task
-from batchopt.report.answer.reading import read_report
-from batchopt.report.answer.recommendation import Report
 from batchopt.report.show.dashboard import ShownWhileItGoesOn, bring_up_to_date
+from batchopt.report.show.notebook import default_listener
+from batchopt.report.show.study_report import StudyReport, read_report
 from batchopt.signals import Interruption
 from batchopt.store.access import explained
 from batchopt.store.address import shown_storage, storage_url
@@ -116,20 +116,20 @@ class Study:
         budget: Budget | None = None,
         *,
         tries: Sequence[Configuration] = (),
-        listener: Listener = ignore,
-    ) -> Report:
+        listener: Listener | None = None,
+    ) -> StudyReport:
         """Search until the budget is used up; a study that is there already goes on where it stopped.
 
         Args:
             budget: totals of the study; 30 trials where None.
             tries: configurations to train first.
-            listener: told what happens.
+            listener: told what happens; in a notebook a bar is shown where there is none.
 
         Raises:
             BatchoptError: something the user can mend; nothing was written if it was there from the start.
             Interrupted: by Ctrl-C or SIGTERM; the same call goes on.
         """
-        budget = budget or Budget()
+        budget, listener = budget or Budget(), listener or default_listener()
         # Ray sets a handler of SIGTERM; ours comes after it.
         with joined(self.options) as cluster, Interruption() as interruption, ExitStack() as held:
             held.enter_context(explained(self.storage))
@@ -164,21 +164,21 @@ class Study:
             Loop(session, slots, until=budget.seconds, interruption=interruption, listener=heard).run()
             workers.close()
             evidence = show()
-        return self.report() if evidence is None else evidence.report
+        return self.report() if evidence is None else StudyReport.of(evidence)
 
     def plan(
-        self, budget: Budget | None = None, *, tries: Sequence[Configuration] = (), listener: Listener = ignore
+        self, budget: Budget | None = None, *, tries: Sequence[Configuration] = (), listener: Listener | None = None
     ) -> Plan:
         """What `run` would do, checked on this machine, nothing written.
 
         Raises:
             BatchoptError: as `run`.
         """
-        budget = budget or Budget()
+        budget, listener = budget or Budget(), listener or default_listener()
         with joined(self.options) as cluster, Interruption() as interruption, ExitStack() as workers:
             return self._prepare(budget, tries, listener, interruption, cluster, workers, probing=False)[1]
 
-    def confirm(self, seeds: int = CONFIRM_SEEDS, *, listener: Listener = ignore) -> Report:
+    def confirm(self, seeds: int = CONFIRM_SEEDS, *, listener: Listener | None = None) -> StudyReport:
         """Train what is recommended again beside the common default, so often each, and open the test set; as `run`."""
         from batchopt.study.confirming import confirm
 
@@ -190,7 +190,7 @@ class Study:
             storage=self.storage,
             options=self.options,
             seeds=seeds,
-            listener=listener,
+            listener=listener or default_listener(),
         )
         return self.report()
 
@@ -200,7 +200,7 @@ class Study:
         *,
         on: On = "train",
         force: bool = False,
-        listener: Listener = ignore,
+        listener: Listener | None = None,
     ) -> TrainedModel:
         """Train what is recommended with a seed of its own, and keep the model at `path`, *.keras; as `run`.
 
@@ -211,10 +211,16 @@ class Study:
 
         file = ModelFile(Path(path), force)
         return train_model(
-            self.task, file, name=self.name, storage=self.storage, options=self.options, on=on, listener=listener
+            self.task,
+            file,
+            name=self.name,
+            storage=self.storage,
+            options=self.options,
+            on=on,
+            listener=listener or default_listener(),
         )
 
-    def report(self) -> Report:
+    def report(self) -> StudyReport:
         """What the study has found so far, from its database alone.
 
         Raises:

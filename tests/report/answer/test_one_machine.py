@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from batchopt.measured import MemoryRow, StepTime
-from batchopt.report.answer.reading import read_evidence, read_report
+from batchopt.report.answer.reading import read_evidence
 from batchopt.report.show.sentences import machine_sentences
+from batchopt.report.show.study_report import read_report
 from batchopt.store.database import open_database
 from batchopt.store.ledger import Ledger
 from batchopt.store.measurements import measured_on

@@ -10,7 +10,7 @@ from batchopt.errors import InvalidInput
 from batchopt.machine.machine import Machine, available_cores, processor
 from batchopt.measured import MemoryRow, StepTime
 from batchopt.report.answer.places import chosen, names_of
-from batchopt.report.answer.reading import read_report
+from batchopt.report.show.study_report import read_report
 from batchopt.store.database import open_database
 from batchopt.store.ledger import Ledger
 from batchopt.store.measurements import Measurements, measured_on

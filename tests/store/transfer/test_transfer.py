@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from batchopt import Goal
 from batchopt.errors import InvalidInput, StorageError, StudyMismatch, StudyNotFound
 from batchopt.measured import StepTime
-from batchopt.report.answer.reading import read_report, read_study
+from batchopt.report.answer.reading import read_study
+from batchopt.report.show.study_report import read_report
 from batchopt.store.access import reading
 from batchopt.store.database import Database, open_database
 from batchopt.store.doctor.doctor import examine

@@ -42,19 +42,20 @@ NOWHERE = Place("", "", None, None)
 """Where a study was that no machine has joined."""
 
 
-def read_report(
-    storage: str,
+def read_evidence(
+    storage: str | Database,
     name: str | None = None,
     on: str | None = None,
     *,
     tolerance: float | None = None,
     target: float | None = None,
     goal: GoalKind | None = None,
-) -> Report:
-    """What a study has found, for one of its machines.
+) -> Evidence:
+    """What a study has found, for one of its machines, with all that its pictures are made of.
 
     Args:
-        storage: a path or an SQLAlchemy URL.
+        storage: a path, an SQLAlchemy URL, or a database that is open; what that refuses is raised as it is, and may
+            pass.
         name: of the study; may be None where the database holds only one.
         on: the machine: the beginning of its fingerprint, or a part of its name. This one where None, if it is in the
             study, or else the study's first.
@@ -66,22 +67,6 @@ def read_report(
     Raises:
         StorageError: there is no such database or study.
         InvalidInput: `on` is none of the study's machines, or several; `goal` lacks a target; a number that is none.
-    """
-    return read_evidence(storage, name, on, tolerance=tolerance, target=target, goal=goal).report
-
-
-def read_evidence(
-    storage: str | Database,
-    name: str | None = None,
-    on: str | None = None,
-    *,
-    tolerance: float | None = None,
-    target: float | None = None,
-    goal: GoalKind | None = None,
-) -> Evidence:
-    """A report with all that its pictures are made of; arguments and errors as `read_report`.
-
-    What a database that is open already refuses is raised as it is, and may pass.
     """
     for option, value in (("--tolerance", tolerance), ("--target", target)):
         if value is not None and not math.isfinite(value):
@@ -200,14 +185,14 @@ def _on(
 
 
 def read_study(storage: str, name: str | None = None) -> list[TrialRecord]:
-    """The trials of a study, by number; arguments and errors as `read_report`."""
+    """The trials of a study, by number; arguments and errors as `read_evidence`."""
     with _reading(storage) as database:
         study, _ = _stamped(database, name or _only_study(database))
         return read_trials(study, Records(database.db))
 
 
 def read_stamp(storage: str, name: str | None = None) -> tuple[str, Stamp]:
-    """The name of a study and the question it asks; arguments and errors as `read_report`."""
+    """The name of a study and the question it asks; arguments and errors as `read_evidence`."""
     with _reading(storage) as database:
         study, stamp = _stamped(database, name or _only_study(database))
         return study.study_name, stamp
