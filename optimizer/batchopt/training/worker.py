@@ -115,6 +115,9 @@ class Trainer:
             form=first.form.digest,
             made_with=program.made_with(machine.kind, deterministic=setup.deterministic),
         )
+        if first.engine.name == "fit":
+            # Callbacks may have chosen it after the data was put there.
+            self._resident.leave_device()
         if setup.join_validation:
             data = joined(data)
             asked = setup.hold_data and first.engine.name != "fit"
