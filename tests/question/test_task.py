@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
-from batchopt import Dataset, Goal
+from batchopt import Dataset, Goal, Task
 from batchopt.errors import DataError, InvalidInput
 from batchopt.goals.kinds import kind_of
 from batchopt.question.metric import Metric
@@ -105,3 +108,49 @@ def test_each_goal_has_its_values_and_directions() -> None:
     pareto = kind_of(Goal("pareto"), Metric("mae", "minimize"))
     assert pareto.directions == ("minimize", "minimize") and len(pareto.value_names) == 2
     assert Goal().describe() == {"kind": "best", "epochs": 5}
+
+
+def imbalanced(count: int = 600) -> tuple[np.ndarray, np.ndarray]:
+    """One in sixty of class 1, three of class 2."""
+    y = (np.arange(count) % 60 == 0).astype(int)
+    y[[5, 77, 301]] = 2
+    return np.arange(count), y
+
+
+@pytest.mark.parametrize("form", [lambda y: y, lambda y: np.eye(3)[y], lambda y: y[:, None], lambda y: y.astype(str)])
+def test_a_split_by_class_leaves_validation_its_share_of_each(form: Callable[[Any], Any]) -> None:
+    x, y = imbalanced()
+    data = Dataset((x, form(y)), validation_examples=100, split_by="class").split()
+    shares = [int(np.sum(y[data.validation[0]] == label)) for label in range(3)]
+    assert sum(shares) == 100 and shares[1] in (1, 2) and shares[2] == 1
+    assert sorted([*data.train[0], *data.validation[0]]) == list(range(600))
+    part = Dataset((x, form(y)), validation_examples=100, split_by="class").split(50)
+    np.testing.assert_array_equal(part.validation[0], data.validation[0])
+
+
+def test_a_split_is_by_chance_unless_that_leaves_validation_without_a_class() -> None:
+    x, y = imbalanced()
+    by_chance = Dataset((x, y), validation_examples=20, split_by="chance").split()
+    assert len(np.unique(by_chance.validation[1])) < 3
+    assert len(np.unique(Dataset((x, y), validation_examples=20).split().validation[1])) == 3
+    same = Dataset(numbered(600)).split(), Dataset(numbered(600), split_by="chance").split()
+    np.testing.assert_array_equal(same[0].train[0], same[1].train[0])
+
+
+def test_a_split_in_time_validates_on_the_last_and_trains_on_what_is_before_them() -> None:
+    data = Dataset(numbered(600), split_by="last", validation_examples=100).split(50)
+    np.testing.assert_array_equal(data.validation[0], np.arange(500, 600))
+    np.testing.assert_array_equal(data.train[0], np.arange(450, 500))
+
+
+def test_a_split_that_means_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match="train y is no array of classes"):
+        Dataset((np.arange(60), np.linspace(0, 1, 60)), split_by="class").split()
+    with pytest.raises(DataError, match="Use 'chance', 'class' or 'last'"):
+        Dataset(numbered(60), split_by="time").split()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{0: -1.0}, {"a": 1.0}, [1.0, 2.0], {0: float("nan")}])
+def test_class_weights_that_are_none_are_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidInput, match="give class numbers with weights"):
+        Task(print, print, class_weight=wrong)

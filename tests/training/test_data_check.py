@@ -12,6 +12,7 @@ from batchopt import Dataset, Task
 from batchopt.errors import DataError
 from batchopt.training.data_check import SEARCHED, check, check_with
 from batchopt.training.fingerprints import data_fingerprint
+from batchopt.training.label_check import lacking_classes
 from batchopt.training.probe import choose_engine
 from batchopt.training.program import build
 from batchopt.training.resident import Resident
@@ -77,6 +78,21 @@ def squares() -> keras.Model:
 
 
 REFUSED: dict[str, tuple[Any, Dataset, str]] = {
+    "more targets than outputs": (
+        squares,
+        data(y=X[:, :3], validation=(X, X[:, :3])),
+        "train y has examples of shape (3,), and the model's output asks for (1,)",
+    ),
+    "fewer targets than outputs": (
+        lambda: model("mae", Dense(3)),
+        data(y=X[:, :1], validation=(X, X[:, :1])),
+        "train y has examples of shape (1,), and the model's output asks for (3,)",
+    ),
+    "several classes each": (
+        model,
+        data(y=np.stack([Y, Y], 1), validation=(X, np.stack([Y, Y], 1))),
+        "train y has examples of shape (2,), and the model's output asks for (): its loss takes a class for each",
+    ),
     "labels one up": (
         model,
         data(y=Y + 1),
@@ -181,6 +197,8 @@ MEANT: dict[str, tuple[Any, Dataset]] = {
     "an ignored class": (ignoring, data(y=changed(Y, 7, -1))),
     "missing targets that the loss masks": (masking, data(y=changed(X[:, :1], 17, np.nan), validation=(X, X[:, :1]))),
     "missing values that the model fills in": (imputing, data(changed(X, (17, 3), np.nan))),
+    "targets without a last dimension": (squares, data(y=X[:, 0], validation=(X, X[:, 0]))),
+    "classes with a last dimension": (model, data(y=Y[:, None], validation=(X, Y[:, None]))),
     "a last dimension of 1": (model, data(X[:, :, None], validation=(X[:, :, None], Y))),
 }
 
@@ -253,3 +271,16 @@ def test_an_index_is_that_of_the_array_which_load_data_returned() -> None:
         wrong = Dataset(train=(X, changed(Y, index, 9))).split()
         with pytest.raises(DataError, match=f"train y has 9 at index {index}: "):
             check_with(model(), wrong)
+
+
+def test_a_class_that_validation_lacks_is_told_and_one_class_alone_is_refused() -> None:
+    without = Y[:10][Y[:10] != 2], X[:10][Y[:10] != 2]
+    assert lacking_classes(data()) == []
+    assert lacking_classes(data(validation=without[::-1])) == [
+        "validation has no example of class 2: nothing is learned of it"
+    ]
+    with pytest.raises(DataError, match=r"validation y has class 0 alone, and train y has 2 more.*split_by='class'"):
+        lacking_classes(data(validation=(X[:5], Y[:5] * 0)))
+    one_hot = np.eye(3)[Y]
+    assert "class 2" in lacking_classes(data(y=one_hot, validation=(without[1], np.eye(3)[without[0]])))[0]
+    assert lacking_classes(data(y=X[:, 0], validation=(X[:5], X[:5, 0]))) == []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from batchopt.checked import check_types
 from batchopt.errors import DataError, InvalidInput
 from batchopt.question.metric import DIRECTIONS, Direction
+from batchopt.question.splitting import SplitBy, classes_of, held_out
 
 SPLIT_SEED = 20_260_101
 """Splits validation from training data: fixed, so that every study of a data set validates on the same examples."""
@@ -43,6 +45,7 @@ class Task:
         callbacks: `make_callbacks(...)` returns a trial's Keras callbacks, new ones each time; they are called as `fit`
             calls them. It is given what it has arguments for: `learning_rate`, extra dimensions, and what `build_model`
             may ask for. One that sets `model.stop_training` ends its trial, which is complete then.
+        class_weight: class number -> weight of its training examples, as in `fit`; 1 for a class that is not named.
     """
 
     build_model: Callable[..., Any]
@@ -50,6 +53,7 @@ class Task:
     metric: str = "accuracy"
     direction: Direction | None = None
     callbacks: Callable[..., Any] | None = None
+    class_weight: Mapping[int, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("build_model", "load_data"):
@@ -59,6 +63,11 @@ class Task:
             raise InvalidInput(
                 f"callbacks={type(self.callbacks).__name__}: give a function that returns new ones for each trial, for "
                 "example callbacks=lambda: [keras.callbacks.EarlyStopping(patience=3)]."
+            )
+        weights = {} if self.class_weight is None else self.class_weight
+        if not isinstance(weights, Mapping) or not all(_is_weight(*pair) for pair in weights.items()):
+            raise InvalidInput(
+                f"class_weight {self.class_weight!r}: give class numbers with weights, for example {{0: 1.0, 1: 5.0}}."
             )
         check_types(self)
         if self.direction not in (None, *DIRECTIONS):
@@ -79,6 +88,11 @@ class Task:
         return self.callbacks(**asked_by(self.callbacks, {**given, "learning_rate": learning_rate, **extra}))
 
 
+def _is_weight(label: Any, weight: Any) -> bool:
+    numbers = isinstance(label, int | np.integer) and isinstance(weight, int | float | np.number)
+    return numbers and 0 <= float(weight) < math.inf
+
+
 def asked_by(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the given values of which a function has arguments by their names."""
     asks = inspect.signature(function).parameters
@@ -93,9 +107,11 @@ class Dataset:
         train: `(x, y)` or `(x, y, sample_weight)` as NumPy arrays (or nests of them), held on the device; or an
             unbatched `tf.data.Dataset` of such tuples with a known cardinality, too large to be held there. NaN and inf
             are refused, unless the model or its loss masks them; streams are not read through to find any.
-        validation: the same; where None, `validation_examples` are split from `train` by a fixed seed.
+        validation: the same; where None, `validation_examples` are split from `train`.
         test: opened only to confirm a recommendation, never by the search.
         validation_examples: how many to split off where `validation` is None; a sixth of `train` where None too.
+        split_by: which ones: by `chance`, from a fixed seed; by `class`, of each its share; or the `last`, of data in
+            the order of time. By chance where None, unless that leaves validation without a class.
         rows: made by `split`: by part, where its examples stood in `train` before.
     """
 
@@ -103,6 +119,7 @@ class Dataset:
     validation: Any = None
     test: Any = None
     validation_examples: int | None = None
+    split_by: SplitBy | None = None
     rows: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     def split(self, train_examples: int | None = None) -> Dataset:
@@ -119,12 +136,16 @@ class Dataset:
         train, validation, count = self.train, self.validation, example_count(self.train)
         order, rows = np.random.default_rng(SPLIT_SEED).permutation(count), dict[str, npt.NDArray[np.int64]]()
         if validation is None:
-            held_out = max(1, count // 6) if self.validation_examples is None else self.validation_examples
-            if not 0 < held_out < count:
-                raise DataError(f"{held_out} validation examples cannot be split from {count} training examples.")
-            rows["validation"] = np.sort(order[:held_out])
+            if self.split_by not in (None, *get_args(SplitBy)):
+                raise DataError(f"Dataset(split_by={self.split_by!r}): unknown. Use 'chance', 'class' or 'last'.")
+            wanted = max(1, count // 6) if self.validation_examples is None else self.validation_examples
+            if not 0 < wanted < count:
+                raise DataError(f"{wanted} validation examples cannot be split from {count} training examples.")
+            labels = train[1] if len(train) > 1 else None
+            if self.split_by == "class" and classes_of(labels) is None:
+                raise DataError("Dataset(split_by='class'): train y is no array of classes. Use 'chance' or 'last'.")
+            rows["validation"], order = held_out(order, labels, wanted, self.split_by)
             validation = take(train, rows["validation"])
-            order = order[held_out:]
         if train_examples is not None and train_examples > len(order):
             raise DataError(f"--train-examples {train_examples}: there are only {len(order)} training examples.")
         if len(order) == count and train_examples is None:

@@ -7,8 +7,7 @@ in. Of streams only the form is looked at; they are not read through.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,18 +15,13 @@ import numpy.typing as npt
 
 from batchopt.errors import DataError
 from batchopt.question.task import Dataset, leaves, take
+from batchopt.training.label_check import Fault, bad_labels, first_bad
 
 SEARCHED = ("train", "validation")
 """What a search looks at; the test set waits until it is opened."""
 
 PARTS = (*SEARCHED, "test")
 NAMES = ("x", "y", "sample_weight")
-
-Fault = tuple[str, Any, tuple[int, ...], str]
-"""An array, a value in it, where, and what is wrong with that."""
-
-CHUNK_VALUES = 1 << 22
-"""So many values are looked at at once, so that looking takes no memory."""
 
 COMPANY = 32
 """Examples of a batch in which one with a NaN is tried: a masked mean over it alone would be NaN."""
@@ -83,7 +77,7 @@ def check_with(model: Any, data: Dataset, given: Dataset | None = None, parts: S
             _check_unbatched(part, content.element_spec, model)
         elif content is not None:
             _check_inputs(part, content[0], model)
-            for name, value, at, fault in (*_bad_labels(part, content, model), *_not_finite(part, content, model)):
+            for name, value, at, fault in (*bad_labels(part, content, model), *_not_finite(part, content, model)):
                 as_given = dict(_named(part, getattr(given, part)))[name][at] if given else value
                 raise DataError(f"{_place(data, part, name, as_given, at)}{fault}")
 
@@ -190,79 +184,12 @@ def _place(data: Dataset, part: str, name: str, value: Any, at: tuple[int, ...])
     return f"{name} has {shown} at index {', '.join(map(str, at))}"
 
 
-def _bad_labels(part: str, content: tuple[Any, ...], model: Any) -> Iterator[Fault]:
-    """Class numbers that the model has an output for, probabilities in 0 to 1; of Keras' own losses."""
-    for name, array, classes, loss in _targets(part, content, model):
-        if array.dtype.kind not in "biuf":
-            raise DataError(f"{name} holds no numbers (dtype {array.dtype}): give class numbers or values.")
-        kind = _kind_of(loss)
-        if kind == "sparsecategoricalcrossentropy" and classes is not None:
-            is_bad: Callable[[Any], Any] = partial(_is_no_class, classes, getattr(loss, "ignore_class", None))
-            fault = f"the model has {classes} outputs, for the classes 0 to {classes - 1}"
-        elif kind in ("binarycrossentropy", "categoricalcrossentropy", "binaryfocalcrossentropy"):
-            is_bad, fault = _is_no_probability, "its loss compares probabilities, 0 to 1"
-        else:
-            continue
-        at = _first_bad(array, is_bad)
-        if at is not None:
-            yield name, array[at], at, f": {fault}."
-
-
-def _is_no_class(classes: int, ignored: int | None, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    wrong: npt.NDArray[np.bool_] = (values < 0) | (values >= classes) | (values != np.floor(values))
-    meant = np.isnan(values) if ignored is None else np.isnan(values) | (values == ignored)
-    return np.asarray(wrong & ~meant)
-
-
-def _is_no_probability(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    return np.asarray((values < 0) | (values > 1))
-
-
-def _kind_of(loss: Any) -> str:
-    """Which of Keras' losses it is, however it was written; empty where it is another."""
-    if isinstance(loss, str):
-        return loss.replace("_", "").lower()
-    what = loss if hasattr(loss, "__name__") else type(loss)
-    return what.__name__.replace("_", "").lower() if what.__module__.startswith("keras.") else ""
-
-
-def _targets(part: str, content: tuple[Any, ...], model: Any) -> Iterator[tuple[str, npt.NDArray[Any], Any, Any]]:
-    """Each output's labels with their name, the output's last dimension, its loss; where it is clear whose is whose.
-
-    It is not where the model has steps or a loss of its own, which may make something else of the labels first.
-    """
-    import keras
-    import tensorflow as tf
-
-    own = any(getattr(type(model), name) is not getattr(keras.Model, name) for name in ("train_step", "compute_loss"))
-    if len(content) < 2 or content[1] is None or own:
-        return
-    labels, losses = content[1], model.loss
-    outputs = model(tf.nest.map_structure(tf.constant, take(content[0], np.arange(1))), training=False)
-    if hasattr(outputs, "shape"):
-        if not isinstance(labels, dict | list | tuple) and not isinstance(losses, dict | list | tuple):
-            yield f"{part} y", np.asarray(labels), outputs.shape[-1] if len(outputs.shape) else None, losses
-        return
-    names = getattr(model, "output_names", None) or []
-    by_name = [
-        nest
-        if isinstance(nest, dict)
-        else dict(zip(names, nest, strict=False))
-        if isinstance(nest, list | tuple)
-        else {}
-        for nest in (labels, outputs, losses)
-    ]
-    for name in by_name[0]:
-        if all(name in nest for nest in by_name):
-            yield f"{part} y[{name!r}]", np.asarray(by_name[0][name]), by_name[1][name].shape[-1], by_name[2][name]
-
-
 def _not_finite(part: str, content: tuple[Any, ...], model: Any) -> Iterator[Fault]:
     for name, array in _named(part, content):
         if array.dtype.kind != "f":
             continue
         for what, is_bad in (("nan", np.isnan), ("inf", _is_infinite)):
-            at = _first_bad(array, is_bad)
+            at = first_bad(array, is_bad)
             if at is not None and not _copes(model, content, at[0], array, is_bad):
                 fault = "a loss with it is not finite" if what == "nan" else "it is infinite to the model"
                 yield name, array[at], at, f", and {fault}. Mend the data, or mask it."
@@ -289,17 +216,3 @@ def _copes(model: Any, content: tuple[Any, ...], row: int, array: npt.NDArray[An
     finite = all(np.isfinite(np.asarray(value, np.float64)).all() for value in leaves(losses))
     model.reset_metrics()
     return finite
-
-
-def _first_bad(array: npt.NDArray[Any], is_bad: Any) -> tuple[int, ...] | None:
-    rows = max(1, CHUNK_VALUES // max(1, array[:1].size))
-    for start in range(0, len(array), rows):
-        wrong = is_bad(array[start : start + rows])
-        if wrong.any():
-            at = _first(wrong)
-            return (start + at[0], *at[1:])
-    return None
-
-
-def _first(wrong: npt.NDArray[np.bool_]) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))

@@ -9,6 +9,7 @@ fit on the device and for models that do not compile.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import time
 from abc import ABC, abstractmethod
@@ -20,12 +21,12 @@ import tensorflow as tf
 
 from batchopt.errors import InvalidInput
 from batchopt.measured import EngineName
-from batchopt.question.task import example_count, take
+from batchopt.question.task import example_count
 from batchopt.training.footprint import examples_held
 from batchopt.training.form import form_of
 from batchopt.training.one_pass import Figures, Pass, flat, temporary_bytes
 from batchopt.training.out_of_memory import is_out_of_memory
-from batchopt.training.resident import Resident, from_host
+from batchopt.training.resident import HostBatches, Resident, from_host
 
 EVALUATION_BATCH_SIZE = 1000
 """Examples per evaluation step: its own, so that a trial's batch size never decides whether evaluation fits.
@@ -204,6 +205,14 @@ class FitEngine(Engine):
             model.steps_per_execution = STEPS_PER_EXECUTION
             model.train_function = None
 
+    @functools.cached_property
+    def _train(self) -> HostBatches:
+        return HostBatches(self._data.train)
+
+    @functools.cached_property
+    def _validation(self) -> HostBatches:
+        return HostBatches(self._data.validation)
+
     def prepare(self, batch_size: int) -> float:
         if self._model.run_eagerly:
             # Nothing is compiled, and a step would make what the trial's first one is to make.
@@ -218,33 +227,29 @@ class FitEngine(Engine):
     def train(
         self, rng: np.random.Generator, batch_size: int, steps: int | None = None, callbacks: Sequence[Any] = ()
     ) -> Figures:
-        # The last partial batch with any number of steps: Keras traces arrays with and without one apart.
+        # The last partial batch with any number of steps, as a timing of them takes it for granted.
         used = None if steps is None else steps * batch_size + self._count % batch_size
         if self._data.streamed:
             stream = self._data.train if used is None else self._data.train.take(used)
             shuffled = stream.shuffle(min(self._count, SHUFFLE_BUFFER), seed=int(rng.integers(2**31)))
-            batches = {"x": shuffled.batch(batch_size).prefetch(tf.data.AUTOTUNE)}
+            batches = shuffled.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+        elif self._held:
+            batches = self._train.of(batch_size, rng.permutation(self._count), used)
         else:
-            order = rng.permutation(self._count)[:used]
-            if self._held and len(self._data.train) > 1:
-                batch = take(self._data.train, order)
-                batches = {"x": batch[0], "y": batch[1], "sample_weight": _weight(batch), "batch_size": batch_size}
-            else:
-                # Without targets too: `fit` would hand over an array, and not the tuple that was given.
-                batches = {"x": from_host(self._data.train, order, batch_size)}
+            batches = from_host(self._data.train, rng.permutation(self._count)[:used], batch_size)
         with _unfinished(self._model.optimizer):
-            history = self._model.fit(**batches, shuffle=False, verbose=0, callbacks=list(callbacks))
+            history = self._model.fit(batches, shuffle=False, verbose=0, callbacks=list(callbacks))
         return flat({name: values[-1] for name, values in history.history.items()})
 
     def evaluate_in_chunks(self, callbacks: Sequence[Any] = ()) -> Figures:
-        data, how = self._data.validation, {"verbose": 0, "return_dict": True, "callbacks": list(callbacks)}
-        if isinstance(data, tuple) and not (self._held and len(data) > 1):
-            order = np.arange(example_count(data))
-            figures = self._model.evaluate(from_host(data, order, self.chunk), **how)
-        elif isinstance(data, tuple):
-            figures = self._model.evaluate(*data[:2], sample_weight=_weight(data), batch_size=self.chunk, **how)
+        data = self._data.validation
+        if not isinstance(data, tuple):
+            batches = data.batch(self.chunk)
+        elif self._held:
+            batches = self._validation.of(self.chunk)
         else:
-            figures = self._model.evaluate(data.batch(self.chunk), **how)
+            batches = from_host(data, np.arange(example_count(data)), self.chunk)
+        figures = self._model.evaluate(batches, verbose=0, return_dict=True, callbacks=list(callbacks))
         return flat(figures)
 
 
@@ -276,7 +281,3 @@ def make_engine(name: EngineName, model: Any, resident: Resident, *, each_batch:
     if model.run_eagerly:
         raise InvalidInput(f"engine {name!r} compiles the epoch; a model with run_eagerly=True needs --engine fit.")
     return FusedEngine(model, resident, xla=name == "fused-xla")
-
-
-def _weight(batch: Any) -> Any:
-    return batch[2] if len(batch) > 2 else None

@@ -61,6 +61,11 @@ class Resident:
         """The validation arrays as device tensors."""
         return _on_device(self.data.validation)
 
+    def leave_device(self) -> None:
+        """Free the copies; they are made again where an engine asks for them."""
+        for part in ("train", "validation"):
+            self.__dict__.pop(part, None)
+
 
 def train_count(data: Dataset) -> int:
     """The number of training examples, of arrays or of a stream with a known cardinality.
@@ -109,6 +114,46 @@ def from_host(data: Any, order: npt.NDArray[np.int64], batch_size: int) -> Any:
     signature = tf.nest.map_structure(lambda leaf: tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype), parts)
     stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
     return stream.apply(tf.data.experimental.assert_cardinality(len(starts)))
+
+
+class HostBatches:
+    """Batches of arrays for Keras' own loop, made once, and gone through in another order each time.
+
+    From arrays Keras makes them anew in each call of `fit` or `evaluate`, which takes as long as a small epoch.
+
+    Args:
+        data: held in the host's memory once more.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._count = example_count(data)
+        self._streams: dict[int, Any] = {}
+        with tf.device("CPU:0"):
+            self._parts = tf.nest.map_structure(tf.constant, tuple(item for item in data if item is not None))
+            self._order = tf.Variable(np.arange(self._count), trainable=False)
+
+    def of(self, batch_size: int, order: npt.NDArray[np.int64] | None = None, examples: int | None = None) -> Any:
+        """Examples in batches of so many; the last one has what is left.
+
+        Args:
+            batch_size: examples of a batch.
+            order: of all examples; as they lie where None.
+            examples: so many of them; all where None.
+        """
+        if order is not None:
+            self._order.assign(order)
+        if examples is not None:
+            return self._made(batch_size, examples)
+        if batch_size not in self._streams:
+            self._streams[batch_size] = self._made(batch_size, self._count)
+        return self._streams[batch_size]
+
+    def _made(self, batch_size: int, examples: int) -> Any:
+        def batch(start: Any) -> Any:
+            index = self._order[start : tf.minimum(start + batch_size, examples)]
+            return tf.nest.map_structure(lambda array: tf.gather(array, index), self._parts)
+
+        return tf.data.Dataset.range(0, examples, batch_size).map(batch).prefetch(tf.data.AUTOTUNE)
 
 
 def _on_device(nest: Any) -> Any:

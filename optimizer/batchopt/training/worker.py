@@ -28,11 +28,13 @@ from batchopt.question.options import gpu_indices
 from batchopt.question.task import Dataset, ProgramStamp
 from batchopt.training.by_value import Opening, opened
 from batchopt.training.checkpoint import Pace
+from batchopt.training.class_weight import weighed
 from batchopt.training.data_check import SEARCHED, check
 from batchopt.training.device import use_device
 from batchopt.training.fingerprints import data_fingerprint
 from batchopt.training.importing import importing
 from batchopt.training.joining import joined
+from batchopt.training.label_check import lacking_classes
 from batchopt.training.limits import limit_process
 from batchopt.training.messages import (
     Answer,
@@ -85,10 +87,12 @@ class Trainer:
         self._task = setup.task
         loaded = setup.task.load_data(setup.data_path)
         check(loaded, SEARCHED)
-        data = loaded.split(setup.train_examples)
+        split = loaded.split(setup.train_examples)
+        data = weighed(split, setup.task.class_weight)
+        lacking = lacking_classes(split)
         self._gauge = measure.Gauge(machine.kind)
         capacity = measure.capacity_bytes(machine, setup.memory_limit, self._gauge.in_use())
-        self.remarks: list[str] = []
+        self.remarks: list[str] = lacking
         if machine.kind == "cpu" and setup.device == "auto" and has_card():
             self.remarks.append(f"training on the processor: {why_no_gpu()}")
         if setup.memory_limit is not None and machine.kind == "cpu":
@@ -117,8 +121,11 @@ class Trainer:
             form=first.form.digest,
             made_with=program.made_with(machine.kind, deterministic=setup.deterministic),
         )
+        if first.engine.name == "fit":
+            # Callbacks may have chosen it after the data was put there.
+            self._resident.leave_device()
         if setup.join_validation:
-            data = joined(data)
+            data = weighed(joined(split), setup.task.class_weight)
             asked = setup.hold_data and first.engine.name != "fit"
             self._resident = self._held_if_it_fits(data, capacity, asked=asked)
             engine = first.engine.name if self._resident.held else "fit"
