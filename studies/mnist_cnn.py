@@ -19,5 +19,5 @@ if __name__ == "__main__":
     run_script(
         Task(build_model, load_mnist),
         SearchSpace(batch_size=powers_of_two(16, 2048), learning_rate=(1e-4, 1e-1)),
-        Goal("accuracy", epochs=3),
+        Goal(epochs=3),
     )

@@ -19,6 +19,7 @@ from batchopt import Dataset, Goal, Options, Study, Task
 from batchopt.events import ignore
 from batchopt.measured import DeviceMemory
 from batchopt.store.doctor.doctor import examine
+from batchopt.study.finding import find
 from batchopt.study.opening import opened_ledger
 from batchopt.training.messages import Ready
 from batchopt.workers.starting import recorded_capacity
@@ -43,7 +44,7 @@ def take_part(storage: str, together: object) -> None:
     task = Task(lambda rate: None, lambda path: Dataset(()))
     study = Study(task, SPACE, Goal(epochs=2), name="mnist", storage=storage)
     together.wait()  # type: ignore[attr-defined]
-    study._find()
+    find(study.name, study.storage, study._space_for, study.goal, None)
     recorded_capacity(READY, SPACE, Options(), storage)
     held = ExitStack()
     ledger, _ = opened_ledger("mnist", storage, STAMP, Options(), listener=ignore, check=lambda: None, held=held)

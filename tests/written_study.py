@@ -23,9 +23,9 @@ MACHINE = Machine("Abacus", "cpu", "Abacus", cores=2, memory_bytes=8 << 30, vers
 EPOCH = Epoch(
     epoch=1,
     train_loss=0.5,
-    train_accuracy=0.8,
+    train_value=0.8,
     validation_loss=0.25,
-    validation_accuracy=0.9,
+    value=0.9,
     train_seconds=2.0,
     evaluation_seconds=0.125,
     steps=63,
@@ -34,8 +34,8 @@ EPOCH = Epoch(
 """Binary fractions, so that sums are exact."""
 
 
-def epoch(number: int, validation_accuracy: float = 0.9, **figures: float) -> Epoch:
-    return dataclasses.replace(EPOCH, epoch=number, validation_accuracy=validation_accuracy, **figures)
+def epoch(number: int, value: float = 0.9, **figures: float) -> Epoch:
+    return dataclasses.replace(EPOCH, epoch=number, value=value, **figures)
 
 
 def new_study(database: Database, name: str = "mnist") -> optuna.Study:

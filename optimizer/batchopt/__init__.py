@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from batchopt.question.space import powers_of_two as powers_of_two
     from batchopt.question.task import Dataset as Dataset
     from batchopt.question.task import Task as Task
-    from batchopt.report.answer.reading import read_report as read_report
     from batchopt.report.answer.recommendation import Recommendation as Recommendation
     from batchopt.report.answer.recommendation import Report as Report
+    from batchopt.report.show.study_report import read_report as read_report
     from batchopt.search.in_optuna.sampler import BatchSizeSampler as BatchSizeSampler
     from batchopt.signals import Interrupted as Interrupted
     from batchopt.study.study import Study as Study
@@ -37,7 +37,7 @@ _HOME = {
     "Study": "batchopt.study.study",
     "Task": "batchopt.question.task",
     "powers_of_two": "batchopt.question.space",
-    "read_report": "batchopt.report.answer.reading",
+    "read_report": "batchopt.report.show.study_report",
     "run_script": "batchopt.cli.study_script",
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from batchopt.machine.machine import Machine
 from batchopt.measured import EngineTiming, Epoch
+from batchopt.question.metric import Metric
 from batchopt.question.options import Configuration
 from batchopt.search.steps import Step
 from batchopt.store.confirmations import ConfirmationRun
@@ -38,6 +39,7 @@ class Opened:
     """The study is open and its first worker ready.
 
     Attributes:
+        metric: what the study watches.
         trials: how many trials the study is to have; None where only time ends it.
         finished: how many it has already.
         running: how many were left unfinished, to be taken up again.
@@ -51,6 +53,7 @@ class Opened:
     engine: str
     timings: tuple[EngineTiming, ...]
     epochs: int
+    metric: Metric
     trials: int | None
     finished: int
     running: int
@@ -80,7 +83,8 @@ class TrialEnded:
 
     Attributes:
         state: `complete`, `pruned` or `fail`.
-        accuracy: validation accuracy after its last epoch; None where there was none.
+        metric: what the study watches.
+        value: of it, on the validation data after the last epoch; None where there was none.
         epochs: how many it was trained.
         train_seconds: on the training clock, all its epochs together.
         note: `diverged`, `out of memory`, how the target was met or missed, or why it failed.
@@ -91,7 +95,8 @@ class TrialEnded:
     state: str
     batch_size: int
     learning_rate: float
-    accuracy: float | None
+    metric: Metric
+    value: float | None
     epochs: int
     train_seconds: float
     note: str = ""
@@ -103,7 +108,9 @@ class TrialEnded:
             return True
         if self.seconds_to_target is not None and other.seconds_to_target is not None:
             return self.seconds_to_target < other.seconds_to_target
-        return (self.accuracy or 0.0) > (other.accuracy or 0.0)
+        if self.value is None or other.value is None:
+            return other.value is None
+        return self.metric.score(self.value) > self.metric.score(other.value)
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,7 @@ class Confirmed:
     """
 
     run: ConfirmationRun
+    metric: Metric
     seeds: int
     done: int
     of: int
@@ -141,6 +149,7 @@ class TrainingModel:
     """
 
     configuration: Configuration
+    metric: Metric
     epoch: int
     epochs: int
     figures: Epoch | None = None
@@ -188,7 +197,7 @@ class Progress:
     batch_size: int
     learning_rate: float
     epochs: int = 0
-    accuracy: float | None = None
+    value: float | None = None
     train_seconds: float = 0.0
     seconds_to_target: float | None = None
 
@@ -196,17 +205,18 @@ class Progress:
         """Count an epoch, where it is a new one, and not one that was trained again."""
         if figures.epoch > self.epochs:
             self.epochs = figures.epoch
-            self.accuracy = figures.validation_accuracy
+            self.value = figures.value
             self.train_seconds += figures.train_seconds
 
-    def ended(self, trial: int, state: str, note: str) -> TrialEnded:
+    def ended(self, trial: int, state: str, note: str, metric: Metric) -> TrialEnded:
         """The end of the trial, for whoever listens."""
         return TrialEnded(
             trial=trial,
             state=state,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
-            accuracy=self.accuracy,
+            metric=metric,
+            value=self.value,
             epochs=self.epochs,
             train_seconds=self.train_seconds,
             note=note,

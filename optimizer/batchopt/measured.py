@@ -28,9 +28,9 @@ class Epoch:
 
     epoch: int
     train_loss: float | None
-    train_accuracy: float
+    train_value: float
     validation_loss: float | None
-    validation_accuracy: float
+    value: float
     train_seconds: float
     evaluation_seconds: float
     steps: int
@@ -52,7 +52,7 @@ class Epoch:
     @property
     def valueless(self) -> bool:
         """Whether its trial can have no value: it diverged, or the metric is NaN or infinite though no loss is."""
-        return self.diverged or not math.isfinite(self.validation_accuracy)
+        return self.diverged or not math.isfinite(self.value)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def main() -> None:
             finished = subprocess.run(command, check=True, capture_output=True, text=True)
             walls.append(time.perf_counter() - started)
         report = json.loads(finished.stdout)
-        accuracies.append(report["recommendation"]["validation_accuracy"])
+        accuracies.append(report["recommendation"]["value"])
         console.print(f"seed {seed}: {walls[-1]:.1f} s, {report['trials']}, {report['recommendation']}")
     console.print(
         f"default study, start to end: median {statistics.median(walls):.1f} s, worst {max(walls):.1f} s (goal: 90); "

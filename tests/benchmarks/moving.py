@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from batchopt.report.answer.reading import read_report
+from batchopt.report.show.study_report import read_report
 from batchopt.store.access import reading, writing
 from batchopt.store.attributes import GUID
 from batchopt.store.database import open_database

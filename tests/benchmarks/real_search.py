@@ -78,7 +78,7 @@ def main() -> None:
                 f"seed {seed}, {name}: {'not found in' if watch.found is None else 'found after'} "
                 f"{seconds[name][-1]:.1f} s of {watch.spent:.1f} s trained; "
                 f"{report.recommendation.batch_size} x {report.recommendation.learning_rate:.2g} "
-                f"{report.recommendation.validation_accuracy:.4f}"
+                f"{report.recommendation.value:.4f}"
             )
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     console.print(

@@ -35,7 +35,7 @@ def main() -> None:
     sizes, rates = SPACE.grid_batch_sizes(), SPACE.grid_learning_rates(LEARNING_RATES)
     shape = (len(sizes), len(rates), options.seeds, options.epochs)
     names = {
-        "val_accuracy": "validation_accuracy",
+        "val_accuracy": "value",
         "val_loss": "validation_loss",
         "train_loss": "train_loss",
         "train_seconds": "train_seconds",

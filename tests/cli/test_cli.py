@@ -57,10 +57,10 @@ OPTIONS: list[Row] = [
     (["--trials", "0"], "--trials 0", "give a whole number of at least 1"),
     (["--trials", "abc"], "'--trials': 'abc'", "integer"),
     (["--epochs", "0"], "epochs 0", "give a whole number of at least 1"),
-    (["--goal", "speed"], "'--goal'", "'accuracy', 'time', 'pareto'"),
+    (["--goal", "speed"], "'--goal'", "'best', 'time', 'pareto'"),
     (["--goal", "time"], "goal time needs a target", "for example 0.97"),
-    (["--target", "0.97"], "target 0.97 is for goal time, and this is accuracy", "Leave one of them out"),
-    (["--goal", "time", "--target", "150%"], "--target 150%", "write 0.97 or 97%"),
+    (["--target", "0.97"], "target 0.97 is for goal time, and this is best", "Leave one of them out"),
+    (["--goal", "time", "--target", "150%"], "target 1.5: accuracy is in 0 to 1", "Write 0.97 or 97%"),
     (["--time-budget", "soon"], "--time-budget soon", "write 90s, 10m, or 1h30m"),
     (["--time-budget", "0s"], "--time-budget 0s", "write 90s, 10m, or 1h30m"),
     (["--search", "best"], "'--search'", "'auto', 'tpe', 'gp', 'random', 'grid', 'qmc'"),
@@ -218,7 +218,8 @@ def test_list_is_one_json_document(files: Path) -> None:
     assert json.loads(said(files, "list", "--json")) == [
         {
             "study": "mnist",
-            "goal": {"kind": "accuracy", "epochs": 2},
+            "goal": {"kind": "best", "epochs": 2},
+            "metric": {"name": "accuracy", "direction": "maximize"},
             "trials": {"complete": 2, "pruned": 3, "running": 1},
         }
     ]
@@ -234,9 +235,9 @@ def test_report_says_what_to_use(files: Path) -> None:
 
 def test_report_is_one_json_document(files: Path) -> None:
     report = json.loads(said(files, "report", "--json", "--study", "mnist"))
-    expected = {"batch_size": 64, "learning_rate": 0.01, "extra": {}, "validation_accuracy": 0.9375, "trial": 1}
+    expected = {"batch_size": 64, "learning_rate": 0.01, "extra": {}, "value": 0.9375, "trial": 1}
     assert report["recommendation"].items() >= expected.items()
-    assert report["recommendation"]["low"] < report["recommendation"]["expected_accuracy"]
+    assert report["recommendation"]["low"] < report["recommendation"]["expected"]
     assert [row["batch_size"] for row in report["advice"]["by_batch_size"]] == SPACE.grid_batch_sizes().tolist()
     assert report["machine"] == MACHINE.describe()
     assert [row["batch_size"] for row in report["by_batch_size"]] == [16, 64, 256]
@@ -253,7 +254,7 @@ def test_trials_are_a_line_each(files: Path) -> None:
 def test_trials_are_one_json_document_with_every_epoch(files: Path) -> None:
     trials = json.loads(said(files, "trials", "--json"))
     assert [trial["trial"] for trial in trials] == list(range(6))
-    assert [epoch["validation_accuracy"] for epoch in trials[1]["epochs"]] == [0.875, 0.9375]
+    assert [epoch["value"] for epoch in trials[1]["epochs"]] == [0.875, 0.9375]
     assert trials[3]["epochs"][0]["train_loss"] is None
     assert trials[4]["epochs"] == []
 
@@ -263,7 +264,7 @@ def test_trials_are_comma_separated_values_with_a_row_for_each_epoch(files: Path
     assert [(row["trial"], row["epoch"]) for row in rows] == [
         *[("0", "1"), ("0", "2"), ("1", "1"), ("1", "2"), ("2", "1"), ("3", "1"), ("4", ""), ("5", "1")]
     ]
-    assert (rows[3]["state"], rows[3]["batch_size"], float(rows[3]["validation_accuracy"])) == (
+    assert (rows[3]["state"], rows[3]["batch_size"], float(rows[3]["value"])) == (
         "complete",
         "64",
         0.9375,

@@ -38,15 +38,22 @@ def test_time_is_weighed_against_what_accuracies_differ_by_from_batch_size_to_ba
     assert weighed(trials, SPACE, lambda batch_size: 1.0, 1.0)[0].curve == trials[0].curve
 
 
-def worst_regret(view):
+def worst_regret(view, direction="maximize"):
     """Over three weights of time, how far the complete trials are from the best of the space, in accuracy."""
     search = Scheduler(
-        SPACE, max_epochs=EPOCHS, view=view, max_trials=24, seconds_per_epoch=seconds_per_epoch, until=False
+        SPACE,
+        max_epochs=EPOCHS,
+        direction=direction,
+        view=view,
+        max_trials=24,
+        seconds_per_epoch=seconds_per_epoch,
+        until=False,
     )
+    sign = 1.0 if direction == "maximize" else -1.0
     while (step := search.next()) is not None:
         for epoch in range(step.from_epoch + 1, step.until_epoch + 1):
             value = final(step.batch_size, step.learning_rate) - 0.2 * math.exp(-6 * epoch / EPOCHS)
-            search.tell(step.trial, epoch, value, seconds_per_epoch(step.batch_size))
+            search.tell(step.trial, epoch, sign * value, seconds_per_epoch(step.batch_size))
     grid = [(size, rate) for size in SPACE.grid_batch_sizes().tolist() for rate in SPACE.grid_learning_rates(65)]
     complete = [(t.batch_size, t.learning_rate) for t in search._trials.values() if t.state == "complete"]
 
@@ -58,4 +65,7 @@ def worst_regret(view):
 
 def test_both_ends_of_the_front_are_found_where_a_search_for_accuracy_finds_one():
     accurate, between, fast = worst_regret(TradeOff())
+    assert (accurate, between, fast) == tuple(worst_regret(TradeOff(sign=-1.0), "minimize")), (
+        "an error is searched as well"
+    )
     assert accurate < 0.003 and between < 0.003 and fast < 0.005

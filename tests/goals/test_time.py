@@ -8,16 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from batchopt.errors import BatchoptError, InvalidInput
+from batchopt.errors import BatchoptError
 from batchopt.goals.crossing import epochs_to_target
 from batchopt.goals.target_progress import TargetProgress, advise_time
 from batchopt.goals.time import ToTarget
+from batchopt.question.metric import Metric, Target
 from batchopt.search import Scheduler, SearchSpace, decision
 from batchopt.search.steps import Trial
 from batchopt.search.surrogate.cube import Cube
 
 SPACE = SearchSpace(batch_size=(16, 1024), learning_rate=(1e-4, 1e-1))
-EPOCHS, TARGET, TOP = 20, 0.9, 0.95
+EPOCHS, TARGET, TOP = 20, Target(Metric(), 0.9), 0.95
 
 
 def seconds_per_epoch(batch_size):
@@ -28,7 +29,7 @@ def epochs_needed(batch_size, learning_rate):
     """Twice as many at 200 as for one example; the best rate follows the square root of the batch size."""
     off = math.log10(learning_rate / 0.01) - 0.5 * math.log10(batch_size / 100)
     pace = 0.8 * (1 + batch_size / 200) * math.exp(2.0 * off**2)
-    return pace * (-math.log(1 - TARGET / TOP)) ** (1 / 0.7)
+    return pace * (-math.log(1 - TARGET.value / TOP)) ** (1 / 0.7)
 
 
 def seconds_needed(batch_size, learning_rate):
@@ -37,7 +38,7 @@ def seconds_needed(batch_size, learning_rate):
 
 
 def accuracy(batch_size, learning_rate, epoch):
-    pace = epochs_needed(batch_size, learning_rate) / (-math.log(1 - TARGET / TOP)) ** (1 / 0.7)
+    pace = epochs_needed(batch_size, learning_rate) / (-math.log(1 - TARGET.value / TOP)) ** (1 / 0.7)
     return TOP * (1 - math.exp(-((epoch / pace) ** 0.7)))
 
 
@@ -62,7 +63,7 @@ def train(search, step, *, seed=0):
         value = accuracy(step.batch_size, step.learning_rate, epoch) + 0.003 * noise.standard_normal()
         spent += seconds_per_epoch(step.batch_size)
         search.tell(step.trial, epoch, value, seconds_per_epoch(step.batch_size))
-        if value >= TARGET:
+        if TARGET.met(value):
             break
     return spent
 
@@ -75,20 +76,24 @@ def drive(search, steps):
     return taken
 
 
+def at(value):
+    return Metric().target(value)
+
+
 def curve(*accuracies):
     return {epoch: (value, 1.0) for epoch, value in enumerate(accuracies, start=1)}
 
 
 def test_epochs_to_the_target_are_interpolated_between_the_two_evaluations_around_it():
-    assert epochs_to_target(0.85, curve(0.8, 0.9, 0.7)) == pytest.approx(1.5)
-    assert epochs_to_target(0.9, curve(0.8, 0.9)) == pytest.approx(2.0)
-    assert epochs_to_target(0.95, curve(0.8, 0.9)) is None
+    assert epochs_to_target(at(0.85), curve(0.8, 0.9, 0.7)) == pytest.approx(1.5)
+    assert epochs_to_target(at(0.9), curve(0.8, 0.9)) == pytest.approx(2.0)
+    assert epochs_to_target(at(0.95), curve(0.8, 0.9)) is None
 
 
 def test_within_the_first_epoch_the_curve_begins_at_nothing_so_that_the_more_accurate_run_is_the_sooner():
-    assert epochs_to_target(0.8, curve(0.8)) == pytest.approx(1.0)
-    assert epochs_to_target(0.6, curve(0.8)) == pytest.approx(0.75)
-    assert epochs_to_target(0.6, curve(0.9)) < epochs_to_target(0.6, curve(0.8))
+    assert epochs_to_target(at(0.8), curve(0.8)) == pytest.approx(1.0)
+    assert epochs_to_target(at(0.6), curve(0.8)) == pytest.approx(0.75)
+    assert epochs_to_target(at(0.6), curve(0.9)) < epochs_to_target(at(0.6), curve(0.8))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -97,7 +102,7 @@ def test_it_finds_the_soonest_configuration_at_the_cost_of_a_few_runs_to_the_tar
     while found > 1.15 * LEAST:
         step = search.next()
         spent += train(search, step, seed=seed)
-        if accuracy(step.batch_size, step.learning_rate, step.until_epoch) >= TARGET:
+        if TARGET.met(accuracy(step.batch_size, step.learning_rate, step.until_epoch)):
             found = min(found, seconds_needed(step.batch_size, step.learning_rate))
         search.given_up()
     assert spent < 20 * LEAST
@@ -162,7 +167,9 @@ def test_what_never_reached_the_target_counts_as_slower_than_it_was_trained():
 
     def expected_at_1024(trials):
         return (
-            advise_time(TargetProgress.of(trials, 0.45, lambda batch_size: 1.0), one_rate, max_epochs=1).at(1024).mean
+            advise_time(TargetProgress.of(trials, at(0.45), lambda batch_size: 1.0), one_rate, max_epochs=1)
+            .at(1024)
+            .mean
         )
 
     assert expected_at_1024([*trials, *missed]) > 1.0
@@ -187,7 +194,7 @@ def test_a_bound_is_what_a_trial_was_trained_and_a_paused_one_has_none_until_it_
 
 
 def test_before_anyone_reached_the_target_the_most_accurate_is_searched_and_nothing_is_recommended():
-    out_of_reach, plain = scheduler(view=ToTarget(0.99)), scheduler(view=None)
+    out_of_reach, plain = scheduler(view=ToTarget(at(0.99))), scheduler(view=None)
     for _ in range(12):
         step, same = out_of_reach.next(), plain.next()
         assert (step.trial, step.batch_size, step.learning_rate, step.until_epoch) == (
@@ -195,7 +202,7 @@ def test_before_anyone_reached_the_target_the_most_accurate_is_searched_and_noth
         )  # fmt: skip
         train(out_of_reach, step)
         train(plain, same)
-    with pytest.raises(BatchoptError, match=r"no trial reached 0\.99 yet"):
+    with pytest.raises(BatchoptError, match=r"no trial reached 99% yet"):
         out_of_reach.recommend()
 
 
@@ -219,7 +226,7 @@ def test_why_it_ends_by_itself_is_said_in_seconds(monkeypatch):
         train(search, step)
         search.given_up()
     progress = TargetProgress.of(search._in_order(), TARGET, seconds_per_epoch)
-    said = re.search(r"the least time to 0.9, ([0-9.]+) s, by more than ([0-9.e-]+) s", search.stop_reason)
+    said = re.search(r"the least time to 90%, ([0-9.]+) s, by more than ([0-9.e-]+) s", search.stop_reason)
     assert said and float(said[1]) == pytest.approx(progress.best_s, rel=0.01)
     assert 0 < float(said[2]) < 0.1 * progress.best_s
 
@@ -233,6 +240,46 @@ def test_a_scheduler_that_was_rebuilt_from_stored_trials_goes_on_as_the_one_that
     assert rebuilt.next() == lived.next()
 
 
-def test_a_target_of_what_is_minimised_is_refused():
-    with pytest.raises(InvalidInput, match="exclude each other"):
-        scheduler(direction="minimize")
+def error(metric, sign=1.0):
+    """The same problem, told as an error: what is missing to an accuracy of 1, or that turned round."""
+
+    class Told(ToTarget):
+        def __init__(self):
+            super().__init__(Target(metric, sign * (1.0 - TARGET.value)))
+
+    return Told(), lambda value: sign * (1.0 - value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "sign"), [(Metric("mae", "minimize"), 1.0), (Metric("neg_mae"), -1.0)], ids=["mae", "neg_mae"]
+)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_target_of_an_error_is_got_to_as_soon_as_one_of_an_accuracy(metric, sign, seed):
+    view, told = error(metric, sign)
+    search, spent, found = scheduler(seed=seed, view=view), 0.0, math.inf
+    while found > 1.15 * LEAST:
+        step = search.next()
+        noise = np.random.default_rng([seed, step.trial, step.from_epoch])
+        for epoch in range(step.from_epoch + 1, step.until_epoch + 1):
+            value = accuracy(step.batch_size, step.learning_rate, epoch) + 0.003 * noise.standard_normal()
+            spent += seconds_per_epoch(step.batch_size)
+            search.tell(step.trial, epoch, told(value), seconds_per_epoch(step.batch_size))
+            if value >= TARGET.value:
+                found = min(found, seconds_needed(step.batch_size, step.learning_rate))
+                break
+        search.given_up()
+    assert spent < 20 * LEAST
+
+
+def test_a_metric_without_a_bound_has_one_as_far_beyond_the_target_as_most_are_before_it():
+    trials = [Trial(0, 16, 0.01, curve=curve(100.0, 150.0)), Trial(1, 64, 0.01, curve=curve(100.0, 120.0))]
+    progress = TargetProgress.of(trials, Target(Metric("reward"), 200.0), seconds_per_epoch)
+    assert progress._bound == (290.0, pytest.approx(0.18))
+    assert [share for share, _ in progress._on_the_way(trials[0], 2)] == pytest.approx([90 / 190, 90 / 140])
+
+
+def test_before_its_first_epoch_nothing_is_known_of_another_metric():
+    falling = Metric("mae", "minimize").target(0.5)
+    assert epochs_to_target(falling, curve(0.8, 0.4)) == pytest.approx(1.75)
+    assert epochs_to_target(falling, curve(0.4)) == 1.0
+    assert epochs_to_target(falling, curve(0.8, 0.6)) is None

@@ -134,3 +134,13 @@ def test_a_deterministic_study_counts_with_what_the_probe_has_kept() -> None:
     before = kept(64)
     capacity.record_epoch(64, 2 * before, side_by_side=False)
     assert kept(64) == before
+
+
+def test_a_larger_batch_is_never_foreseen_to_need_less_than_a_smaller_one() -> None:
+    """Where it was seen to, one of the two was seen wrongly."""
+    capacity = Capacity(SIZES, MEMORY)
+    for size, mebibytes in ((8, 30), (16, 28), (1024, 100)):
+        capacity.record_measurement(size, mebibytes * MIB, MEMORY)
+    needs = [capacity.step_bytes(size) for size in SIZES]
+    assert needs == sorted(needs, key=lambda need: need or 0)
+    assert needs[:2] == [30 * MIB, 30 * MIB]

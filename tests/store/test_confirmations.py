@@ -9,7 +9,6 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy as sa
-from batchopt.report.answer.reading import read_report
 from batchopt.store.confirmations import ConfirmationRun, Confirmations, Role, plan_of
 from batchopt.store.database import Database, open_database
 from batchopt.store.doctor.doctor import examine, repair
@@ -32,9 +31,9 @@ RUN = ConfirmationRun(
     seed=2**31 + 5,
     epochs=2,
     train_seconds=2.5,
-    validation_accuracy=0.9375,
+    validation_value=0.9375,
     test_loss=0.25,
-    test_accuracy=0.875,
+    test_value=0.875,
 )
 
 
@@ -68,26 +67,16 @@ def source(written: Path, tmp_path: Path) -> Path:
 def test_what_is_kept_is_read_as_it_was_in_every_database(any_storage: str) -> None:
     database = open_database(any_storage, create=True)
     kept, others = Confirmations(database.db, 1), Confirmations(database.db, 2)
-    diverged = run("reference", 0, test_accuracy=float("nan"), test_loss=float("inf"))
+    diverged = run("reference", 0, test_value=float("nan"), test_loss=float("inf"))
     kept.add(diverged)
     kept.add(RUN)
     others.add(run("fastest", 0))
-    assert kept.all() == [RUN, dataclasses.replace(diverged, test_accuracy=None, test_loss=None)]
-    kept.add(run("recommended", 0, test_accuracy=0.5))
+    assert kept.all() == [RUN, dataclasses.replace(diverged, test_value=None, test_loss=None)]
+    kept.add(run("recommended", 0, test_value=0.5))
     assert kept.all()[0] == RUN, "the run of whoever was faster stays"
     kept.forget()
     assert (kept.all(), others.all()) == ([], [run("fastest", 0)])
     database.db.dispose()
-
-
-def test_a_database_of_an_earlier_version_has_none_and_can_be_read(source: Path) -> None:
-    engine = sa.create_engine(f"sqlite:///{source}", poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        connection.execute(sa.text("drop table batchopt_confirmations"))
-        connection.execute(sa.text("update batchopt_schema set version = 2"))
-    assert read_report(str(source)).confirmation is None
-    open_database(str(source), create=True).db.dispose()
-    assert confirmed(source, RUN) == [RUN]
 
 
 @pytest.mark.parametrize("study", [None, "mnist"], ids=["file", "rows"])
@@ -100,7 +89,7 @@ def test_they_travel_with_their_study(source: Path, tmp_path: Path, study: str |
 def test_those_of_two_copies_are_joined_and_none_is_there_twice(source: Path, tmp_path: Path) -> None:
     other = Path(shutil.copy(source, tmp_path / "b.db"))
     confirmed(source, RUN)
-    confirmed(other, run("recommended", 0, test_accuracy=0.5), run("recommended", 1))
+    confirmed(other, run("recommended", 0, test_value=0.5), run("recommended", 1))
     for _ in range(2):
         merge([str(source), str(other)], str(tmp_path / "c.db"))
         assert confirmed(tmp_path / "c.db") == [RUN, run("recommended", 1)]

@@ -31,6 +31,7 @@ from batchopt.store.database import open_database
 from batchopt.store.doctor.doctor import examine, repair
 from batchopt.store.measurements import Measurements, measured_on
 from batchopt.store.transfer.transfer import merge
+from batchopt.study.finding import find
 from written_study import GOAL, MACHINE, PROGRAM, SPACE, write_study
 
 VALUES = (None, "FYNITE", "{bad json", 2**62, 1e300, -1, '{"name": "NoDistribution"}', "[]")
@@ -127,7 +128,7 @@ def said(arguments: list[str], path: Path | str) -> str:
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             if arguments == ["a session"]:
-                Study(Task(len, len), SPACE, GOAL, name="mnist", storage=path)._find()
+                find("mnist", path, lambda examples: SPACE, GOAL, None)
                 return ""
             batchopt.main([*arguments, "--storage", str(path)], standalone_mode=False)
     except (BatchoptError, click.ClickException) as error:

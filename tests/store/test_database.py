@@ -13,14 +13,11 @@ import optuna
 import pytest
 import sqlalchemy as sa
 from batchopt.errors import SchemaMismatch, StorageError, StorageNotFound
-from batchopt.report.answer.reading import read_report
 from batchopt.store.address import shown, storage_url
 from batchopt.store.connecting import BUSY_TIMEOUT_S
 from batchopt.store.database import Database, check_storage, open_database
 from batchopt.store.making import found_or_made
 from batchopt.store.tables import SCHEMA_VERSION, metadata
-from batchopt.store.transfer.transfer import merge
-from written_study import write_study
 
 
 def execute(path: Path, *statements: str) -> None:
@@ -244,57 +241,6 @@ def test_a_path_may_hold_braces_and_spaces(tmp_path: Path) -> None:
     path = tmp_path / "a {strange} name%20.db"
     open_database(str(path), create=True).db.dispose()
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-
-
-def test_tables_of_the_first_version_are_brought_up_to_date_and_their_content_stays(
-    tmp_path: Path, database: Database
-) -> None:
-    """As version 1 left them: no turns, checkpoints without a place."""
-    database.db.dispose()
-    path = tmp_path / "studies.db"
-    execute(
-        path,
-        "drop table batchopt_turns",
-        "alter table batchopt_checkpoints drop column location",
-        "insert into batchopt_checkpoints (trial_id, epoch, sha256, content) values (1, 2, 'digest', x'00')",
-        "update batchopt_schema set version = 1",
-    )
-    check_storage(str(path), create=False)
-    for _ in range(2):
-        opened = open_database(str(path), create=True)
-        with opened.db.connect() as connection:
-            assert connection.execute(sa.text("select version from batchopt_schema")).scalars().all() == [
-                SCHEMA_VERSION
-            ]
-            rows = connection.execute(
-                sa.text("select trial_id, epoch, sha256, location from batchopt_checkpoints")
-            ).all()
-        opened.db.dispose()
-        assert [tuple(row) for row in rows] == [(1, 2, "digest", None)]
-        assert "batchopt_turns" in tables(path)
-
-
-def test_tables_of_the_second_version_can_be_read_copied_and_brought_up_to_date(tmp_path: Path) -> None:
-    """As version 2 left them: no confirmations, epochs without gradient norms."""
-    path, copy = tmp_path / "studies.db", tmp_path / "copy.db"
-    write_study(path)
-    before = read_report(str(path)).describe()
-    added = ("noise_small", "noise_big", "sq_norm_small", "sq_norm_big", "noise_seconds")
-    execute(
-        path,
-        "drop table batchopt_confirmations",
-        *(f"alter table batchopt_epochs drop column {name}" for name in added),
-        "update batchopt_schema set version = 2",
-    )
-    assert read_report(str(path)).describe() == before
-    merge([str(path)], str(copy))
-    assert read_report(str(copy)).describe() | {"storage": before["storage"]} == before
-    open_database(str(path), create=True).db.dispose()
-    assert read_report(str(path)).describe() == before
-    connection = sqlite3.connect(path)
-    columns = {row[1] for row in connection.execute("pragma table_info(batchopt_epochs)")}
-    connection.close()
-    assert set(added) <= columns
 
 
 ODD = [

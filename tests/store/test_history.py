@@ -43,7 +43,7 @@ def test_a_complete_trial_has_its_parameters_value_and_curve(ledger: Ledger) -> 
     assert (trial.number, trial.state, trial.note) == (0, "complete", "")
     assert (trial.batch_size, trial.learning_rate, trial.extra) == (64, 0.01, {})
     assert (trial.value, trial.train_seconds, trial.machine) == (0.875, 4.0, MACHINE.fingerprint)
-    assert [row["validation_accuracy"] for row in trial.epochs] == [0.75, 0.875]
+    assert [row["value"] for row in trial.epochs] == [0.75, 0.875]
     assert trial.last["epoch"] == 2
 
 
@@ -59,8 +59,8 @@ def test_a_trial_whose_steps_know_no_loss_keeps_its_curve_and_one_that_diverged_
     unknown, diverged = (as_trial(record, held=False, max_epochs=3) for record in read(ledger))
     assert {number: value for number, (value, _) in unknown.curve.items()} == {1: 0.75, 2: 0.875}
     assert list(diverged.curve) == [1]
-    assert summary(read(ledger)[0].epochs)["validation_accuracy"] == 0.875
-    assert summary(read(ledger)[1].epochs)["validation_accuracy"] is None
+    assert summary(read(ledger)[0].epochs)["value"] == 0.875
+    assert summary(read(ledger)[1].epochs)["value"] is None
 
 
 def test_a_trial_before_its_first_epoch_has_neither_value_nor_machine(ledger: Ledger) -> None:
@@ -82,7 +82,7 @@ def test_a_pruned_trial_has_no_value_though_optuna_gives_it_one(ledger: Ledger) 
     ledger.prune(0)
     (trial,) = read(ledger)
     assert (trial.state, trial.value) == ("pruned", None)
-    assert trial.last["validation_accuracy"] == 0.5
+    assert trial.last["value"] == 0.5
 
 
 def test_the_note_says_what_befell_a_trial(ledger: Ledger) -> None:

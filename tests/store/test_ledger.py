@@ -82,9 +82,9 @@ def test_the_summary_of_a_trial_uses_the_names_of_its_epochs(database: Database,
     assert len(summary.pop(GUID)) == 32
     assert summary == {
         "train_loss": 0.5,
-        "train_accuracy": 0.8,
+        "train_value": 0.8,
         "validation_loss": pytest.approx(1 / 3),
-        "validation_accuracy": 0.875,
+        "value": 0.875,
         "machine": MACHINE.fingerprint,
         "train_seconds": 6.0,
         "evaluation_seconds": 0.375,
@@ -119,7 +119,7 @@ def test_a_diverged_trial_is_pruned_with_an_attribute_and_its_last_epoch_is_no_e
     (trial,) = plain(database).trials
     assert (trial.state, trial.user_attrs["diverged"]) == (TrialState.PRUNED, True)
     assert trial.intermediate_values == pytest.approx({1: 0.5, 2: math.nan}, nan_ok=True)
-    assert trial.user_attrs["validation_accuracy"] is None
+    assert trial.user_attrs["value"] is None
     assert (trial.user_attrs["epochs"], trial.user_attrs["train_loss"]) == (2, None)
 
 

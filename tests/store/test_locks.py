@@ -18,7 +18,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from batchopt.report.answer.reading import list_studies, read_report, read_study
+from batchopt.report.answer.reading import list_studies, read_study
+from batchopt.report.show.study_report import read_report
 from batchopt.store.access import reading
 from batchopt.store.database import check_storage, open_database
 from batchopt.store.doctor.doctor import examine, repair

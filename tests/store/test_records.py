@@ -77,9 +77,9 @@ def test_epochs_come_back_by_trial_and_in_order(records: Records) -> None:
             "epoch": 1,
             "machine": "m",
             "train_loss": 0.5,
-            "train_accuracy": 0.8,
+            "train_value": 0.8,
             "validation_loss": 0.25,
-            "validation_accuracy": 0.58,
+            "value": 0.58,
             "train_seconds": 2.0,
             "evaluation_seconds": 0.125,
             "compile_seconds": 0.25,
@@ -101,14 +101,14 @@ def test_an_epoch_that_is_trained_again_takes_the_place_of_the_first(records: Re
     records.add_epoch(1, "first", epoch(1, 0.5), compile_seconds=1.0)
     records.add_epoch(1, "second", epoch(1, 0.75), compile_seconds=0.0)
     (row,) = records.epochs([1])[1]
-    assert (row["machine"], row["validation_accuracy"], row["compile_seconds"]) == ("second", 0.75, 0.0)
+    assert (row["machine"], row["value"], row["compile_seconds"]) == ("second", 0.75, 0.0)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_is_kept_as_null(database: Database, records: Records, value: float) -> None:
     records.add_epoch(1, "m", epoch(1, train_loss=value, validation_loss=value), compile_seconds=0.0)
     (row,) = records.epochs([1])[1]
-    assert (row["train_loss"], row["validation_loss"], row["train_accuracy"]) == (None, None, 0.8)
+    assert (row["train_loss"], row["validation_loss"], row["train_value"]) == (None, None, 0.8)
     with database.db.connect() as connection:
         query = sa.select(sa.func.count()).where(epochs_table.c.train_loss.is_(None))
         assert connection.execute(query).scalar() == 1

@@ -18,8 +18,9 @@ from batchopt.datasets import load_mnist
 from batchopt.errors import DataError, InvalidInput
 from batchopt.events import Confirmed, Event, Noted
 from batchopt.measured import DeviceMemory
-from batchopt.report.answer.reading import read_report
+from batchopt.question.metric import Metric
 from batchopt.report.answer.recommendation import Recommendation, Report
+from batchopt.report.show.study_report import read_report
 from batchopt.search.advice import Advice, Estimate
 from batchopt.signals import Interrupted
 from batchopt.store.database import open_database
@@ -136,13 +137,13 @@ def test_the_json_has_accuracy_and_seconds_with_intervals_and_the_difference_to_
     first = found["configurations"][0]
     assert first["role"] == "recommended"
     assert (first["batch_size"], first["learning_rate"]) == (advice["batch_size"], advice["learning_rate"])
-    mine = [row["test_accuracy"] for row in rows if row["role"] == "recommended"]
-    assert first["test_accuracy"]["mean"] == pytest.approx(sum(mine) / 2)
-    assert first["test_accuracy"]["low"] < first["test_accuracy"]["mean"] < first["test_accuracy"]["high"]
+    mine = [row["test_value"] for row in rows if row["role"] == "recommended"]
+    assert first["test_value"]["mean"] == pytest.approx(sum(mine) / 2)
+    assert first["test_value"]["low"] < first["test_value"]["mean"] < first["test_value"]["high"]
     assert first["train_seconds"]["count"] == 2
     others = [row for row in found["configurations"] if row["batch_size"] != 32]
     assert others
-    assert all(row["accuracy_difference"]["count"] == 2 for row in others)
+    assert all(row["value_difference"]["count"] == 2 for row in others)
     assert any(row["batch_size"] == 32 for row in found["configurations"])
     assert found["test_spread"] > 0
 
@@ -240,7 +241,7 @@ def test_one_run_has_no_interval(tmp_path: Path) -> None:
 def test_seconds_to_a_target_end_where_the_curve_crosses_it(accuracies: list[float], seconds: float) -> None:
     """Of the last epoch as much as its part of the way; a run that missed it has all that it was trained."""
     trained = [epoch(at, each, train_seconds=4.0 ** (at - 1)) for at, each in enumerate(accuracies, start=1)]
-    assert training_seconds(trained, 0.8) == pytest.approx(seconds)
+    assert training_seconds(trained, Metric().target(0.8)) == pytest.approx(seconds)
     assert training_seconds(trained, None) == sum(each.train_seconds for each in trained)
 
 
@@ -280,14 +281,14 @@ def test_what_is_recommended_for_a_target_is_confirmed_beside_32_at_its_own_rate
     assert "s to 60%" in done.output and "each trained until 60% validation accuracy" in done.output
     report = read_report(storage)
     rows, found = kept(tmp_path), report.confirmation
-    assert report.time is not None and report.time.advice is not None and found is not None
+    assert report.time is not None and report.advice is not None and found is not None
     assert {(row["role"], row["run"]) for row in rows} >= {("recommended", 0), ("recommended", 1)}
     assert (found.current, found.target) == (True, target)
-    assert found.configurations[0].batch_size == report.time.advice.best.batch_size
+    assert found.configurations[0].batch_size == report.advice.best.batch_size
     assert any(row.batch_size == 32 for row in found.configurations)
     for row in rows:
-        assert row["test_accuracy"] is not None and row["train_seconds"] > 0
-        assert row["validation_accuracy"] >= target or row["epochs"] == 5
+        assert row["test_value"] is not None and row["train_seconds"] > 0
+        assert row["validation_value"] >= target or row["epochs"] == 5
     first = found.configurations[0]
     assert first.train_seconds is not None and first.train_seconds.count + first.missed == 2
 
@@ -310,8 +311,8 @@ def report_of(best: int, fastest: int, sizes: list[int]) -> Report:
     rows = [estimate(size) for size in sizes]
     by_size = {row.batch_size: row for row in rows}
     advice = Advice(by_size[best], True, rows, 0.01, [best, fastest], by_size[fastest], [], 0.01)
-    advised = Recommendation(best, 0.01, {}, 0.9, 0.8, 0.95, 0.9, 1.0, 0)
-    return Report("s", {}, "", {}, {}, advised, advice, [], 0.0)
+    advised = Recommendation(best, 0.01, {}, "validation_accuracy", 0.9, 0.8, 0.95, 0.9, 1.0, 0)
+    return Report("s", {}, Metric(), "", {}, {}, advised, advice, [], 0.0)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from batchopt.store.tables import epochs_table, leases_table, machines_table, me
 STUDY = Path(__file__).parents[2] / "studies" / "mnist.py"
 OPTIONS = ["--deterministic", "--device", "cpu", "--batch-sizes", "16..512", "--train-examples", "6000"]
 EPOCHS = 16
-FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "steps")
+FIGURES = ("train_loss", "train_value", "validation_loss", "value", "steps")
 LEAST_KILLS = 8
 
 

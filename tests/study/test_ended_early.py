@@ -12,7 +12,8 @@ from batchopt import Budget, Configuration, Dataset, Goal, Options, SearchSpace,
 from batchopt.datasets import load_mnist
 from batchopt.errors import InvalidInput
 from batchopt.question.options import Options as Asked
-from batchopt.report.answer.reading import read_report, read_study
+from batchopt.report.answer.reading import read_study
+from batchopt.report.show.study_report import read_report
 from batchopt.search.steps import Step
 from batchopt.store.history import as_trial
 from batchopt.study.session import Session
@@ -107,6 +108,6 @@ def test_a_study_with_early_stopping_from_the_first_trial_to_the_model(tmp_path:
     study.run(Budget(trials=4), tries=[Configuration(16, 0.005)])
     first, *_ = read_study(str(tmp_path / "studies.db"), "small")
     assert first.state == "complete" and len(first.epochs) < EPOCHS
-    assert first.value == max(row["validation_accuracy"] for row in first.epochs)
+    assert first.value == max(row["value"] for row in first.epochs)
     trained = study.train(tmp_path / "best.keras")
     assert trained.epochs < EPOCHS

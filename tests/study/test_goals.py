@@ -14,9 +14,11 @@ from batchopt.goals.kinds import kind_of
 from batchopt.goals.time import NOT_REACHED
 from batchopt.machine.capacity import Capacity
 from batchopt.measured import StepTime
+from batchopt.question.metric import Metric
 from batchopt.report.answer.goals import time_answer
-from batchopt.report.answer.reading import read_report, read_study
+from batchopt.report.answer.reading import read_study
 from batchopt.report.show.sentences import headline
+from batchopt.report.show.study_report import read_report
 from batchopt.search.in_optuna.their_searches import OptunaSearch
 from batchopt.store.attributes import REFERENCE
 from batchopt.store.database import open_database
@@ -62,11 +64,11 @@ def test_a_study_of_time_ends_trials_at_the_target_and_holds_seconds(tmp_path: P
     goal = Goal("time", epochs=5, target=TARGET)
     study_in(tmp_path, goal, prune=False).run(Budget(trials=1), tries=[Configuration(16, 1e-5)])
     without = study_in(tmp_path, goal).report()
-    assert without.time is not None and without.time.advice is None and without.recommendation is None
+    assert without.time is not None and without.advice is None and without.recommendation is None
     assert "No trial reached 60% validation accuracy within 5 epochs: nothing to recommend." in headline(without)
-    assert "accuracy was still rising, more epochs may reach it." in headline(without)
+    assert "accuracy was still improving, more epochs may reach it." in headline(without)
 
-    with pytest.raises(StudyMismatch, match="time to 60% within 5 epochs; this script asks for time to 70%"):
+    with pytest.raises(StudyMismatch, match=r"time to 60% accuracy within 5 epochs; .* time to 70% accuracy"):
         study_in(tmp_path, Goal("time", epochs=5, target=0.7)).run(Budget(trials=4))
     tries = [Configuration(16, 0.003), Configuration(64, 0.003)]
     report = study_in(tmp_path, goal, prune=False).run(Budget(trials=4), tries=tries)
@@ -84,8 +86,8 @@ def test_a_study_of_time_ends_trials_at_the_target_and_holds_seconds(tmp_path: P
         assert 0 < trial.value <= trial.user_attrs["train_seconds"] * 2
     assert study.best_value == min(trial.value for trial in reached)
 
-    assert report.time is not None and report.time.advice is not None
-    best = report.time.advice.best
+    assert report.time is not None and report.advice is not None and report.recommendation is not None
+    best = report.advice.best
     assert best.low <= best.mean <= best.high and best.trial in {trial.number for trial in reached}
     assert headline(report).startswith(f"Use batch size {best.batch_size} with learning rate")
     assert "60% validation accuracy expected after" in headline(report)
@@ -102,7 +104,7 @@ def test_a_study_of_both_has_two_values_and_a_front(tmp_path: Path) -> None:
     assert len(study.trials) == 5 and complete
     for trial in complete:
         accuracy, seconds = trial.values
-        assert accuracy == trial.intermediate_values[2] == trial.user_attrs["validation_accuracy"]
+        assert accuracy == trial.intermediate_values[2] == trial.user_attrs["value"]
         assert seconds > 0
     assert {trial.number for trial in study.best_trials} <= {trial.number for trial in complete}
     assert "Pareto front: no other batch size is both faster and as accurate" in done.stdout
@@ -114,7 +116,7 @@ def test_a_study_of_both_has_two_values_and_a_front(tmp_path: Path) -> None:
 
 def ledger_of(folder: Path, goal: Goal) -> Ledger:
     database = open_database(str(folder / "studies.db"), create=True)
-    ledger = Ledger(database, found_or_made(database, "mnist", kind_of(goal).directions))
+    ledger = Ledger(database, found_or_made(database, "mnist", kind_of(goal, Metric()).directions))
     stamp_if_unmade(ledger, stamp_of(goal))
     ledger.add_machine(MACHINE, "fused")
     return ledger
@@ -197,7 +199,7 @@ def test_optunas_search_takes_no_curve_of_accuracy_for_a_value(tmp_path: Path, g
         max_epochs=2,
         budget_left=lambda: True,
         prune=False,
-        met=kind_of(goal).view(None).met,
+        met=kind_of(goal, Metric()).view(None).met,
     )
     step = search.next()
     assert step is not None
@@ -225,9 +227,9 @@ def test_a_finished_study_of_accuracy_answers_for_time_and_for_both(tmp_path: Pa
     storage = finished_study(tmp_path)
     accurate, soon = read_report(storage), read_report(storage, goal="time", target=0.85)
     assert accurate.recommendation is not None and accurate.recommendation.batch_size == 16
-    assert soon.recommendation is None and soon.time is not None and soon.time.advice is not None
+    assert soon.recommendation is not None and soon.time is not None and soon.advice is not None
     assert soon.goal == {"kind": "time", "epochs": 3, "target": 0.85}
-    best = soon.time.advice.best
+    best = soon.advice.best
     assert best.batch_size == 64 and best.low < 1.5 < best.high
     assert soon.time.reached == [16, 64]
     assert [row.batch_size for row in read_report(storage, goal="pareto").front] == [256, 64, 16]
@@ -236,7 +238,7 @@ def test_a_finished_study_of_accuracy_answers_for_time_and_for_both(tmp_path: Pa
     assert "Use batch size 64" in said and "85% validation accuracy expected after" in said
     assert "not reached; 60.00%" in said
     alone = CliRunner().invoke(batchopt, ["report", "--storage", storage, "--target", "0.85"]).output
-    assert "Use batch size 16" in alone and "Fastest to reach 85.0%: batch size 64" in alone
+    assert "Use batch size 16" in alone and "Fastest to reach 85%: batch size 64" in alone
     with pytest.raises(InvalidInput, match="goal time needs a target"):
         read_report(storage, goal="time")
 
@@ -244,17 +246,18 @@ def test_a_finished_study_of_accuracy_answers_for_time_and_for_both(tmp_path: Pa
 def test_seconds_to_a_target_are_those_of_the_machine_where_it_was_measured(tmp_path: Path) -> None:
     """Trained at 4 s an epoch with batch size 16 and at 1 s with 64; there, each takes 10 s, and both need 1.5."""
     trials = read_study(finished_study(tmp_path))
-    answer = time_answer(trials, SPACE, Goal("time", epochs=3, target=0.85), seconds_per_epoch=lambda size: 10.0)
-    assert answer.advice is not None
-    assert answer.advice.best.mean == pytest.approx(15.0, rel=0.2)
+    goal = Goal("time", epochs=3, target=0.85)
+    _, advice = time_answer(trials, SPACE, goal, Metric(), seconds_per_epoch=lambda size: 10.0)
+    assert advice is not None
+    assert advice.best.mean == pytest.approx(15.0, rel=0.2)
 
 
 def test_a_target_that_no_trial_reached_names_the_nearest_and_whether_it_still_rose(tmp_path: Path) -> None:
     storage = finished_study(tmp_path)
-    answer = read_report(storage, goal="time", target=0.99).time
-    assert answer is not None and answer.advice is None and answer.nearest is not None
-    nearest = answer.nearest
-    assert (nearest.accuracy, nearest.batch_size, nearest.epochs, nearest.rising) == (0.95, 16, 3, True)
+    report = read_report(storage, goal="time", target=0.99)
+    assert report.advice is None and report.time is not None and report.time.nearest is not None
+    nearest = report.time.nearest
+    assert (nearest.value, nearest.batch_size, nearest.epochs, nearest.rising) == (0.95, 16, 3, True)
 
 
 def test_a_process_that_died_between_the_target_and_the_end_has_that_epoch_trained_once_more(tmp_path: Path) -> None:
@@ -264,5 +267,5 @@ def test_a_process_that_died_between_the_target_and_the_end_has_that_epoch_train
     for at, accuracy in enumerate((0.8, 0.85, 0.95), start=1):
         ledger.add_epoch(number, MACHINE, epoch(at, accuracy), 0.0)
     record = read_trials(ledger.study, ledger.records)[number]
-    trial = as_trial(record, held=False, max_epochs=5, target=goal.target)
+    trial = as_trial(record, held=False, max_epochs=5, target=Metric().target(goal.target))
     assert (trial.state, trial.epochs) == ("paused", 2)

@@ -66,7 +66,7 @@ def test_a_study_trains_to_its_end_on_a_gpu_and_keeps_what_the_device_tells(tmp_
     report = study_in(tmp_path).run(Budget(trials=3), tries=[Configuration(64, 0.003)], listener=events.append)
     assert report.trials == {"complete": 3}
     assert report.recommendation is not None
-    assert report.recommendation.validation_accuracy > 0.8
+    assert report.recommendation.value > 0.8
     (machine,) = [row["description"] for row in rows(tmp_path, machines_table)]
     assert (machine["kind"], machine["gpus"]) == ("gpu", 1)
     assert machine["driver"]

@@ -77,19 +77,19 @@ def test_the_main_job_searches_trains_keeps_and_recommends(tmp_path: Path) -> No
     advice = report["recommendation"]
     best = study.trials[advice["trial"]]
     assert (advice["batch_size"], advice["learning_rate"]) == (best.params["batch_size"], best.params["learning_rate"])
-    assert advice["validation_accuracy"] == best.value == best.user_attrs["validation_accuracy"]
+    assert advice["value"] == best.value == best.user_attrs["value"]
     assert advice["train_seconds"] == pytest.approx(best.user_attrs["train_seconds"])
     assert 0.5 < best.value < 1
-    assert advice["low"] < advice["expected_accuracy"] < advice["high"]
+    assert advice["low"] < advice["expected"] < advice["high"]
     assert {"study", "goal", "storage", "machine", "trials", "by_batch_size", "elapsed_seconds"} <= set(report)
     row = report["by_batch_size"][0]
-    names = {"batch_size", "learning_rate", "validation_accuracy", "seconds_per_epoch", "examples_per_second", "trials"}
+    names = {"batch_size", "learning_rate", "value", "seconds_per_epoch", "examples_per_second", "trials"}
     assert names <= set(row)
 
     with sa.create_engine(f"sqlite:///{tmp_path}/studies.db").connect() as connection:
         epochs = connection.execute(sa.select(epochs_table).order_by(epochs_table.c.epoch)).mappings().all()
     mine = [epoch for epoch in epochs if epoch["trial_id"] == best._trial_id]
-    assert {epoch["epoch"]: epoch["validation_accuracy"] for epoch in mine} == best.intermediate_values
+    assert {epoch["epoch"]: epoch["value"] for epoch in mine} == best.intermediate_values
     assert all(epoch["train_seconds"] > 0 and epoch["evaluation_seconds"] > 0 for epoch in mine)
     assert mine[0]["steps"] == -(-2000 // best.params["batch_size"])
 
@@ -325,7 +325,7 @@ def test_full_batch_to_one_sample_are_in_reach(tmp_path: Path) -> None:
 def test_a_second_question_is_one_short_script(tmp_path: Path) -> None:
     done = run(tmp_path, "--trials", "1", "--epochs", "2", "--try", "64:0.003", "--json", name="mnist_cnn.py")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["recommendation"]["validation_accuracy"] > 0.5
+    assert json.loads(done.stdout)["recommendation"]["value"] > 0.5
     lines = [line for line in (STUDIES / "mnist_cnn.py").read_text().splitlines() if line.strip()]
     assert len(lines) <= 25
 
@@ -368,7 +368,7 @@ def test_a_notebook_needs_five_lines(tmp_path: Path) -> None:
     study_in(tmp_path).run(Budget(trials=2), listener=again.append)
     best = next(event for event in again if isinstance(event, Opened)).best
     ended = [event for event in opened if isinstance(event, TrialEnded)]
-    assert best == max(ended, key=lambda event: event.accuracy or 0.0)
+    assert best == max(ended, key=lambda event: event.value or 0.0)
 
 
 @pytest.mark.slow

@@ -60,6 +60,12 @@ def figures_of(programs: Programs, asked: Train, start: int = 0) -> list[dict[st
     return curve
 
 
+def as_imported() -> None:
+    """What training has changed in a module is as in a new process."""
+    SEEN.assign(0.0)
+    BASE.clear()
+
+
 @functools.cache
 def by_keras(name: str, xla: bool) -> list[list[dict[str, float]]]:
     """The same trials by Keras alone, each as in a new process."""
@@ -71,8 +77,7 @@ def by_keras(name: str, xla: bool) -> list[list[dict[str, float]]]:
         # As a tuple, which `fit` would not hand over otherwise.
         validation = tf.data.Dataset.from_tensor_slices(validation).batch(1000)
     for trial, (rate, knob, batch_size) in enumerate(TRIALS):
-        SEEN.assign(0.0)
-        BASE.clear()
+        as_imported()
         keras.utils.set_random_seed(trial_seed(0, trial))
         model = kind.build(rate, knob=knob)
         model.jit_compile = xla
@@ -97,8 +102,6 @@ def by_keras(name: str, xla: bool) -> list[list[dict[str, float]]]:
             verbose=0,
         ).history
         curves.append([{name: float(values[epoch]) for name, values in history.items()} for epoch in range(EPOCHS)])
-    SEEN.assign(0.0)
-    BASE.clear()
     return curves
 
 
@@ -123,6 +126,7 @@ ALL = [
 def test_every_trial_is_what_fit_makes_of_its_model(name: str, engine: str) -> None:
     """And those that differ in the rate alone share a program, where that is certain to be right."""
     kind, theirs = KINDS[name], by_keras(name, engine == "fused-xla")
+    as_imported()
     programs, used = programs_of(kind, engine), []
     for trial in range(len(TRIALS)):
         asked = request(trial)

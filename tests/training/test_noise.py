@@ -99,7 +99,7 @@ def test_looking_changes_nothing_of_a_trial(data: Dataset, monkeypatch: pytest.M
     assert said == []
 
     def curve(epochs: list[Epoch]) -> list[tuple[float, float, float]]:
-        return [(epoch.train_loss, epoch.validation_loss, epoch.validation_accuracy) for epoch in epochs]
+        return [(epoch.train_loss, epoch.validation_loss, epoch.value) for epoch in epochs]
 
     assert curve(seen) == curve(unseen)
 

@@ -152,7 +152,7 @@ def test_a_worker_trains_saves_and_another_goes_on_from_there(start: Start) -> N
     for answer, reference in zip(rest, whole[2:], strict=True):
         assert answer.figures.train_loss == reference.figures.train_loss
         assert answer.figures.validation_loss == reference.figures.validation_loss
-        assert answer.figures.validation_accuracy == reference.figures.validation_accuracy
+        assert answer.figures.value == reference.figures.value
 
 
 def test_a_killed_worker_is_noticed_with_the_signal_that_killed_it(start: Start) -> None:
@@ -370,8 +370,8 @@ def test_the_test_set_is_opened_for_a_run_that_confirms_and_for_no_trial(start: 
     tested = worker.receive()
     assert isinstance(tested, OpenedTest)
     # These 500 are the first ones that it was trained on.
-    assert tested.accuracy == pytest.approx(run.figures.train_accuracy, abs=0.2)
-    assert tested.accuracy > 0.7
+    assert tested.value == pytest.approx(run.figures.train_value, abs=0.2)
+    assert tested.value > 0.7
     ask(worker, 0, 1, trial=0)
     worker.send(OpenTest(0))
     refusal = worker.receive()

@@ -45,14 +45,17 @@ def parse_bytes(text: str, option: str = "--memory-limit") -> int:
 
 
 def parse_target(text: str) -> float:
-    """A validation accuracy from `0.97` or `97%`.
+    """A value of the validation metric from `0.97`, `97%` or `-1.5e-3`.
 
     Raises:
-        InvalidInput: anything else, or one outside 0 to 1.
+        InvalidInput: anything else.
     """
-    parts = re.fullmatch(r"(\d*\.?\d+)\s*(%?)", text.strip())
-    target = float(parts[1]) / (100 if parts[2] else 1) if parts else 0.0
-    if not 0 < target <= 1:
+    number = text.strip()
+    try:
+        target = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
+    except ValueError:
+        target = math.nan
+    if not math.isfinite(target):
         raise InvalidInput(f"--target {text}: write 0.97 or 97%.")
     return target
 

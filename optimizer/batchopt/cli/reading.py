@@ -16,8 +16,9 @@ from batchopt.cli.terminal import console, print_json, say, storage_option, stud
 from batchopt.errors import InvalidInput
 from batchopt.goals.kinds import kind_of
 from batchopt.question.goal import GOALS, Goal, GoalKind
+from batchopt.question.metric import Metric
 from batchopt.report.answer.evidence import Evidence
-from batchopt.report.answer.reading import list_studies, read_evidence, read_study
+from batchopt.report.answer.reading import list_studies, read_evidence, read_stamp, read_study
 from batchopt.report.show.document import document
 from batchopt.report.show.terminal import printed, trials_table
 from batchopt.store.database import open_database
@@ -43,7 +44,8 @@ def list_command(storage: str, as_json: bool) -> None:
         return
     for study in studies:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(study["trials"].items())) or "no trials"
-        say(f"{printable(study['study'])}: {kind_of(Goal(**study['goal'])).words()}; {counts}")
+        goal = kind_of(Goal(**study["goal"]), Metric(**study["metric"])).words()
+        say(f"{printable(study['study'])}: {goal}; {counts}")
 
 
 @click.command("trials")
@@ -67,7 +69,7 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
             {key: printable(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows
         )
     else:
-        console().print(trials_table(trials))
+        console().print(trials_table(trials, read_stamp(storage, study)[1].metric))
 
 
 @click.command("report")
@@ -77,14 +79,15 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    metavar="POINTS",
-    help="Points of accuracy that count as equally good.  [default: one standard error]",
+    metavar="AMOUNT",
+    help="Points of an accuracy, or units of another metric, that count as equally good.  "
+    "[default: one standard error]",
 )
 @click.option("--goal", type=click.Choice(GOALS), help="Answer for this goal.  [default: the study's own]")
 @click.option(
     "--target",
     metavar="0.97|97%",
-    help="Report time to this validation accuracy.  [default: the goal's, or what half of the batch sizes reach]",
+    help="Report time to this value of the metric.  [default: the goal's, or what half of the batch sizes reach]",
 )
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="A page with pictures; needs no network.")
 @click.option(
@@ -113,9 +116,10 @@ def report_command(
         raise InvalidInput(f"--html {html}: no file can be written there. Name one in a folder that exists.")
     if png is not None and png.exists() and not png.is_dir():
         raise InvalidInput(f"--png {png}: that is a file. Name a folder; it is made where there is none.")
-    points = None if tolerance is None else tolerance / 100
-    accuracy = None if target is None else parse_target(target)
-    evidence = read_evidence(storage, study, on, tolerance=points, target=accuracy, goal=goal)
+    if tolerance is not None:
+        tolerance /= read_stamp(storage, study)[1].metric.scaled(1.0)
+    value = None if target is None else parse_target(target)
+    evidence = read_evidence(storage, study, on, tolerance=tolerance, target=value, goal=goal)
     written = _write_page(evidence, html) if html is not None else []
     written += _write_pictures(evidence, png) if png is not None else []
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -55,7 +56,7 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
     @click.option("--trials", type=int, help=f"Trials of the study, in total.  [default: {DEFAULT_TRIALS}]")
     @click.option("--time-budget", metavar="10m", help="Wall time of the study, in total: 90s, 10m, 1h30m.")
     @click.option("--goal", "kind", type=click.Choice(GOALS), help=f"What to optimize for.  [default: {goal.kind}]")
-    @click.option("--target", metavar="0.97|97%", help="Validation accuracy to be reached; for --goal time.")
+    @click.option("--target", metavar="0.97|97%", help="Value of the metric to be reached; for --goal time.")
     @click.option("--epochs", type=int, default=goal.epochs, show_default=True, help="Epochs of a whole trial.")
     @click.option(
         "--batch-sizes",
@@ -214,6 +215,7 @@ def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
                 "machine": opened.machine.describe(),
                 "engine": opened.engine,
                 "goal": stamp.goal.describe(),
+                "metric": asdict(stamp.metric),
                 "space": stamp.space.describe(),
                 "search": stamp.search,
                 "seed": stamp.seed,
@@ -225,7 +227,7 @@ def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
     for line in opened_lines(opened):
         say(line)
     say(f"space    {shown_space(stamp.space)}")
-    say(f"goal     {kind_of(stamp.goal).words()}; search {stamp.search}, seed {stamp.seed}")
+    say(f"goal     {kind_of(stamp.goal, stamp.metric).words()}; search {stamp.search}, seed {stamp.seed}")
     limits = [f"{left} more trials"] if left is not None else []
     limits += [f"until {duration(budget.seconds)} have been spent"] if budget.seconds is not None else []
     say(f"would    train {', '.join(limits)}; nothing has been written")

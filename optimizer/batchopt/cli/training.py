@@ -77,12 +77,13 @@ def train_command(
 
 def written_line(trained: TrainedModel, file: ModelFile) -> str:
     """What was written, in one line."""
-    accuracy = "" if trained.validation_accuracy is None else f", {trained.validation_accuracy:.2%} on validation data"
-    if accuracy and trained.on == "all":
-        accuracy += " (which it was trained on)"
+    metric = trained.metric
+    value = "" if trained.value is None else f", {metric.title} {metric.shown(trained.value)} on validation data"
+    if value and trained.on == "all":
+        value += " (which it was trained on)"
     return (
         f"written: {printable(file.path)}, {trained.batch_size} x {trained.learning_rate:.3g}, "
-        f"{counted(trained.epochs, 'epoch')}{accuracy}; {printable(file.description)} says what it was trained with"
+        f"{counted(trained.epochs, 'epoch')}{value}; {printable(file.description)} says what it was trained with"
     )
 
 

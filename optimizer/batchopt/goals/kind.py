@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from batchopt.question.goal import Goal
+from batchopt.question.metric import Direction, Metric
 from batchopt.search.view import View
-
-Direction = Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True)
@@ -32,22 +31,31 @@ class Outcome:
 
 
 class Kind(ABC):
-    """A kind of goal; made for the goal of one study.
+    """A kind of goal; made for the goal and the metric of one study.
 
     Attributes:
-        directions: of a trial's values, as Optuna has them.
-        value_names: what they are called.
-        in_seconds: whether one of them is seconds, so that they need the machine whose seconds count.
+        in_seconds: whether one of a trial's values is seconds, so that they need the machine whose seconds count.
         prunes: whether Optuna's pruners can judge a trial by its last value.
+        sees_scores: whether its view shows the search values such that more is better, whatever the metric's direction.
     """
 
-    directions: ClassVar[tuple[Direction, ...]]
-    value_names: ClassVar[tuple[str, ...]]
     in_seconds: ClassVar[bool]
     prunes: ClassVar[bool]
+    sees_scores: ClassVar[bool] = False
 
-    def __init__(self, goal: Goal) -> None:
+    def __init__(self, goal: Goal, metric: Metric) -> None:
         self.goal = goal
+        self.metric = metric
+
+    @property
+    @abstractmethod
+    def directions(self) -> tuple[Direction, ...]:
+        """Of a trial's values, as Optuna has them."""
+
+    @property
+    @abstractmethod
+    def value_names(self) -> tuple[str, ...]:
+        """What they are called."""
 
     @abstractmethod
     def words(self) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from batchopt.goals.accuracy import Accuracy
+from batchopt.goals.best import Best
 from batchopt.goals.kind import Kind
 from batchopt.goals.pareto import Pareto
 from batchopt.goals.time import Time
 from batchopt.question.goal import Goal, GoalKind
+from batchopt.question.metric import Metric
 
-KINDS: dict[GoalKind, type[Kind]] = {"accuracy": Accuracy, "time": Time, "pareto": Pareto}
+KINDS: dict[GoalKind, type[Kind]] = {"best": Best, "time": Time, "pareto": Pareto}
 
 
-def kind_of(goal: Goal) -> Kind:
-    """What a study's goal asks for."""
-    return KINDS[goal.kind](goal)
+def kind_of(goal: Goal, metric: Metric) -> Kind:
+    """What a study's goal asks for of its metric."""
+    return KINDS[goal.kind](goal, metric)

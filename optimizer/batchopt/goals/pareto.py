@@ -1,6 +1,6 @@
 """The goal `pareto`: the validation metric against training time, searched as one value whose weights change.
 
-What a trial will take is known before it begins, so both objectives are one: accuracy - weight * log(seconds). Each
+What a trial will take is known before it begins, so both objectives are one: value - weight * log(seconds). Each
 weight has its best configuration, and together these are the front, as far as it bulges outwards.
 
 Source: Knowles 2006, ParEGO, IEEE Transactions on Evolutionary Computation 10(1), whose weights are drawn anew for each
@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from batchopt.goals.kind import Kind, Outcome
+from batchopt.question.metric import Direction
 from batchopt.question.space import SearchSpace
 from batchopt.search.costs import EpochCost
 from batchopt.search.steps import Trial
@@ -23,32 +24,38 @@ from batchopt.search.surrogate.sequence import van_der_corput
 from batchopt.search.view import Standing, View
 from batchopt.words import counted
 
-ACCURATE_SHARE = 0.25
-"""The part of the trials that are chosen for accuracy alone, as that end of the front is what is asked for most."""
+BEST_SHARE = 0.25
+"""The part of the trials that are chosen for the metric alone, as that end of the front is what is asked for most."""
 
 ALL_SHARES = (0.0, 0.5, 1.0)
 """A search is over when it is for each of these."""
 
 
 class Pareto(Kind):
-    """The highest validation metric against the training time of all epochs."""
+    """The validation metric against the training time of all epochs."""
 
-    directions = ("maximize", "minimize")
-    value_names = ("validation_accuracy", "train_seconds")
     in_seconds = True
     prunes = False
 
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        return (self.metric.direction, "minimize")
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        return (self.metric.key, "train_seconds")
+
     def words(self) -> str:
-        epochs = counted(self.goal.epochs, "epoch")
-        within = f"best accuracy within {epochs}, against their time"
-        return within if self.goal.value == "best" else f"accuracy against time after {epochs}"
+        name, epochs = self.metric.title, counted(self.goal.epochs, "epoch")
+        within = f"best {name} within {epochs}, against their time"
+        return within if self.goal.value == "best" else f"{name} against time after {epochs}"
 
     def view(self, seconds_per_epoch: Callable[[int], float] | None) -> View:
-        return TradeOff(seconds_per_epoch)
+        return TradeOff(seconds_per_epoch, sign=self.metric.sign)
 
     def outcome(self, curve: Mapping[int, float], seconds_per_epoch: float) -> Outcome:
         # One that has ended by itself has taken no more than its own epochs.
-        return Outcome((self.goal.counted(curve), max(curve) * seconds_per_epoch))
+        return Outcome((self.goal.counted(curve, self.metric), max(curve) * seconds_per_epoch))
 
 
 class TradeOff(View):
@@ -56,47 +63,64 @@ class TradeOff(View):
 
     Args:
         seconds_per_epoch: batch size -> seconds, on the machine whose seconds count; None where it is this one.
+        sign: 1 where larger values are better, -1 where smaller ones are.
     """
 
     values = False
 
-    def __init__(self, seconds_per_epoch: Callable[[int], float] | None = None) -> None:
+    def __init__(self, seconds_per_epoch: Callable[[int], float] | None = None, *, sign: float = 1.0) -> None:
         self._seconds_per_epoch = seconds_per_epoch
+        self._sign = sign
 
     def shares(self, started: int) -> Sequence[float]:
         return [time_share(started), *ALL_SHARES]
 
     def standing(self, trials: Sequence[Trial], cost: EpochCost, *, max_epochs: int) -> Standing:
-        return _Weighed(trials, cost, self._seconds_per_epoch or cost, max_epochs=max_epochs)
+        return _Weighed(trials, cost, self._seconds_per_epoch or cost, max_epochs=max_epochs, sign=self._sign)
 
 
 class _Weighed(Standing):
     def __init__(
-        self, trials: Sequence[Trial], cost: EpochCost, seconds_per_epoch: Callable[[int], float], *, max_epochs: int
+        self,
+        trials: Sequence[Trial],
+        cost: EpochCost,
+        seconds_per_epoch: Callable[[int], float],
+        *,
+        max_epochs: int,
+        sign: float,
     ) -> None:
         super().__init__(trials, cost, max_epochs=max_epochs)
         self._seconds_per_epoch = seconds_per_epoch
+        self._sign = sign
 
     def weighed(self, share: float, space: SearchSpace) -> list[Trial]:
-        return weighed(self.trials, space, self._seconds_per_epoch, share) if share > 0 else list(self.trials)
+        if share <= 0:
+            return list(self.trials)
+        return weighed(self.trials, space, self._seconds_per_epoch, share, sign=self._sign)
 
 
 def time_share(number: int) -> float:
     """How much time counts for the n-th trial, in 0 to 1: the van der Corput sequence, its lowest part at 0."""
-    return max(0.0, (van_der_corput(number) - ACCURATE_SHARE) / (1.0 - ACCURATE_SHARE))
+    return max(0.0, (van_der_corput(number) - BEST_SHARE) / (1.0 - BEST_SHARE))
 
 
 def weighed(
-    trials: Sequence[Trial], space: SearchSpace, seconds_per_epoch: Callable[[int], float], share: float
+    trials: Sequence[Trial],
+    space: SearchSpace,
+    seconds_per_epoch: Callable[[int], float],
+    share: float,
+    *,
+    sign: float = 1.0,
 ) -> list[Trial]:
     """The trials, their values less what their batch size costs.
 
     Args:
-        trials: with curves of accuracy.
+        trials: with curves of the metric.
         space: of the study.
         seconds_per_epoch: batch size -> seconds.
-        share: 0 where accuracy alone counts; at 1 the fastest batch size is worth to the slowest what accuracies differ
+        share: 0 where the metric alone counts; at 1 the fastest batch size is worth to the slowest what values differ
             by from batch size to batch size.
+        sign: 1 where larger values are better, -1 where smaller ones are.
 
     Returns:
         Copies, in the same order.
@@ -104,17 +128,17 @@ def weighed(
     best: dict[int, float] = {}
     for trial in trials:
         if trial.curve and trial.state != "infeasible":
-            accuracy = trial.curve[trial.epochs][0]
-            best[trial.batch_size] = max(best.get(trial.batch_size, -math.inf), accuracy)
+            score = sign * trial.curve[trial.epochs][0]
+            best[trial.batch_size] = max(best.get(trial.batch_size, -math.inf), score)
     cost = [math.log(seconds_per_epoch(int(size))) for size in space.grid_batch_sizes()]
     if not best or max(cost) == min(cost):
         return list(trials)
     # Twice the way to the middle: one batch size that failed would stretch the range.
-    accuracies = list(best.values())
-    weight = share * 2.0 * (max(accuracies) - float(np.median(accuracies))) / (max(cost) - min(cost))
+    scores = list(best.values())
+    weight = share * 2.0 * (max(scores) - float(np.median(scores))) / (max(cost) - min(cost))
 
     def less_time(trial: Trial) -> Trial:
-        taken = weight * (math.log(seconds_per_epoch(trial.batch_size)) - min(cost))
+        taken = sign * weight * (math.log(seconds_per_epoch(trial.batch_size)) - min(cost))
         return replace(trial, curve={epoch: (value - taken, spent) for epoch, (value, spent) in trial.curve.items()})
 
     return [less_time(trial) for trial in trials]

@@ -5,9 +5,10 @@ and did not is right-censored: its truth is at most -log(e * seconds per epoch).
 until it is given up or has taken longer than the best: put at its mean, as `surrogate.py` does, the bound would look
 like an observation of a trial that is still undecided.
 
-What a curve says on its way is a point too: the time that it would take if the error, 1 - accuracy, went with 1 /
-epochs. Its fidelity is the target's error over the curve's, 1 at the target. Then the surrogate's trend is linear in
-the logarithm of what is missing, and learns with which power of the epochs the errors really go.
+What a curve says on its way is a point too: the time that it would take if the error, what is missing to the best that
+the metric can be, went with 1 / epochs. Its fidelity is the target's error over the curve's, 1 at the target. Then the
+surrogate's trend is linear in the logarithm of what is missing, and learns with which power of the epochs the errors
+really go.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from batchopt.goals.crossing import epochs_to_target
+from batchopt.question.metric import Target
 from batchopt.search.steps import Trial
 from batchopt.search.surrogate.curves import Curves
 from batchopt.search.trials import marks
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
 
 
 LEAST_ERROR = 1e-3
-"""What is missing to an accuracy of 1 at a target of 1, or nearly."""
+"""What is missing at a target that is the best that the metric can be, or nearly: of 1, or of the median error."""
+
+BOUNDS = (0.0, 1.0)
+"""Scores that a metric does not pass: errors, turned round, are at most 0; accuracy, AUC and R2 are at most 1."""
 
 LONGEST_LOG_S = 25.0
 """Two thousand years: where nobody has been, the surrogate may expect anything."""
@@ -42,21 +48,21 @@ class TargetProgress:
     """Trials on their way to a target.
 
     Attributes:
-        target: validation accuracy, in 0 to 1.
+        target: of the validation metric.
         seconds_per_epoch: batch size -> seconds, on the machine whose seconds count.
-        trials: in any state, with their curves of accuracy.
+        trials: in any state, with their curves of the metric.
         times: seconds to the target of those that reached it, by number.
         best_s: the least of them; infinite before the first.
     """
 
-    target: float
+    target: Target
     seconds_per_epoch: Callable[[int], float]
     trials: Sequence[Trial]
     times: Mapping[int, float]
     best_s: float
 
     @classmethod
-    def of(cls, trials: Sequence[Trial], target: float, seconds_per_epoch: Callable[[int], float]) -> TargetProgress:
+    def of(cls, trials: Sequence[Trial], target: Target, seconds_per_epoch: Callable[[int], float]) -> TargetProgress:
         """The progress as it stands."""
         times = {}
         for trial in trials:
@@ -81,7 +87,7 @@ class TargetProgress:
     def sooner(self, matters: float) -> str:
         """What a step would improve, given by how much of -log seconds it would matter: in seconds."""
         by = self.best_s * -math.expm1(-matters)
-        return f"the least time to {self.target:g}, {self.best_s:.3g} s, by more than {by:.2g} s"
+        return f"the least time to {self.target}, {self.best_s:.3g} s, by more than {by:.2g} s"
 
     def bounded(self, cost: Callable[[int], float], max_epochs: int) -> Callable[[int], float]:
         """Batch size -> seconds per epoch, such that no whole trial costs more than the best one took."""
@@ -90,13 +96,14 @@ class TargetProgress:
     def seen(self, max_epochs: int) -> list[Trial]:
         """The trials as a search for the highest value sees them.
 
-        Once the target was reached, a value is -log seconds, and complete is who reached it. Before, it is accuracy,
-        and complete is who trained all epochs.
+        Once the target was reached, a value is -log seconds, and complete is who reached it. Before, it is the metric,
+        turned round where less of it is better, and complete is who trained all epochs.
         """
         if not self.times:
+            scored = [replace(trial, curve=self._scores(trial)) for trial in self.trials]
             return [
                 replace(trial, state="complete") if trial.state == "stopped" and trial.epochs == max_epochs else trial
-                for trial in self.trials
+                for trial in scored
             ]
         return [self._seen(trial, max_epochs) for trial in self.trials]
 
@@ -137,13 +144,32 @@ class TargetProgress:
             pending_fidelity=np.array([share for _, share in pending]),
         )
 
+    def _scores(self, trial: Trial) -> dict[int, tuple[float, float]]:
+        return {epoch: (self.target.metric.score(value), spent) for epoch, (value, spent) in trial.curve.items()}
+
+    @cached_property
+    def _bound(self) -> tuple[float, float]:
+        """The score that nobody passes, and the least that counts as missing to it.
+
+        A metric without such a bound is taken to have it beyond the target, as far as half of all values are before it.
+        """
+        target = self.target.metric.score(self.target.value)
+        scores = [score for trial in self.trials for score, _ in self._scores(trial).values() if math.isfinite(score)]
+        bound = next((bound for bound in BOUNDS if max([target, *scores]) <= bound), None)
+        if bound == 1.0:
+            return bound, LEAST_ERROR
+        middle = float(np.median(scores)) if scores else target
+        bound = target + abs(target - middle) if bound is None else bound
+        return bound, LEAST_ERROR * (bound - middle) or LEAST_ERROR
+
     def _on_the_way(self, trial: Trial, max_epochs: int) -> list[tuple[float, float]]:
         """How near a trial was to the target at epochs before it, 1 being there, and log seconds to it from these."""
-        found = []
+        found, score = [], self.target.metric.score
+        bound, least = self._bound
         for epoch in sorted(marks(max_epochs) | {trial.epochs}):
-            if epoch in trial.curve and trial.curve[epoch][0] < self.target:
-                accuracy = min(trial.value_at(epoch, max_epochs), self.target)
-                missing = max((1.0 - accuracy) / max(1.0 - self.target, LEAST_ERROR), 1.0)
+            if epoch in trial.curve and not self.target.met(trial.curve[epoch][0]):
+                value = min(score(trial.value_at(epoch, max_epochs)), score(self.target.value))
+                missing = max((bound - value) / max(bound - score(self.target.value), least), 1.0)
                 found.append((1.0 / missing, math.log(epoch * self.seconds_per_epoch(trial.batch_size) * missing)))
         return found
 

@@ -9,6 +9,7 @@ from batchopt.goals.crossing import epochs_to_target
 from batchopt.goals.kind import Kind, Outcome
 from batchopt.goals.target_progress import TargetProgress, advise_time
 from batchopt.question.goal import Goal
+from batchopt.question.metric import Metric, Target
 from batchopt.question.space import SearchSpace
 from batchopt.search.costs import EpochCost
 from batchopt.search.steps import Trial
@@ -28,18 +29,20 @@ NOT_REACHED = "target not reached"
 class Time(Kind):
     """The least training time to a target."""
 
-    directions = ("minimize",)
-    value_names = ("seconds_to_target",)
     in_seconds = True
     prunes = False
+    sees_scores = True
+    directions = ("minimize",)
+    value_names = ("seconds_to_target",)
 
-    def __init__(self, goal: Goal) -> None:
-        super().__init__(goal)
-        assert goal.target is not None
-        self.target = goal.target
+    def __init__(self, goal: Goal, metric: Metric) -> None:
+        super().__init__(goal, metric)
+        target = metric.target(goal.target)
+        assert target is not None
+        self.target = target
 
     def words(self) -> str:
-        return f"time to {100 * self.target:.4g}% within {counted(self.goal.epochs, 'epoch')}"
+        return f"time to {self.target} {self.metric.title} within {counted(self.goal.epochs, 'epoch')}"
 
     def view(self, seconds_per_epoch: Callable[[int], float] | None) -> View:
         return ToTarget(self.target, seconds_per_epoch)
@@ -48,7 +51,9 @@ class Time(Kind):
         timed = {epoch: (value, seconds_per_epoch) for epoch, value in curve.items()}
         epochs = epochs_to_target(self.target, timed)
         if epochs is None:
-            spent, short_by = max(curve) * seconds_per_epoch, self.target - max(curve.values())
+            score = self.metric.score
+            spent = max(curve) * seconds_per_epoch
+            short_by = score(self.target.value) - max(map(score, curve.values()))
             return Outcome(None, spent, short_by, NOT_REACHED)
         seconds = epochs * seconds_per_epoch
         return Outcome((seconds,), note=f"target in {seconds:.2f} s", seconds_to_target=seconds)
@@ -58,7 +63,7 @@ class ToTarget(View):
     """Trials on their way to a target, the soonest one first.
 
     Args:
-        target: validation metric to be reached.
+        target: of the validation metric.
         seconds_per_epoch: batch size -> seconds, on the machine whose seconds count; None where it is this one.
     """
 
@@ -66,13 +71,13 @@ class ToTarget(View):
 
     values = False
 
-    def __init__(self, target: float, seconds_per_epoch: Callable[[int], float] | None = None) -> None:
+    def __init__(self, target: Target, seconds_per_epoch: Callable[[int], float] | None = None) -> None:
         self.target = target
-        self.untold = f"no trial reached {target:g} yet."
+        self.untold = f"no trial reached {target} yet."
         self._seconds_per_epoch = seconds_per_epoch
 
     def met(self, value: float) -> bool:
-        return value >= self.target
+        return self.target.met(value)
 
     def standing(self, trials: Sequence[Trial], cost: EpochCost, *, max_epochs: int) -> Standing:
         return _ProgressView(

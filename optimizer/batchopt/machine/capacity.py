@@ -140,12 +140,15 @@ class Capacity:
         self._rows.setdefault(batch_size, MemoryRow(batch_size, None, False))
 
     def step_bytes(self, batch_size: int) -> int | None:
-        """What a training step needs beside what is resident: seen, or by the law; None where nothing was seen."""
-        row = self._rows.get(batch_size)
-        if row is not None and row.step_bytes is not None:
-            return row.step_bytes
+        """What a training step needs beside what is resident: seen, or by the law; None where nothing was seen.
+
+        A larger batch needs no less than a smaller one: where it was seen to, one of the two was seen wrongly.
+        """
         seen = {row.batch_size: row.step_bytes for row in self._rows.values() if row.step_bytes is not None}
-        return MemoryLaw.fitted(seen)(batch_size) if seen else None
+        if not seen:
+            return None
+        here = seen[batch_size] if batch_size in seen else MemoryLaw.fitted(seen)(batch_size)
+        return max(here, *(step_bytes for size, step_bytes in seen.items() if size <= batch_size), 0)
 
     def needed(self, batch_size: int) -> int | None:
         """Bytes of device memory in all, the reserve included; None where nothing was seen."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from batchopt.checked import check_types
 from batchopt.errors import InvalidInput
+from batchopt.question.metric import Metric
 from batchopt.question.task import MOST_EPOCHS
 
-GoalKind = Literal["accuracy", "time", "pareto"]
+GoalKind = Literal["best", "time", "pareto"]
 GOALS: tuple[GoalKind, ...] = get_args(GoalKind)
 
 Counts = Literal["last", "best"]
@@ -23,17 +25,17 @@ class Goal:
     """What is best.
 
     Attributes:
-        kind: `accuracy`, the highest validation metric after `epochs` epochs; `time`, the least training time until it
-            reaches `target`; `pareto`, the highest after `epochs` epochs against the training time of these.
+        kind: `best`, the best validation metric after `epochs` epochs; `time`, the least training time until it reaches
+            `target`; `pareto`, the metric after `epochs` epochs against the training time of these.
         epochs: passes over the training data that a whole trial gets; for `time`, at most.
-        target: for `time`, the validation metric to be reached, in 0 to 1.
+        target: for `time`, the validation metric to be reached, in its units; an accuracy is in 0 to 1.
         value: which epoch a trial counts by: its `last`, or its `best`, as one that keeps the best weights would want.
 
     Raises:
         InvalidInput: naming what is wrong and what to write.
     """
 
-    kind: GoalKind = "accuracy"
+    kind: GoalKind = "best"
     epochs: int = 5
     target: float | None = None
     value: Counts = "last"
@@ -51,14 +53,14 @@ class Goal:
             raise InvalidInput("value 'best' is not for goal time: a trial ends at the target. Leave it out.")
         if self.kind == "time" and self.target is None:
             raise InvalidInput(
-                "goal time needs a target: the validation accuracy to be reached, for example 0.97 (--target 0.97)."
+                "goal time needs a target: the validation metric to be reached, for example 0.97 (--target 0.97)."
             )
         if self.kind != "time" and self.target is not None:
             raise InvalidInput(
                 f"target {self.target:g} is for goal time, and this is {self.kind}. Leave one of them out."
             )
-        if self.target is not None and not 0 < self.target <= 1:
-            raise InvalidInput(f"target {self.target:g} is outside 0 to 1. Write 0.97 or 97%.")
+        if self.target is not None and not math.isfinite(self.target):
+            raise InvalidInput(f"target {self.target:g}: give a number.")
 
     def changed(self, kind: GoalKind | None, target: float | None, epochs: int | None = None) -> Goal:
         """This goal with what is named changed; a target stays where the kind does.
@@ -75,9 +77,9 @@ class Goal:
             value="last" if kind == "time" else self.value,
         )
 
-    def counted(self, curve: Mapping[int, float]) -> float:
+    def counted(self, curve: Mapping[int, float], metric: Metric) -> float:
         """What a trial counts by, of epoch -> metric."""
-        return max(curve.values()) if self.value == "best" else curve[max(curve)]
+        return metric.best(curve.values()) if self.value == "best" else curve[max(curve)]
 
     def describe(self) -> dict[str, Any]:
         """The goal as JSON values, for the study's stamp."""

@@ -191,7 +191,7 @@ def check_repeatable(options: Options, budget: Budget) -> None:
 
 
 def check_budget(options: Options, budget: Budget, goal: str) -> None:
-    """Refuse a budget that the options or the goal exclude: only `auto` expects gains, and only of accuracies.
+    """Refuse a budget that the options or the goal exclude: only `auto` expects gains, and only of values.
 
     Raises:
         InvalidInput: naming what excludes it, and what to write.
@@ -199,8 +199,8 @@ def check_budget(options: Options, budget: Budget, goal: str) -> None:
     check_repeatable(options, budget)
     if budget.worth is not None and options.search not in (None, AUTO_SEARCH):
         raise InvalidInput(f"--worth excludes --search {options.search}, which expects no gains. Use --search auto.")
-    if budget.worth is not None and goal != "accuracy":
-        raise InvalidInput(f"--worth excludes --goal {goal}, whose gains have other units. Use --goal accuracy.")
+    if budget.worth is not None and goal != "best":
+        raise InvalidInput(f"--worth excludes --goal {goal}, whose gains have other units. Use --goal best.")
 
 
 def check_confirm_seeds(seeds: int) -> None:

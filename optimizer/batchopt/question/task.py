@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from batchopt.checked import check_types
 from batchopt.errors import DataError, InvalidInput
+from batchopt.question.metric import DIRECTIONS, Direction
 from batchopt.question.splitting import SplitBy, classes_of, held_out
 
 SPLIT_SEED = 20_260_101
@@ -38,8 +39,9 @@ class Task:
             `optuna.TrialPruned`, that configuration is not one to train: its trial ends, and the search keeps away.
             Whatever else it raises stops the study.
         load_data: `load_data(path)` returns a `Dataset`; `path` is what `--data` said, or None. Runs in the worker too.
-        metric: the compiled metric that the study watches, as named in Keras' logs; one of which more is better. It
-            may be below zero.
+        metric: what the study watches on the validation data, as named in Keras' logs, without `val_`: a compiled
+            metric, a weighted one, `loss`, or the loss of an output.
+        direction: `maximize` or `minimize`, where neither the metric's class nor its name tells which is better.
         callbacks: `make_callbacks(...)` returns a trial's Keras callbacks, new ones each time; they are called as `fit`
             calls them. It is given what it has arguments for: `learning_rate`, extra dimensions, and what `build_model`
             may ask for. One that sets `model.stop_training` ends its trial, which is complete then.
@@ -49,6 +51,7 @@ class Task:
     build_model: Callable[..., Any]
     load_data: Callable[[str | None], Dataset]
     metric: str = "accuracy"
+    direction: Direction | None = None
     callbacks: Callable[..., Any] | None = None
     class_weight: Mapping[int, float] | None = None
 
@@ -67,6 +70,8 @@ class Task:
                 f"class_weight {self.class_weight!r}: give class numbers with weights, for example {{0: 1.0, 1: 5.0}}."
             )
         check_types(self)
+        if self.direction not in (None, *DIRECTIONS):
+            raise InvalidInput(f"direction {self.direction!r}: write {' or '.join(DIRECTIONS)}, or leave it out.")
 
     def built(self, learning_rate: float, extra: Mapping[str, Any], given: Mapping[str, int]) -> Any:
         """What `build_model` returns.
@@ -161,6 +166,7 @@ class ProgramStamp:
 
     Attributes:
         model, data: fingerprints of what the model's config says, and of the data.
+        metric, direction: what the study watches, and which way is better.
         form: a fingerprint of all that the model computes (`form.py`); empty where unknown.
         made_with: the versions and the kind of device that this fingerprint is good for.
     """
@@ -170,6 +176,7 @@ class ProgramStamp:
     train_examples: int
     validation_examples: int
     metric: str
+    direction: Direction = "maximize"
     form: str = ""
     made_with: str = ""
 

@@ -75,8 +75,6 @@ class Scheduler:
             raise InvalidInput(f"max_trials is {max_trials}. Give at least 1, or None for no limit.")
         if direction not in ("maximize", "minimize"):
             raise InvalidInput(f"direction is {direction!r}. Give 'maximize' or 'minimize'.")
-        if view is not None and direction == "minimize":
-            raise InvalidInput("a view of the values and minimizing exclude each other. Give one of them.")
         if worth is not None and not (worth > 0 and (view is None or view.values)):
             raise InvalidInput(f"worth is {worth:g}. Give a gain per second above 0, for the best value alone.")
         self.stop_reason = ""

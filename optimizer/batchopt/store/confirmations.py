@@ -34,7 +34,7 @@ class ConfirmationRun:
         epochs: how many it was trained; fewer than the goal's where it diverged, or was at the target.
         train_seconds: on the training clock, all epochs together; until the target where it was reached, interpolated
             within the last epoch.
-        validation_accuracy, test_loss, test_accuracy: after the last epoch; None where training diverged.
+        validation_value, test_loss, test_value: after the last epoch; None where training diverged.
     """
 
     plan: str
@@ -48,9 +48,9 @@ class ConfirmationRun:
     seed: int
     epochs: int
     train_seconds: float
-    validation_accuracy: float | None
+    validation_value: float | None
     test_loss: float | None
-    test_accuracy: float | None
+    test_value: float | None
 
 
 def plan_of(params: Mapping[str, Any]) -> str:

@@ -253,6 +253,12 @@ def _without_values(connection: sa.Connection) -> Iterator[DamagedRow]:
     complete = sa.cast(trials.state, sa.String) == "COMPLETE"
     for (trial_id,) in connection.execute(sa.select(trials.trial_id).where(complete, found != wanted)):
         yield DamagedRow("trials", {"trial_id": trial_id}, "state", "is COMPLETE, and its values are not there")
+    of_none = sa.select(values.trial_value_id, values.objective).join_from(
+        values.trial_id.table, trials.trial_id.table, values.trial_id == trials.trial_id
+    )
+    for value_id, objective in connection.execute(of_none.where((values.objective < 0) | (values.objective >= wanted))):
+        why = f"is {objective}, and its study has fewer"
+        yield DamagedRow("trial_values", {"trial_value_id": value_id}, "objective", why)
     directed = sa.select(directions.study_direction_id).where(directions.study_id == studies.study_id).exists()
     for (study_id,) in connection.execute(sa.select(studies.study_id).where(~directed)):
         yield DamagedRow("studies", {"study_id": study_id}, "direction", "is not there")

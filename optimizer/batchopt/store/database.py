@@ -23,8 +23,6 @@ from batchopt.store.file_watch import FileWatch
 from batchopt.store.filesystem import network_filesystem
 from batchopt.store.tables import (
     SCHEMA_VERSION,
-    checkpoints_table,
-    epochs_table,
     metadata,
     optunas_studies,
     schema_table,
@@ -159,33 +157,11 @@ def _made(url: URL, *, create: bool, wal: bool) -> RDBStorage:
             # Connections made so far lack the pragmas.
             sa.event.listen(db, "connect", _pragmas("WAL" if wal else "DELETE"))
             db.dispose()
-        _migrate(db)
         metadata.create_all(db)
         with db.begin() as connection:
             if connection.execute(sa.select(schema_table.c.version)).first() is None:
                 connection.execute(schema_table.insert().values(version=SCHEMA_VERSION))
     return storage
-
-
-def _migrate(db: Engine) -> None:
-    """Bring tables of an earlier version to this one; the change and its record are kept together, or neither is.
-
-    Tables that are missing altogether are made afterwards.
-    """
-    tables = sa.inspect(db).get_table_names()
-    if schema_table.name not in tables:
-        return
-    with db.begin() as connection:
-        version = connection.execute(sa.select(schema_table.c.version)).scalar()
-        if version is None or version >= SCHEMA_VERSION:
-            return
-        for table in (checkpoints_table, epochs_table):
-            there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
-            for column in table.c:
-                if column.name not in there:
-                    kind = column.type.compile(connection.dialect)
-                    connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
-        connection.execute(schema_table.update().values(version=SCHEMA_VERSION))
 
 
 def optuna_versions(connection: sa.Connection) -> list[str]:
@@ -248,7 +224,7 @@ def _check_tables(connection: sa.Connection, url: URL, *, create: bool, plain: b
             )
     if schema_table.name in tables:
         version = connection.execute(sa.select(schema_table.c.version)).scalar()
-        if version is not None and not (isinstance(version, int) and 1 <= version <= SCHEMA_VERSION):
+        if version not in (None, SCHEMA_VERSION):
             raise SchemaMismatch(
                 f"database {shown(url)} has batchopt tables of version {printable(version)}; this batchopt reads "
                 f"version {SCHEMA_VERSION}. Use the batchopt that wrote it, or another --storage."

@@ -17,6 +17,7 @@ from batchopt.goals.crossing import first_at
 from batchopt.goals.time import NOT_REACHED
 from batchopt.optuna_private import trial_id_of
 from batchopt.question.goal import Counts
+from batchopt.question.metric import Target
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
 from batchopt.search.steps import Trial
 from batchopt.search.steps import TrialState as SearchState
@@ -156,16 +157,19 @@ def summary(epochs: list[dict[str, Any]]) -> dict[str, float | int | str | None]
         name: sum(epoch[name] for epoch in epochs)
         for name in ("train_seconds", "evaluation_seconds", "compile_seconds", "steps")
     }
-    last = {
-        name: epochs[-1][name]
-        for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "machine")
-    }
+    last = {name: epochs[-1][name] for name in ("train_loss", "train_value", "validation_loss", "value", "machine")}
     speed = statistics.median(epoch["examples_per_second"] for epoch in epochs)
     return {**last, **total, "examples_per_second": speed, "epochs": len(epochs)}
 
 
 def as_trial(
-    record: TrialRecord, *, held: bool, max_epochs: int, target: float | None = None, counts: Counts | None = None
+    record: TrialRecord,
+    *,
+    held: bool,
+    max_epochs: int,
+    target: Target | None = None,
+    counts: Counts | None = None,
+    sign: float = 1.0,
 ) -> Trial:
     """A stored trial as a search knows it.
 
@@ -175,14 +179,15 @@ def as_trial(
         max_epochs, target: its goal's.
         counts: by which epoch it counts, where that is asked: its values are the best so far then, or as they are, and
             one that has ended by itself stays at its last. None for the curve as it was, whatever the goal.
+        sign: 1 where larger values are better, -1 where smaller ones are.
     """
     assert record.batch_size is not None
     assert record.learning_rate is not None
     curve = {
-        row["epoch"]: (row["validation_accuracy"], row["train_seconds"])
+        row["epoch"]: (row["value"], row["train_seconds"])
         for row in record.epochs
         # Where it diverged there is none; without its end that epoch is trained once more, and ends it.
-        if row["validation_accuracy"] is not None
+        if row["value"] is not None
     }
     if record.state == "running":
         # All that it needs and no end: it died between the two, and its last epoch is trained once more.
@@ -190,8 +195,8 @@ def as_trial(
         curve = {epoch: point for epoch, point in curve.items() if epoch < last}
     state, reason = _state(record, held=held)
     if counts == "best":
-        best = itertools.accumulate((value for value, _ in curve.values()), max)
-        curve = {epoch: (value, seconds) for (epoch, (_, seconds)), value in zip(curve.items(), best, strict=True)}
+        scores = itertools.accumulate((sign * value for value, _ in curve.values()), max)
+        curve = {epoch: (sign * score, curve[epoch][1]) for epoch, score in zip(curve, scores, strict=True)}
     trial = Trial(
         record.number, record.batch_size, record.learning_rate, record.extra, curve, state=state, reason=reason
     )

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import sqlalchemy as sa
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import TrialState
 
+from batchopt.goals.kinds import kind_of
 from batchopt.machine.machine import Machine
 from batchopt.measured import Epoch
 from batchopt.optuna_private import study_id_of
@@ -28,6 +29,7 @@ from batchopt.store.held_trials import HeldTrials
 from batchopt.store.history import summary
 from batchopt.store.leases import LeaseLost
 from batchopt.store.records import put_attributes, put_epoch
+from batchopt.store.stamp import Stamp
 from batchopt.store.transactions import Transactions
 
 
@@ -70,7 +72,7 @@ class Ledger(HeldTrials):
     def add_epoch(
         self, number: int, machine: Machine, figures: Epoch, compile_seconds: float, checkpoint: bytes | None = None
     ) -> None:
-        """Keep one epoch, and the state after it, in one transaction; Optuna sees its validation accuracy.
+        """Keep one epoch, and the state after it, in one transaction; Optuna sees its validation metric.
 
         Raises:
             LeaseLost: the trial is another's now; nothing was written.
@@ -78,14 +80,14 @@ class Ledger(HeldTrials):
         placed = None if checkpoint is None else self._again(lambda: self._checkpoints.placed(checkpoint))
         if figures.diverged:
             # Not a number from there on, here as in Optuna, so that nobody takes a good value for its last.
-            figures = dataclasses.replace(figures, validation_accuracy=math.nan)
+            figures = dataclasses.replace(figures, value=math.nan)
 
         def put(connection: sa.Connection, trial_id: int) -> None:
             put_epoch(connection, trial_id, machine.fingerprint, figures, compile_seconds)
             if placed is not None:
                 self._checkpoints.put(connection, trial_id, figures.epoch, placed)
 
-        trial_id, epoch, value = self._id(number), figures.epoch, figures.validation_accuracy
+        trial_id, epoch, value = self._id(number), figures.epoch, figures.value
         self._write(number, put, lambda: self.database.storage.set_trial_intermediate_value(trial_id, epoch, value))
 
     def add_checkpoint(self, number: int, epoch: int, content: bytes) -> None:
@@ -176,12 +178,13 @@ class Ledger(HeldTrials):
         self._trials.pop(number, None)
 
     def _hold_against(self, number: int) -> None:
-        """Mark a trial without a value as infeasible, where its curve is not of the study's one value.
+        """Mark a trial without a value as infeasible, where the study's values are not those of its curve.
 
         Optuna's samplers rank what was pruned by its last reported value, whatever that is of, and raise where there
         are two objectives. What is infeasible they rank by its constraints.
         """
-        if self.study.directions != [StudyDirection.MAXIMIZE]:
+        stamp = Stamp.read(self.study)
+        if stamp is not None and kind_of(stamp.goal, stamp.metric).in_seconds:
             self._constrain(number, NO_VALUE, LEARNED_NOTHING)
 
     def _constrain(self, number: int, name: str, over: float) -> None:

@@ -10,9 +10,8 @@ import optuna
 from optuna.study import Study
 
 from batchopt.errors import InvalidInput
-from batchopt.goals.kind import Direction
 from batchopt.goals.kinds import kind_of
-from batchopt.question.goal import Goal
+from batchopt.question.metric import Direction
 from batchopt.store.caching import Caching
 from batchopt.store.database import Database
 from batchopt.store.ledger import Ledger
@@ -54,26 +53,27 @@ def found_or_made(database: Database, name: str, directions: Sequence[Direction]
         return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
 
 
-def unmade(study: Study, directions: Sequence[Direction] = ("maximize",)) -> bool:
+def unmade(study: Study) -> bool:
     """Whether a study is as `found_or_made` makes it: whoever made it has yet to stamp it, or has died before."""
-    same = [direction.name.lower() for direction in study.directions] == list(directions)
-    return same and not study.user_attrs and not study.get_trials(deepcopy=False)
+    return not study.user_attrs and not study.get_trials(deepcopy=False)
 
 
-def name_metrics(study: Study, goal: Goal) -> None:
+def name_values(study: Study, names: Sequence[str]) -> None:
     """Say what a trial's values are."""
     with warnings.catch_warnings():
         # optuna-dashboard reads the names; their interface may change, as the warning says.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(list(kind_of(goal).value_names))
+        study.set_metric_names(list(names))
 
 
 def stamp_if_unmade(ledger: Ledger, stamp: Stamp) -> None:
     """Stamp a study, in this process's turn, unless another one has done so."""
 
     def write() -> None:
-        if unmade(ledger.study, kind_of(stamp.goal).directions):
-            name_metrics(ledger.study, stamp.goal)
+        kind = kind_of(stamp.goal, stamp.metric)
+        same = [direction.name.lower() for direction in ledger.study.directions] == list(kind.directions)
+        if same and unmade(ledger.study):
+            name_values(ledger.study, kind.value_names)
             ledger.confirmations.forget()
             stamp.write(ledger.study)
 

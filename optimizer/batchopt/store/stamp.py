@@ -14,6 +14,7 @@ from optuna.study import Study
 from batchopt.errors import StudyMismatch
 from batchopt.goals.kinds import kind_of
 from batchopt.question.goal import Goal
+from batchopt.question.metric import Metric, Target
 from batchopt.question.space import SearchSpace, shown_space
 from batchopt.question.task import ProgramStamp
 from batchopt.store.attributes import ATTRIBUTE
@@ -37,6 +38,16 @@ class Stamp:
     seed: int
     search: str
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> Metric:
+        """What is watched."""
+        return Metric(self.program.metric, self.program.direction)
+
+    @property
+    def target(self) -> Target | None:
+        """What the metric is to get to, where the goal has a target."""
+        return self.metric.target(self.goal.target)
 
     def write(self, study: Study) -> None:
         """Stamp a new study."""
@@ -94,7 +105,8 @@ def check_question(study: str, storage: str, stored: Stamp, space: SearchSpace, 
         )
     if goal != stored.goal:
         raise StudyMismatch(
-            f"{where} has the goal {kind_of(stored.goal).words()}; this script asks for {kind_of(goal).words()}. "
+            f"{where} has the goal {kind_of(stored.goal, stored.metric).words()}; this script asks for "
+            f"{kind_of(goal, stored.metric).words()}. "
             "A study keeps its goal. Use --study another-name, or ask for the same goal."
         )
 
@@ -123,7 +135,9 @@ def check_program(study: str, storage: str, stored: Stamp, program: ProgramStamp
     known = stored.program.form and program.form and stored.program.made_with == program.made_with
     model = "form" if known else "model"
     differs = [
-        name for name in (model, "data", "train_examples", "validation_examples", "metric") if was[name] != now[name]
+        name
+        for name in (model, "data", "train_examples", "validation_examples", "metric", "direction")
+        if was[name] != now[name]
     ]
     if differs:
         unnamed = {"model": "another model", "form": "another model", "data": "other data"}

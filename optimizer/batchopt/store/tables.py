@@ -30,8 +30,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 PREFIX = "batchopt_"
 
-SCHEMA_VERSION = 3
-"""2: checkpoints may lie outside the database; turns. 3: confirmations; gradient norms."""
+SCHEMA_VERSION = 4
+"""Another one is refused: 4 keeps values of any metric, and no version before it was released."""
 
 metadata = MetaData()
 
@@ -55,9 +55,9 @@ epochs_table = Table(
     Column("epoch", Integer, primary_key=True, autoincrement=False),
     Column("machine", String(64), nullable=False),
     Column("train_loss", Float(53)),
-    Column("train_accuracy", Float(53)),
+    Column("train_value", Float(53)),
     Column("validation_loss", Float(53)),
-    Column("validation_accuracy", Float(53)),
+    Column("value", Float(53)),
     Column("train_seconds", Float(53), nullable=False),
     Column("evaluation_seconds", Float(53), nullable=False),
     Column("compile_seconds", Float(53), nullable=False),
@@ -143,9 +143,9 @@ confirmations_table = Table(
     Column("epochs", Integer, nullable=False),
     Column("train_seconds", Float(53), nullable=False),
     # NULL where training diverged.
-    Column("validation_accuracy", Float(53)),
+    Column("validation_value", Float(53)),
     Column("test_loss", Float(53)),
-    Column("test_accuracy", Float(53)),
+    Column("test_value", Float(53)),
 )
 
 

@@ -14,19 +14,20 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from batchopt.errors import DataError, DeviceError, StorageError, WorkerDied
+from batchopt.errors import DataError, DeviceError, StorageError
 from batchopt.events import Confirmed, Confirming, Listener, Noted, Starting
 from batchopt.goals.crossing import epochs_to_target
 from batchopt.machine.capacity import Capacity
 from batchopt.measured import Epoch
 from batchopt.optuna_private import study_id_of
+from batchopt.question.metric import Target
 from batchopt.question.options import Budget, Configuration, Options
 from batchopt.question.task import Task
 from batchopt.report.answer.confirmation import from_common
 from batchopt.report.answer.recommendation import Report
-from batchopt.report.show.goal_view import shown_target
 from batchopt.signals import Interruption
 from batchopt.store.attributes import ENGINES
 from batchopt.store.confirmations import ROLES, ConfirmationRun, Role, plan_of
@@ -37,13 +38,11 @@ from batchopt.store.ledger import Ledger
 from batchopt.store.measurements import Measurements, measured_on
 from batchopt.store.stamp import Stamp, check_program
 from batchopt.store.transactions import Transactions
-from batchopt.study.loop import TICK_SECONDS
-from batchopt.text import first_line
-from batchopt.training.messages import Answer, EpochDone, Failed, OpenedTest, OpenTest, Ready, Remark, Train
+from batchopt.study.single_run import SingleRun
+from batchopt.training.messages import EpochDone, OpenedTest, OpenTest, Train
 from batchopt.training.seeds import confirmation_seed
 from batchopt.workers.cluster import joined
-from batchopt.workers.process import Died
-from batchopt.workers.slot import DEATHS_ALLOWED, Slot, as_error
+from batchopt.workers.slot import Slot
 from batchopt.workers.starting import first_setup, ready_slot
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def confirm(
         Interrupted: by a signal; the same call goes on.
     """
     if report.advised is None:
-        lacking = "is complete" if report.time is None else f"reached {shown_target(report.time.target)}"
+        lacking = "is complete" if report.target is None else f"reached {report.target}"
         listener(Noted(f"nothing to confirm: no trial {lacking}"))
         return
     with joined(options) as cluster, Interruption() as interruption, ExitStack() as held:
@@ -159,17 +158,17 @@ def _configuration(row: Estimate | ConfirmationRun) -> Configuration:
     return Configuration(row.batch_size, row.learning_rate, dict(row.extra))
 
 
-def training_seconds(trained: Sequence[Epoch], target: float | None) -> float:
+def training_seconds(trained: Sequence[Epoch], target: Target | None) -> float:
     """Of a run that has ended: of all its epochs, or until it was at the target, interpolated as for trials.
 
     Args:
         trained: its epochs; the last one is the first at the target, if any is.
-        target: validation accuracy, in 0 to 1; None where there is none.
+        target: of the validation metric; None where there is none.
     """
     spent = sum(epoch.train_seconds for epoch in trained)
     if target is None:
         return spent
-    epochs = epochs_to_target(target, {epoch.epoch: (epoch.validation_accuracy, 0.0) for epoch in trained})
+    epochs = epochs_to_target(target, {epoch.epoch: (epoch.value, 0.0) for epoch in trained})
     return spent if epochs is None else spent - (len(trained) - epochs) * trained[-1].train_seconds
 
 
@@ -230,25 +229,24 @@ class _Confirmation:
                 run = same[0] if same else self._trained(slot, plan, number)
                 run = dataclasses.replace(run, plan=self._plan, role=plan.role, trials=self._ledger.count_finished())
                 self._ledger.transactions.again(lambda run=run: self._ledger.confirmations.add(run))  # type: ignore[misc]
-                self._listener(Confirmed(run, self._seeds, number * len(plans) + at + 1, of))
+                self._listener(Confirmed(run, self._stamp.metric, self._seeds, number * len(plans) + at + 1, of))
 
     def _trained(self, slot: Slot, plan: Planned, number: int) -> ConfirmationRun:
         """Train one run, again where its worker dies."""
-        for death_number in range(1, DEATHS_ALLOWED + 1):
-            try:
-                return self._attempt(slot, plan, number)
-            except Died as death:
-                if death.out_of_memory:
-                    raise self._too_large(plan, str(death)) from None
-                if death_number == DEATHS_ALLOWED:
-                    raise WorkerDied(str(death)) from None
-                self._listener(Noted(f"a run that confirms: {first_line(death)}; it begins again"))
-                slot.replace()
-        raise AssertionError
+        single = SingleRun(
+            slot,
+            "a run that confirms",
+            then="it begins again",
+            too_large=partial(_too_large, plan.configuration.batch_size),
+            interruption=self._interruption,
+            listener=self._listener,
+            tick=self._keep_turn,
+        )
+        return single.tried(lambda: self._attempt(single, plan, number))
 
-    def _attempt(self, slot: Slot, plan: Planned, number: int) -> ConfirmationRun:
-        configuration, epochs, target = plan.configuration, self._stamp.goal.epochs, self._stamp.goal.target
-        slot.worker.send(
+    def _attempt(self, single: SingleRun, plan: Planned, number: int) -> ConfirmationRun:
+        configuration, epochs, target = plan.configuration, self._stamp.goal.epochs, self._stamp.target
+        single.ask(
             Train(
                 trial=number,
                 study_seed=self._stamp.seed,
@@ -258,58 +256,39 @@ class _Confirmation:
                 from_epoch=0,
                 until_epoch=epochs,
                 purpose="confirm",
-                until_accuracy=target,
+                until=target,
             )
         )
         trained: list[Epoch] = []
         tested: OpenedTest | None = None
         self._listener(Confirming(plan.role, configuration, number, 0, epochs))
         while tested is None and not (trained and trained[-1].valueless):
-            answer = self._heard(slot)
+            answer = single.heard()
             if isinstance(answer, EpochDone):
                 trained.append(answer.figures)
                 self._listener(Confirming(plan.role, configuration, number, len(trained), epochs))
-                reached = target is not None and answer.figures.validation_accuracy >= target
+                reached = target is not None and target.met(answer.figures.value)
                 if (reached or answer.stopped or len(trained) == epochs) and not answer.figures.valueless:
-                    slot.worker.send(OpenTest(number))
+                    single.ask(OpenTest(number))
             elif isinstance(answer, OpenedTest):
                 tested = answer
-            elif isinstance(answer, Failed):
-                raise self._too_large(plan, answer.message) if answer.kind == "memory" else as_error(answer)
-        assert slot.ready is not None
+        assert single.slot.ready is not None
         return ConfirmationRun(
             plan=self._plan,
             role=plan.role,
             run=number,
             trials=0,
-            machine=slot.ready.machine.fingerprint,
+            machine=single.slot.ready.machine.fingerprint,
             batch_size=configuration.batch_size,
             learning_rate=configuration.learning_rate,
             extra=configuration.extra,
             seed=confirmation_seed(self._stamp.seed, number),
             epochs=len(trained),
             train_seconds=training_seconds(trained, target),
-            validation_accuracy=None if tested is None else trained[-1].validation_accuracy,
+            validation_value=None if tested is None else trained[-1].value,
             test_loss=None if tested is None else tested.loss,
-            test_accuracy=None if tested is None else tested.accuracy,
+            test_value=None if tested is None else tested.value,
         )
-
-    def _heard(self, slot: Slot) -> Answer:
-        """The worker's next answer of note; the turn is kept meanwhile."""
-        while True:
-            while not slot.worker.connection.poll(TICK_SECONDS):
-                self._interruption.check()
-                self._keep_turn()
-            self._interruption.check()
-            self._keep_turn()
-            answer = slot.worker.receive()
-            if isinstance(answer, Remark):
-                self._listener(Noted(answer.text))
-            elif isinstance(answer, Ready):
-                # Of a worker that took another one's place.
-                self._listener(Noted(slot.worker_ready(answer) or "another worker has taken its place"))
-            else:
-                return answer
 
     def _await_turn(self) -> None:
         waiting = False
@@ -328,8 +307,9 @@ class _Confirmation:
     def _kept(self) -> list[ConfirmationRun]:
         return self._ledger.transactions.again(self._ledger.confirmations.all)
 
-    def _too_large(self, plan: Planned, why: str) -> DeviceError:
-        return DeviceError(
-            f"--confirm: batch size {plan.configuration.batch_size} ran out of memory: {first_line(why)}. "
-            "The runs that were finished are kept; the same command goes on where there is more."
-        )
+
+def _too_large(batch_size: int, why: str) -> DeviceError:
+    return DeviceError(
+        f"--confirm: batch size {batch_size} ran out of memory: {why}. The runs that were finished are kept; the same "
+        "command goes on where there is more."
+    )

@@ -50,17 +50,18 @@ class Ending:
 
     Attributes:
         last_epoch: after which a trial is over.
-        target: validation accuracy at which it is over too; None where the goal has none.
+        target: at which it is over too; None where the goal has none.
         elsewhere: batch size -> seconds per epoch on the reference machine; None where that is this one, or where
             nothing was measured there.
     """
 
     def __init__(self, ledger: Ledger, stamp: Stamp, capacity: Capacity) -> None:
         self.last_epoch = stamp.goal.epochs
-        self.target = stamp.goal.target
+        self.target = stamp.target
         self.elsewhere: Callable[[int], float] | None = None
         self._ledger = ledger
-        self._goal, self._kind = stamp.goal, kind_of(stamp.goal)
+        self._goal, self._metric = stamp.goal, stamp.metric
+        self._kind = kind_of(stamp.goal, stamp.metric)
         self._capacity = capacity
         if not self._kind.in_seconds:
             return
@@ -82,14 +83,14 @@ class Ending:
 
     def over(self, figures: Epoch) -> bool:
         """Whether an epoch was its trial's last."""
-        reached = self.target is not None and figures.validation_accuracy >= self.target
+        reached = self.target is not None and self.target.met(figures.value)
         return reached or figures.epoch == self.last_epoch
 
     def value(self, number: int, figures: Epoch) -> float:
         """What a trial counts by after an epoch, which has been written."""
         if self._goal.value == "last":
-            return figures.validation_accuracy
-        return self._goal.counted(self._ledger.frozen(number).intermediate_values)
+            return figures.value
+        return self._goal.counted(self._ledger.frozen(number).intermediate_values, self._metric)
 
     def of(self, number: int, figures: Epoch) -> End:
         """The end of a trial after its last epoch, which has been written."""

@@ -133,7 +133,7 @@ class Loop:
             study_seed=self._session.stamp.seed,
             last_epoch=self._session.ending.last_epoch,
             save_seconds=self._save_seconds,
-            until_accuracy=self._session.ending.target,
+            until=self._session.ending.target,
         )
 
     def _put_aside(self, slot: Slot) -> None:

@@ -10,31 +10,31 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import asdict
+from functools import partial
 from typing import get_args
 
-from batchopt.errors import DeviceError, InvalidInput, TrainingFailed, WorkerDied
+from batchopt.errors import DeviceError, InvalidInput, TrainingFailed
 from batchopt.events import Listener, Noted, Starting, TrainingModel
 from batchopt.measured import Epoch
+from batchopt.question.metric import Target
 from batchopt.question.options import Budget, Configuration, Options
 from batchopt.question.task import Task
-from batchopt.report.answer.reading import read_report, read_stamp, read_study
+from batchopt.report.answer.reading import read_evidence, read_stamp, read_study
 from batchopt.report.answer.recommendation import Report
-from batchopt.report.show.goal_view import shown_target
 from batchopt.signals import Interruption
 from batchopt.store.access import opened
 from batchopt.store.address import shown_storage
 from batchopt.store.attributes import ENGINES
 from batchopt.store.history import open_study
 from batchopt.store.stamp import Stamp, check_program, versions
-from batchopt.study.loop import TICK_SECONDS
 from batchopt.study.model_file import Kept, ModelFile, sealed
+from batchopt.study.single_run import SingleRun
 from batchopt.study.trained_model import On, TrainedModel
-from batchopt.text import first_line, printable
-from batchopt.training.messages import Answer, EpochDone, Failed, ModelSaved, Ready, Remark, SaveModel, Train
+from batchopt.text import printable
+from batchopt.training.messages import EpochDone, ModelSaved, SaveModel, Train
 from batchopt.training.seeds import model_seed
 from batchopt.workers.cluster import LOCAL
-from batchopt.workers.process import Died
-from batchopt.workers.slot import DEATHS_ALLOWED, Slot, as_error
+from batchopt.workers.slot import Slot
 from batchopt.workers.starting import first_setup, ready_slot
 
 NUMBER = 0
@@ -78,9 +78,9 @@ def train_model(
     file.check()
     options = check_on(on, options)
     name, stamp = read_stamp(storage, name)
-    report = read_report(storage, name)
+    report = read_evidence(storage, name).report
     if report.advised is None:
-        lacking = "is complete" if report.time is None else f"reached {shown_target(report.time.target)}"
+        lacking = "is complete" if report.target is None else f"reached {report.target}"
         raise InvalidInput(
             f"study {printable(name)} in {report.storage} recommends nothing yet: no trial {lacking}. Go on with it "
             "first."
@@ -94,7 +94,7 @@ def train_model(
         with ready_slot(setup, smallest=stamp.space.smallest, interruption=interruption, listener=listener) as slot:
             assert slot.ready is not None
             check_program(name, shown_storage(storage), stamp, slot.ready.program)
-            epochs, target = stamp.goal.epochs, stamp.goal.target
+            epochs, target = stamp.goal.epochs, stamp.target
             if on == "all":
                 # Validation has nothing to say of when to end; the trial that is recommended has.
                 epochs, target = len(read_study(storage, name)[report.advised.best.trial].epochs), None
@@ -107,7 +107,7 @@ class _Training:
     Args:
         slot: with a worker that is ready.
         epochs: at most.
-        target: validation accuracy at which it ends, in 0 to 1; None for none.
+        target: at which it ends; None for none.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class _Training:
         report: Report,
         on: On,
         epochs: int,
-        target: float | None,
+        target: Target | None,
         interruption: Interruption,
         listener: Listener,
     ) -> None:
@@ -127,7 +127,15 @@ class _Training:
         self._slot, self._file, self._stamp, self._report, self._on = slot, file, stamp, report, on
         self._configuration = Configuration(best.batch_size, best.learning_rate, dict(best.extra))
         self._epochs, self._target = epochs, target
-        self._interruption, self._listener = interruption, listener
+        self._listener = listener
+        self._single = SingleRun(
+            slot,
+            "training the model",
+            then="it goes on from its last checkpoint",
+            too_large=partial(_too_large, best.batch_size),
+            interruption=interruption,
+            listener=listener,
+        )
         self._keeps = True
         self._belongs = {
             **asdict(self._configuration),
@@ -152,21 +160,11 @@ class _Training:
             self._listener(Noted(f"{printable(self._file.part)}: training goes on after epoch {kept.epoch}"))
         elif self._file.part.exists():
             self._listener(Noted(f"{printable(self._file.part)} is of another training; this one begins anew"))
-        for death_number in range(1, DEATHS_ALLOWED + 1):
-            try:
-                return self._attempt(self._file.kept(self._belongs))
-            except Died as death:
-                if death.out_of_memory:
-                    raise self._too_large(str(death)) from None
-                if death_number == DEATHS_ALLOWED:
-                    raise WorkerDied(str(death)) from None
-                self._listener(Noted(f"training the model: {death.how}; it goes on from its last checkpoint"))
-                self._slot.replace()
-        raise AssertionError
+        return self._single.tried(lambda: self._attempt(self._file.kept(self._belongs)))
 
     def _attempt(self, kept: Kept | None) -> TrainedModel:
         configuration, from_epoch = self._configuration, 0 if kept is None else kept.epoch
-        self._slot.worker.send(
+        self._single.ask(
             Train(
                 trial=NUMBER,
                 study_seed=self._stamp.seed,
@@ -178,20 +176,18 @@ class _Training:
                 checkpoint=None if kept is None else kept.state,
                 last_epoch=self._epochs,
                 purpose="model",
-                until_accuracy=self._target,
+                until=self._target,
             )
         )
-        self._listener(TrainingModel(configuration, from_epoch, self._epochs))
+        self._listener(TrainingModel(configuration, self._stamp.metric, from_epoch, self._epochs))
         seconds = 0.0 if kept is None else kept.seconds
         while True:
-            answer = self._heard()
-            if isinstance(answer, Failed):
-                raise self._too_large(answer.message) if answer.kind == "memory" else as_error(answer)
+            answer = self._single.heard()
             assert isinstance(answer, EpochDone)
             figures = answer.figures
             # From its beginning, where another version wrote the checkpoint.
             seconds = figures.train_seconds + (seconds if figures.epoch > 1 else 0.0)
-            self._listener(TrainingModel(configuration, figures.epoch, self._epochs, figures))
+            self._listener(TrainingModel(configuration, self._stamp.metric, figures.epoch, self._epochs, figures))
             if figures.valueless:
                 self._file.part.unlink(missing_ok=True)
                 raise TrainingFailed(
@@ -201,7 +197,7 @@ class _Training:
                 )
             if answer.checkpoint is not None:
                 self._keep(Kept(figures.epoch, seconds, answer.checkpoint))
-            reached = self._target is not None and figures.validation_accuracy >= self._target
+            reached = self._target is not None and self._target.met(figures.value)
             if reached or answer.stopped or figures.epoch == self._epochs:
                 return self._written(figures, seconds, reached=None if self._target is None else reached)
 
@@ -219,13 +215,11 @@ class _Training:
         """Have the worker write the model, and put it in its place."""
         if reached is False:
             assert self._target is not None
-            self._listener(Noted(f"the model has not reached {shown_target(self._target)} after all epochs"))
+            self._listener(Noted(f"the model has not reached {self._target} after all epochs"))
         new = self._file.temporary()
         try:
-            self._slot.worker.send(SaveModel(str(new)))
-            answer = self._heard()
-            if isinstance(answer, Failed):
-                raise as_error(answer)
+            self._single.ask(SaveModel(str(new)))
+            answer = self._single.heard()
             assert isinstance(answer, ModelSaved)
             trained = self._described(last, seconds, answer, sealed(new), reached=reached)
             self._file.publish(new, trained.describe())
@@ -261,37 +255,22 @@ class _Training:
             machine=ready.machine.describe(),
             versions=versions() | ready.machine.versions,
             train_seconds=seconds,
-            metric=program.metric,
+            metric=self._stamp.metric,
             train_loss=last.train_loss,
-            train_accuracy=last.train_accuracy,
+            train_value=last.train_value,
             validation_loss=_finite(saved.validation_loss),
-            validation_accuracy=_finite(saved.validation_accuracy),
+            value=_finite(saved.value),
             data=program.data,
             train_examples=program.train_examples + joined,
             validation_examples=program.validation_examples,
             sha256=sha256,
         )
 
-    def _heard(self) -> Answer:
-        """The worker's next answer of note."""
-        while True:
-            while not self._slot.worker.connection.poll(TICK_SECONDS):
-                self._interruption.check()
-            self._interruption.check()
-            answer = self._slot.worker.receive()
-            if isinstance(answer, Remark):
-                self._listener(Noted(answer.text))
-            elif isinstance(answer, Ready):
-                # Of a worker that took another one's place.
-                self._listener(Noted(self._slot.worker_ready(answer) or "another worker has taken its place"))
-            else:
-                return answer
 
-    def _too_large(self, why: str) -> DeviceError:
-        return DeviceError(
-            f"batch size {self._configuration.batch_size} ran out of memory: {first_line(why)}. The same command goes "
-            "on where there is more."
-        )
+def _too_large(batch_size: int, why: str) -> DeviceError:
+    return DeviceError(
+        f"batch size {batch_size} ran out of memory: {why}. The same command goes on where there is more."
+    )
 
 
 def _finite(figure: float | None) -> float | None:

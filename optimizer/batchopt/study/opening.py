@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
 
 from batchopt.errors import StorageError
-from batchopt.events import Listener, Noted, TrialEnded
+from batchopt.events import Listener, Noted
 from batchopt.goals.kinds import kind_of
 from batchopt.question.goal import Goal
 from batchopt.question.options import Options
-from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
+from batchopt.question.space import SearchSpace
 from batchopt.store.address import shown_storage, storage_url
 from batchopt.store.database import open_database
 from batchopt.store.ledger import Ledger
@@ -53,7 +52,7 @@ def opened_ledger(
     held.callback(database.db.dispose)
     if database.warning:
         listener(Noted(database.warning, warning=True))
-    study = transactions.again(lambda: found_or_made(database, name, kind_of(stamp.goal).directions))
+    study = transactions.again(lambda: found_or_made(database, name, kind_of(stamp.goal, stamp.metric).directions))
     ledger = Ledger(
         database,
         study,
@@ -90,19 +89,3 @@ def checked_stamp(
     check_question(study.study_name, where, stamp, space_for(stamp.program.train_examples), goal)
     check_seed(study.study_name, where, stamp, seed)
     return stamp
-
-
-def best_of(trials: Sequence[FrozenTrial], goal: Goal) -> TrialEnded | None:
-    """The best complete trial by the goal, as it was told when it ended."""
-    best = None
-    for trial in trials:
-        if trial.state == TrialState.COMPLETE:
-            size, rate = trial.params[BATCH_SIZE], trial.params[LEARNING_RATE]
-            told, epochs = trial.user_attrs, len(trial.intermediate_values)
-            accuracy, seconds = told.get("validation_accuracy"), told.get("train_seconds", 0.0)
-            to_target = None if goal.target is None else trial.values[0]
-            ended = TrialEnded(
-                trial.number, "complete", size, rate, accuracy, epochs, seconds, seconds_to_target=to_target
-            )
-            best = ended if ended.better_than(best) else best
-    return best

@@ -28,11 +28,12 @@ def make_search(
     `capacity` says what this machine holds and what an epoch costs on it; `value_seconds` what one costs on the machine
     whose seconds are the study's values, where that is another.
     """
-    kind = kind_of(stamp.goal)
+    kind = kind_of(stamp.goal, stamp.metric)
     search = options.search or stamp.search
     if search == AUTO_SEARCH:
         scheduler = Scheduler(
             stamp.space,
+            direction="maximize" if kind.sees_scores else stamp.metric.direction,
             max_epochs=stamp.goal.epochs,
             seed=stamp.seed,
             max_trials=budget.trials,
@@ -52,7 +53,7 @@ def make_search(
         seed=stamp.seed,
         max_epochs=stamp.goal.epochs,
         budget_left=lambda: budget.trials is None or ledger.count_started() < budget.trials,
-        # A median of accuracies says nothing of who will be the fastest, and cannot be asked of two objectives.
+        # A median of values says nothing of who will be the fastest, and cannot be asked of two objectives.
         prune=options.prune and kind.prunes,
         met=kind.view(value_seconds).met,
         max_batch_size=lambda: capacity.max_batch_size,

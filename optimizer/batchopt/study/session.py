@@ -70,8 +70,7 @@ class Session:
         self.lost, self.listener = lost, listener
         self.ending = ledger.in_turn(lambda: Ending(ledger, stamp, capacity))
         self._search = make_search(ledger, stamp, options, budget, capacity, value_seconds=self.ending.elsewhere)
-        dimensions = stamp.space.distributions()
-        self._shared = SharedStudy(ledger, self._search, capacity, goal=stamp.goal, dimensions=dimensions)
+        self._shared = SharedStudy(ledger, self._search, capacity, stamp)
         self._steps: dict[int, Step] = {}
         self._renewed = time.monotonic()
         self._started = time.monotonic() - ledger.elapsed()
@@ -325,7 +324,7 @@ class Session:
             self._lose(lost)
             return
         self._steps.pop(trial, None)
-        self.listener(self._shared.ended(trial).ended(trial, state, note))
+        self.listener(self._shared.ended(trial).ended(trial, state, note, self.stamp.metric))
         self._keep_time()
 
     @contextmanager

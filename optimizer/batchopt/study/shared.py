@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from optuna.trial import FrozenTrial
 
 from batchopt.events import Progress
 from batchopt.machine.capacity import Capacity
-from batchopt.question.goal import Goal
 from batchopt.search.steps import Search, Step, TrialState
 from batchopt.store.history import TrialRecord, as_trial, read_trials
 from batchopt.store.leases import TurnLost
 from batchopt.store.ledger import Ledger
 from batchopt.store.records import DamagedCheckpoint
+from batchopt.store.stamp import Stamp
 
 TURN_PATIENCE_S = 0.3
 """How long a turn at asking is waited for before the workers are looked after again."""
@@ -35,24 +35,21 @@ class SharedStudy:
         ledger: of the study.
         search: what decides; it is fed here with what the study holds.
         capacity: told of the epochs that were trained on this machine in earlier sessions.
-        goal: the study's.
-        dimensions: the names of all its parameters.
+        stamp: the study's.
 
     Attributes:
         progress: how far each unfinished trial is, by number.
         others: the numbers of the trials that other processes hold.
     """
 
-    def __init__(
-        self, ledger: Ledger, search: Search, capacity: Capacity, *, goal: Goal, dimensions: Collection[str]
-    ) -> None:
+    def __init__(self, ledger: Ledger, search: Search, capacity: Capacity, stamp: Stamp) -> None:
         self.progress: dict[int, Progress] = {}
         self.others: set[int] = set()
         self._ledger = ledger
         self._search = search
         self._capacity = capacity
-        self._goal = goal
-        self._dimensions = set(dimensions)
+        self._stamp = stamp
+        self._dimensions = set(stamp.space.distributions())
         self._seen: dict[int, tuple[TrialState, int]] = {}
         self._over: set[int] = set()
         self._looked: float | None = None
@@ -167,9 +164,15 @@ class SharedStudy:
         return bool(halves)
 
     def _tell(self, record: TrialRecord, *, held: bool) -> None:
-        goal = self._goal
-        counts = goal.value if goal.target is None else None
-        trial = as_trial(record, held=held, max_epochs=goal.epochs, target=goal.target, counts=counts)
+        goal, stamp = self._stamp.goal, self._stamp
+        trial = as_trial(
+            record,
+            held=held,
+            max_epochs=goal.epochs,
+            target=stamp.target,
+            counts=goal.value if goal.target is None else None,
+            sign=stamp.metric.sign,
+        )
         if trial.state == "running":
             self.others.add(trial.trial)
         if record.state == "running":
@@ -195,6 +198,6 @@ def _progress(record: TrialRecord) -> Progress:
         record.batch_size,
         record.learning_rate,
         epochs=len(record.epochs),
-        accuracy=record.last.get("validation_accuracy"),
+        value=record.last.get("value"),
         train_seconds=record.train_seconds,
     )

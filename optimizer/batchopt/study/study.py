@@ -10,15 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import optuna
-from optuna.trial import TrialState
-
-from batchopt.errors import InvalidInput, StorageNotFound
-from batchopt.events import Listener, Noted, Opened, Starting, TrialEnded, ignore
+from batchopt.errors import InvalidInput
+from batchopt.events import Listener, Noted, Opened, Starting
 from batchopt.goals.kinds import kind_of
 from batchopt.machine.capacity import Capacity
-from batchopt.measured import EngineName
 from batchopt.question.goal import Goal
+from batchopt.question.metric import Metric
 from batchopt.question.options import (
     AUTO_SEARCH,
     CONFIRM_SEEDS,
@@ -31,22 +28,20 @@ from batchopt.question.options import (
 )
 from batchopt.question.space import SearchSpace
 from batchopt.question.task import Task
-from batchopt.report.answer.reading import read_report
-from batchopt.report.answer.recommendation import Report
 from batchopt.report.show.dashboard import ShownWhileItGoesOn, bring_up_to_date
+from batchopt.report.show.notebook import default_listener
+from batchopt.report.show.study_report import StudyReport, read_report
 from batchopt.signals import Interruption
-from batchopt.store.access import explained, opened
+from batchopt.store.access import explained
 from batchopt.store.address import shown_storage, storage_url
-from batchopt.store.attributes import ENGINES
-from batchopt.store.database import check_storage
-from batchopt.store.deletion import check_numbers
 from batchopt.store.folders import file_system
-from batchopt.store.making import checked_name, quiet_optuna, unmade
+from batchopt.store.making import checked_name, quiet_optuna
 from batchopt.store.measurements import measured_on
 from batchopt.store.stamp import Stamp, check_program
 from batchopt.store.transactions import Transactions
+from batchopt.study.finding import find, refuse_foreign
 from batchopt.study.loop import Loop
-from batchopt.study.opening import best_of, checked_stamp, opened_ledger
+from batchopt.study.opening import opened_ledger
 from batchopt.study.session import Session
 from batchopt.study.tries import check_held, check_tries
 from batchopt.training.messages import ClusterShare
@@ -62,7 +57,6 @@ Space = SearchSpace | Callable[[int], SearchSpace]
 
 PROVISIONAL_EXAMPLES = 1 << 30
 """Stands for the number of training examples until the data is loaded."""
-
 
 LOCKED_S = 120.0
 """How long a database that another program has locked is waited for before anything has begun."""
@@ -83,17 +77,6 @@ class Plan:
     new: bool
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What there is of a study already."""
-
-    stamp: Stamp
-    engines: dict[str, EngineName]
-    finished: int
-    running: int
-    best: TrialEnded | None
-
-
 class Study:
     """A question, and the study in a database that answers it.
 
@@ -106,7 +89,7 @@ class Study:
         options: how it is searched and trained.
 
     Raises:
-        InvalidInput: a space that cannot be.
+        InvalidInput: a space or a target that cannot be.
     """
 
     def __init__(
@@ -121,6 +104,7 @@ class Study:
     ) -> None:
         self.task = task
         self.goal = goal or Goal()
+        Metric(task.metric).target(self.goal.target)
         self.name = checked_name(name)
         self.storage = os.fspath(storage) if isinstance(storage, os.PathLike) else storage
         storage_url(self.storage)
@@ -132,20 +116,20 @@ class Study:
         budget: Budget | None = None,
         *,
         tries: Sequence[Configuration] = (),
-        listener: Listener = ignore,
-    ) -> Report:
+        listener: Listener | None = None,
+    ) -> StudyReport:
         """Search until the budget is used up; a study that is there already goes on where it stopped.
 
         Args:
             budget: totals of the study; 30 trials where None.
             tries: configurations to train first.
-            listener: told what happens.
+            listener: told what happens; in a notebook a bar is shown where there is none.
 
         Raises:
             BatchoptError: something the user can mend; nothing was written if it was there from the start.
             Interrupted: by Ctrl-C or SIGTERM; the same call goes on.
         """
-        budget = budget or Budget()
+        budget, listener = budget or Budget(), listener or default_listener()
         # Ray sets a handler of SIGTERM; ours comes after it.
         with joined(self.options) as cluster, Interruption() as interruption, ExitStack() as held:
             held.enter_context(explained(self.storage))
@@ -180,21 +164,21 @@ class Study:
             Loop(session, slots, until=budget.seconds, interruption=interruption, listener=heard).run()
             workers.close()
             evidence = show()
-        return self.report() if evidence is None else evidence.report
+        return self.report() if evidence is None else StudyReport.of(evidence)
 
     def plan(
-        self, budget: Budget | None = None, *, tries: Sequence[Configuration] = (), listener: Listener = ignore
+        self, budget: Budget | None = None, *, tries: Sequence[Configuration] = (), listener: Listener | None = None
     ) -> Plan:
         """What `run` would do, checked on this machine, nothing written.
 
         Raises:
             BatchoptError: as `run`.
         """
-        budget = budget or Budget()
+        budget, listener = budget or Budget(), listener or default_listener()
         with joined(self.options) as cluster, Interruption() as interruption, ExitStack() as workers:
             return self._prepare(budget, tries, listener, interruption, cluster, workers, probing=False)[1]
 
-    def confirm(self, seeds: int = CONFIRM_SEEDS, *, listener: Listener = ignore) -> Report:
+    def confirm(self, seeds: int = CONFIRM_SEEDS, *, listener: Listener | None = None) -> StudyReport:
         """Train what is recommended again beside the common default, so often each, and open the test set; as `run`."""
         from batchopt.study.confirming import confirm
 
@@ -206,7 +190,7 @@ class Study:
             storage=self.storage,
             options=self.options,
             seeds=seeds,
-            listener=listener,
+            listener=listener or default_listener(),
         )
         return self.report()
 
@@ -216,7 +200,7 @@ class Study:
         *,
         on: On = "train",
         force: bool = False,
-        listener: Listener = ignore,
+        listener: Listener | None = None,
     ) -> TrainedModel:
         """Train what is recommended with a seed of its own, and keep the model at `path`, *.keras; as `run`.
 
@@ -227,10 +211,16 @@ class Study:
 
         file = ModelFile(Path(path), force)
         return train_model(
-            self.task, file, name=self.name, storage=self.storage, options=self.options, on=on, listener=listener
+            self.task,
+            file,
+            name=self.name,
+            storage=self.storage,
+            options=self.options,
+            on=on,
+            listener=listener or default_listener(),
         )
 
-    def report(self) -> Report:
+    def report(self) -> StudyReport:
         """What the study has found so far, from its database alone.
 
         Raises:
@@ -257,8 +247,9 @@ class Study:
             check_tries(tries, early)
         if self.options.checkpoints is not None:
             file_system(self.options.checkpoints)
-        waiting = self._transactions(listener, interruption, LOCKED_S)
-        found = waiting.again(self._find)
+        url, say = storage_url(self.storage), (lambda line: listener(Noted(line)))
+        waiting = Transactions(url, say=say, check=interruption.check, patience=LOCKED_S)
+        found = waiting.again(partial(find, self.name, self.storage, self._space_for, self.goal, self.options.seed))
         listener(Starting(self.options.workers or 1))
         setup = first_setup(
             self.task,
@@ -289,6 +280,9 @@ class Study:
             seed=DEFAULT_SEED if self.options.seed is None else self.options.seed,
             search=self.options.search or AUTO_SEARCH,
         )
+        if not found:
+            directions = kind_of(stamp.goal, stamp.metric).directions
+            waiting.again(partial(refuse_foreign, self.name, self.storage, directions))
         capacity = waiting.again(partial(recorded_capacity, ready, space, self.options, self.storage))
         if probing and self.options.probe is not False:
             capacity = measured(slot, capacity, timed=True, interruption=interruption, listener=listener)
@@ -303,6 +297,7 @@ class Study:
             engine=ready.engine,
             timings=ready.timings,
             epochs=self.goal.epochs,
+            metric=stamp.metric,
             trials=budget.trials,
             finished=found.finished if found else 0,
             running=found.running if found else 0,
@@ -311,40 +306,9 @@ class Study:
         )
         return slot, Plan(opened, stamp, new=found is None), capacity
 
-    def _find(self) -> _Found | None:
-        """The study, if it is there, checked to be the one that is asked for.
-
-        Raises:
-            StorageError: it is there, and was not made by batchopt; or its database cannot be used.
-            StudyMismatch: it asks another question.
-        """
-        check_storage(self.storage, create=True)
-        try:
-            with opened(self.storage, plain=True) as database:
-                if self.name not in optuna.get_all_study_names(database.storage):
-                    return None
-                study = optuna.load_study(study_name=self.name, storage=database.storage)
-                if unmade(study, kind_of(self.goal).directions):
-                    return None
-                trials = study.get_trials(deepcopy=False)
-                check_numbers(self.name, self._shown_storage, trials)
-                return _Found(
-                    checked_stamp(study, self._shown_storage, self._space_for, self.goal, self.options.seed),
-                    engines=study.user_attrs.get(ENGINES, {}),
-                    finished=sum(trial.state.is_finished() for trial in trials),
-                    running=sum(trial.state == TrialState.RUNNING for trial in trials),
-                    best=best_of(trials, self.goal),
-                )
-        except StorageNotFound:
-            return None
-
     @property
     def _shown_storage(self) -> str:
         return shown_storage(self.storage)
-
-    def _transactions(self, listener: Listener, interruption: Interruption, patience: float) -> Transactions:
-        url, check = storage_url(self.storage), interruption.check
-        return Transactions(url, say=lambda line: listener(Noted(line)), check=check, patience=patience)
 
     def _space_for(self, train_examples: int) -> SearchSpace:
         return self._space if isinstance(self._space, SearchSpace) else self._space(train_examples)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from batchopt.question.metric import Metric
+
 On = Literal["train", "all"]
 """What a model is trained on: the training data, or the validation data too."""
 
@@ -20,15 +22,15 @@ class TrainedModel:
         batch_size, learning_rate, extra: what was recommended.
         goal: of the study.
         epochs: how many it was trained.
-        target_reached: whether validation accuracy got to the goal's target; None without one, and on all data, where
+        target_reached: whether the validation metric got to the goal's target; None without one, and on all data, where
             it cannot be told.
         on: the training data, or `all`: then the validation figures are of examples that it was trained on.
         seed: of its initial weights; no trial's.
         engine, machine, versions: that trained it.
         train_seconds: on the training clock.
-        train_loss, train_accuracy: over the last epoch, while it was trained.
-        validation_loss, validation_accuracy: of the model as it is kept; accuracies are of `metric`. None where there
-            is none, or no finite one.
+        train_loss, train_value: over the last epoch, while it was trained.
+        validation_loss, value: of the model as it is kept; values are of `metric`. None where there is none, or no
+            finite one.
         data: fingerprint of training and validation data.
         train_examples, validation_examples: those that it was trained on, and validated.
         sha256: of the file.
@@ -50,11 +52,11 @@ class TrainedModel:
     machine: dict[str, Any]
     versions: dict[str, str]
     train_seconds: float
-    metric: str
+    metric: Metric
     train_loss: float | None
-    train_accuracy: float
+    train_value: float
     validation_loss: float | None
-    validation_accuracy: float | None
+    value: float | None
     data: str
     train_examples: int
     validation_examples: int

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from batchopt.machine.machine import Machine
 from batchopt.measured import DeviceMemory, EngineName, EngineTiming, Epoch, StepTime
+from batchopt.question.metric import Target
 from batchopt.question.task import ProgramStamp, Task
 from batchopt.training.seeds import Purpose
 from batchopt.training.surroundings import Surroundings, taken
@@ -87,7 +88,7 @@ class Train:
         save_seconds: what keeping a checkpoint takes, beside packing it.
         purpose: `search` for a trial; else `trial` is the number of a run that confirms, or of a model that is kept,
             with seeds that no trial has.
-        until_accuracy: the trial is over after the first epoch whose validation accuracy is at this; None for no such.
+        until: the trial is over after the first epoch whose validation metric is at this; None for no such.
     """
 
     trial: int
@@ -101,7 +102,7 @@ class Train:
     last_epoch: int = 0
     save_seconds: float = 0.0
     purpose: Purpose = "search"
-    until_accuracy: float | None = None
+    until: Target | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class OpenedTest:
 
     run: int
     loss: float
-    accuracy: float
+    value: float
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,13 @@ class ModelSaved:
     """The model is written.
 
     Attributes:
-        validation_loss, validation_accuracy: of the weights that were written, averaged ones where the optimizer keeps
+        validation_loss, value: of the weights that were written, averaged ones where the optimizer keeps
             such; the loss is None where the model's own steps return none that is known as such.
     """
 
     path: str
     validation_loss: float | None
-    validation_accuracy: float
+    value: float
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Metrics of which less is better, which a study that looks for more would make worse.
+"""Which way a metric is better.
 
 Told by what the metric is, whatever it is called; by its name only where that does not tell: a function of the user's.
 """
@@ -9,10 +9,18 @@ import re
 from typing import Any
 
 from batchopt.errors import ModelError
+from batchopt.question.metric import Direction
+from batchopt.question.task import Task
 
 LESS_IS_BETTER = re.compile(
     r"(^|_|/)(loss|error|mae|mse|mape|msle|rmse|rmsle|smape|wape|nll|log_?loss|crossentropy|hinge|divergence|poisson|"
     r"huber|log_?cosh|brier\w*|distance|false_\w+|perplexity|wer|cer)(_\d+)?$",
+    re.IGNORECASE,
+)
+MORE_IS_BETTER = re.compile(
+    r"(^|_|/)(acc|accuracy|auc|aucpr|auroc|precision\w*|recall\w*|sensitivity\w*|specificity\w*|f1\w*|f_?beta\w*|f_?score|"
+    r"score|r2\w*|iou\w*|jaccard|dice\w*|kappa|mcc|map|ndcg|mrr|hits?\w*|bleu|rouge\w*|cosine_similarity|similarity|"
+    r"psnr|ssim|true_\w+|likelihood|elbo|reward|return)(_\d+)?$",
     re.IGNORECASE,
 )
 """Such names, as Keras and others have them."""
@@ -21,25 +29,32 @@ NEGATIVE = re.compile(r"(^|_|/)(neg|negative|minus)_", re.IGNORECASE)
 """What has been turned round."""
 
 
-def refuse_less_is_better(model: Any, name: str) -> None:
-    """Refuse a metric of which less is better.
+def direction_of(model: Any, task: Task) -> Direction:
+    """Which way a task's metric is better.
 
     Args:
         model: compiled, its metrics built.
-        name: of the metric, as in Keras' logs.
+        task: whose `direction` goes first.
 
     Raises:
-        ModelError: saying what to name instead.
+        ModelError: nothing tells; saying what to write.
     """
-    lesser = _is_lesser(model, name)
+    if task.direction is not None:
+        return task.direction
+    lesser = _is_lesser(model, task.metric)
     if lesser is None:
-        lesser = bool(LESS_IS_BETTER.search(name)) and not NEGATIVE.search(name)
-    if lesser:
+        lesser = _named_lesser(task.metric)
+    if lesser is None:
         raise ModelError(
-            f"Task(metric={name!r}): less of it is better, and a study looks for more. Compile the model with a metric "
-            "of which more is better, such as accuracy, auc or r2_score, or with a function neg_... that returns the "
-            "negative, and name that."
+            f"Task(metric={task.metric!r}): its name does not tell whether more or less of it is better. Add "
+            "direction='maximize' or direction='minimize' to the Task."
         )
+    return "minimize" if lesser else "maximize"
+
+
+def _named_lesser(name: str) -> bool | None:
+    less, more = LESS_IS_BETTER.search(name) is not None, MORE_IS_BETTER.search(name) is not None
+    return less != (NEGATIVE.search(name) is not None) if less or more else None
 
 
 def _is_lesser(model: Any, name: str) -> bool | None:

@@ -28,7 +28,7 @@ from batchopt.training.callbacks import TrialCallbacks, described
 from batchopt.training.data_check import SEARCHED, check_with
 from batchopt.training.engines import Engine, make_engine
 from batchopt.training.form import Form, form_of, look, reachable
-from batchopt.training.metrics import refuse_less_is_better
+from batchopt.training.metrics import direction_of
 from batchopt.training.one_pass import flat
 from batchopt.training.resident import Resident, train_count
 
@@ -114,9 +114,9 @@ class Program:
         return Epoch(
             epoch=number,
             train_loss=loss_of(train),
-            train_accuracy=train[self._metric],
+            train_value=train[self._metric],
             validation_loss=loss_of(validation),
-            validation_accuracy=validation[self._metric],
+            value=validation[self._metric],
             train_seconds=trained - started,
             evaluation_seconds=evaluated - began,
             steps=-(-self.train_examples // batch_size),
@@ -159,8 +159,8 @@ def build(
         batch_size, epochs: examples per optimizer step and epochs of a whole trial, for a `build_model` that asks.
 
     Raises:
-        ModelError: what `build_model` returned cannot be trained, or does not have the task's metric, or less of that
-            is better.
+        ModelError: what `build_model` returned cannot be trained, or does not have the task's metric, or nothing
+            tells which way of it is better.
         DataError: the model refuses the data for what is wrong with that.
     """
     keras.utils.set_random_seed(seed)
@@ -180,13 +180,13 @@ def build(
         except Exception:  # noqa: BLE001  whatever the model raises; what it raised first is the user's to see
             raise error from None
         raise
-    refuse_less_is_better(model, task.metric)
     names = form.logs[0] or tuple(flat(model.get_metrics_result()))
     if task.metric not in names:
         raise ModelError(
             f"the model has no metric {task.metric!r}, only {', '.join(names)}. "
             f"Compile it with metrics=[{task.metric!r}], or name another with Task(metric=...)."
         )
+    direction_of(model, task)
     return model
 
 

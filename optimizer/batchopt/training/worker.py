@@ -76,6 +76,7 @@ class Trainer:
         # TensorFlow is configured by now; these modules may import it.
         from batchopt.training import measure, noise, probe, program, programs, resident
         from batchopt.training.callbacks import engine_of_callbacks
+        from batchopt.training.metrics import direction_of
 
         if setup.deterministic:
             program.use_deterministic_ops()
@@ -116,6 +117,7 @@ class Trainer:
             train_examples=self._resident.train_count,
             validation_examples=resident.validation_count(data),
             metric=setup.task.metric,
+            direction=direction_of(first.model, setup.task),
             form=first.form.digest,
             made_with=program.made_with(machine.kind, deterministic=setup.deterministic),
         )
@@ -238,7 +240,7 @@ class Trainer:
             if request.purpose == "search":
                 figures = self._noise.look(self._programs.current, request, figures)
                 yield from self.said()
-            reached = request.until_accuracy is not None and figures.validation_accuracy >= request.until_accuracy
+            reached = request.until is not None and request.until.met(figures.value)
             stopped = callbacks is not None and callbacks.stopped
             over = figures.valueless or reached or stopped
             if request.purpose == "search" and callbacks is not None and (over or number == request.last_epoch):

@@ -6,13 +6,15 @@ import dataclasses
 import math
 
 import pytest
+from batchopt.question.metric import Metric
 from batchopt.report.answer.confirmation import confirmation
 from batchopt.report.answer.intervals import mean_of
 from batchopt.report.answer.recommendation import Recommendation
 from batchopt.report.show.confirmation_view import confirmation_sentences, confirmation_table
 from batchopt.store.confirmations import ConfirmationRun, Role, plan_of
 
-ADVICE = Recommendation(128, 0.01, {}, 0.9, 0.8, 0.95, 0.9, 2.0, 3)
+METRIC = Metric()
+ADVICE = Recommendation(128, 0.01, {}, "validation_accuracy", 0.9, 0.8, 0.95, 0.9, 2.0, 3)
 
 
 def run(
@@ -30,9 +32,9 @@ def run(
         seed=number,
         epochs=5,
         train_seconds=seconds,
-        validation_accuracy=test,
+        validation_value=test,
         test_loss=None,
-        test_accuracy=test,
+        test_value=test,
     )
 
 
@@ -60,17 +62,19 @@ def test_differences_are_taken_run_by_run() -> None:
     assert found is not None
     recommended, reference = found.configurations
     assert (recommended.role, reference.role, found.reference) == ("recommended", "reference", 32)
-    assert recommended.accuracy_difference is not None and recommended.test_accuracy is not None
-    assert recommended.accuracy_difference.mean == pytest.approx(0.0625)
-    assert recommended.accuracy_difference.spread == pytest.approx(0.0, abs=1e-9)
-    assert recommended.test_accuracy.spread == pytest.approx(found.test_spread) == pytest.approx(0.2082, abs=1e-4)
+    assert recommended.value_difference is not None and recommended.test_value is not None
+    assert recommended.value_difference.mean == pytest.approx(0.0625)
+    assert recommended.value_difference.spread == pytest.approx(0.0, abs=1e-9)
+    assert recommended.test_value.spread == pytest.approx(found.test_spread) == pytest.approx(0.2082, abs=1e-4)
     assert recommended.seconds_difference is not None
     assert recommended.seconds_difference.mean == -2.0
-    assert (reference.accuracy_difference, reference.seconds_difference) == (None, None)
-    cells, marked = confirmation_table(found).rows[0]
+    assert (reference.value_difference, reference.seconds_difference) == (None, None)
+    cells, marked = confirmation_table(found, METRIC).rows[0]
     assert marked and cells[:5] == ["recommended", "128", "0.01", "3", "72.92% \N{PLUS-MINUS SIGN} 35.09"]
     assert cells[5:8] == ["+6.25 \N{PLUS-MINUS SIGN} 0.00", "1 \N{PLUS-MINUS SIGN} 0", "-2 \N{PLUS-MINUS SIGN} 0"]
-    assert "From seed to seed, runs of one configuration differ by 21 points" in confirmation_sentences(found)[1]
+    assert (
+        "From seed to seed, runs of one configuration differ by 21 points" in confirmation_sentences(found, METRIC)[1]
+    )
 
 
 def test_where_the_recommendation_is_the_common_default_it_is_what_is_compared_with() -> None:
@@ -79,7 +83,7 @@ def test_where_the_recommendation_is_the_common_default_it_is_what_is_compared_w
         [run("recommended", 0, 32, 0.9, advice=advice), run("fastest", 0, 256, 0.8, advice=advice)], advice.params
     )
     assert found is not None
-    assert [row.accuracy_difference is None for row in found.configurations] == [True, False]
+    assert [row.value_difference is None for row in found.configurations] == [True, False]
     assert found.reference == 32
 
 
@@ -88,13 +92,13 @@ def test_a_run_that_diverged_is_counted_and_in_no_mean() -> None:
     assert found is not None
     (row,) = found.configurations
     assert row.diverged == 1
-    assert row.test_accuracy is not None
-    assert (row.test_accuracy.mean, row.test_accuracy.count) == (0.9, 1)
+    assert row.test_value is not None
+    assert (row.test_value.mean, row.test_value.count) == (0.9, 1)
     assert found.test_spread is None
     nothing = confirmation([run("recommended", 0, 32, None)], ADVICE.params)
     assert nothing is not None
-    assert nothing.configurations[0].test_accuracy is None
-    assert confirmation_table(nothing).rows[0][0][3:5] == ["0 (1 diverged)", ""]
+    assert nothing.configurations[0].test_value is None
+    assert confirmation_table(nothing, METRIC).rows[0][0][3:5] == ["0 (1 diverged)", ""]
 
 
 def test_another_recommendation_than_the_one_that_was_confirmed_is_said_so() -> None:
@@ -103,23 +107,23 @@ def test_another_recommendation_than_the_one_that_was_confirmed_is_said_so() -> 
     found = confirmation([old], ADVICE.params)
     assert found is not None
     assert not found.current
-    assert "after 20 trials" in confirmation_sentences(found)[-1]
+    assert "after 20 trials" in confirmation_sentences(found, METRIC)[-1]
     both = confirmation([old, run("recommended", 0, 128, 0.9)], ADVICE.params)
     assert both is not None
     assert (both.current, both.recommendations, both.configurations[0].batch_size) == (True, 2, 128)
-    assert any("opened for 2 recommendations" in sentence for sentence in confirmation_sentences(both))
+    assert any("opened for 2 recommendations" in sentence for sentence in confirmation_sentences(both, METRIC))
 
 
 def test_that_something_else_stands_for_the_common_default_is_said() -> None:
     found = confirmation([run("recommended", 0, 256, 0.9), run("reference", 0, 64, 0.9)], ADVICE.params)
     assert found is not None
     assert found.reference == 64
-    assert any("the nearest, 64, is the reference" in text for text in confirmation_sentences(found))
+    assert any("the nearest, 64, is the reference" in text for text in confirmation_sentences(found, METRIC))
 
 
 def test_seconds_to_a_target_are_those_of_runs_that_reached_it_and_the_others_are_counted() -> None:
     def to_target(role: Role, number: int, size: int, reached: float, seconds: float) -> ConfirmationRun:
-        return dataclasses.replace(run(role, number, size, 0.95, seconds), validation_accuracy=reached)
+        return dataclasses.replace(run(role, number, size, 0.95, seconds), validation_value=reached)
 
     runs = [
         to_target("recommended", 0, 128, 0.97, 2.0),
@@ -129,14 +133,14 @@ def test_seconds_to_a_target_are_those_of_runs_that_reached_it_and_the_others_ar
         to_target("reference", 1, 32, 0.97, 6.0),
         to_target("reference", 2, 32, 0.97, 7.0),
     ]
-    found = confirmation(runs, ADVICE.params, 0.97)
+    found = confirmation(runs, ADVICE.params, METRIC.target(0.97))
     assert found is not None
     recommended, reference = found.configurations
     assert (recommended.missed, recommended.diverged, reference.missed) == (1, 0, 0)
     assert recommended.train_seconds is not None and recommended.seconds_difference is not None
     assert (recommended.train_seconds.mean, recommended.train_seconds.count) == (2.5, 2)
     assert (recommended.seconds_difference.mean, recommended.seconds_difference.spread) == (-3.0, 0.0)
-    table, said = confirmation_table(found), confirmation_sentences(found)
+    table, said = confirmation_table(found, METRIC), confirmation_sentences(found, METRIC)
     assert table.columns[4:6] == ("s to 97%", "against 32")
     cells = [
         "2 (1 missed the target)",
@@ -147,9 +151,9 @@ def test_seconds_to_a_target_are_those_of_runs_that_reached_it_and_the_others_ar
     assert table.rows[0][0][3:7] == cells
     assert "each trained until 97% validation accuracy" in said[0] and "are excluded" in said[1]
     assert not any("From seed to seed" in sentence for sentence in said)
-    none = confirmation(runs[2:3], ADVICE.params, 0.97)
+    none = confirmation(runs[2:3], ADVICE.params, METRIC.target(0.97))
     assert none is not None
-    assert confirmation_table(none).rows[0][0][3:5] == ["0 (1 missed the target)", ""]
+    assert confirmation_table(none, METRIC).rows[0][0][3:5] == ["0 (1 missed the target)", ""]
     whole = confirmation(runs, ADVICE.params)
     assert whole is not None
     assert whole.configurations[0].missed == 0, "without a target there is none to miss"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from batchopt.measured import MemoryRow, StepTime
-from batchopt.report.answer.reading import read_evidence, read_report
+from batchopt.report.answer.reading import read_evidence
 from batchopt.report.show.sentences import machine_sentences
+from batchopt.report.show.study_report import read_report
 from batchopt.store.database import open_database
 from batchopt.store.ledger import Ledger
 from batchopt.store.measurements import measured_on
@@ -118,6 +119,6 @@ def test_a_trial_that_was_good_and_then_diverged_is_not_the_best_of_its_batch_si
     ledger.diverge(number)
     evidence = read_evidence(storage)
     row = next(row for row in evidence.report.by_batch_size if row.batch_size == 64)
-    assert (row.validation_accuracy, row.trials, row.diverged) == (0.8125, 2, 1)
+    assert (row.value, row.trials, row.diverged) == (0.8125, 2, 1)
     assert evidence.report.to_target is not None
     assert evidence.report.to_target.nearest == 0.875

@@ -10,7 +10,7 @@ from batchopt.errors import InvalidInput
 from batchopt.machine.machine import Machine, available_cores, processor
 from batchopt.measured import MemoryRow, StepTime
 from batchopt.report.answer.places import chosen, names_of
-from batchopt.report.answer.reading import read_report
+from batchopt.report.show.study_report import read_report
 from batchopt.store.database import open_database
 from batchopt.store.ledger import Ledger
 from batchopt.store.measurements import Measurements, measured_on
@@ -58,7 +58,7 @@ def test_a_machine_is_advised_from_all_trials_at_its_own_seconds_and_within_its_
     # 63 steps of 0.25 / 63 s, the last of them a partial one.
     assert tesla.recommendation.batch_size == 16
     assert tesla.recommendation.train_seconds == pytest.approx(2 * 0.25, rel=0.02)
-    assert tesla.recommendation.validation_accuracy == 0.9375
+    assert tesla.recommendation.value == 0.9375
     assert [row.batch_size for row in tesla.by_batch_size] == [16, 64]
     assert tesla.machine["device"] == "Tesla"
     assert tesla.trials == abacus.trials == {"complete": 3}

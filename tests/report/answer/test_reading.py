@@ -51,7 +51,7 @@ def test_a_report_says_what_was_found(storage: Path) -> None:
     assert report.machine == MACHINE.describe()
     assert report.trials == {"complete": 2, "pruned": 3, "running": 1}
     assert report.recommendation is not None
-    assert (report.recommendation.batch_size, report.recommendation.validation_accuracy) == (64, 0.9375)
+    assert (report.recommendation.batch_size, report.recommendation.value) == (64, 0.9375)
     assert [(row.batch_size, row.trials, row.epochs) for row in report.by_batch_size] == [
         (16, 2, 2),
         (64, 1, 2),
@@ -143,10 +143,10 @@ def test_a_study_that_batchopt_did_not_make_is_not_listed_and_not_in_the_way(sto
 
 
 def test_studies_are_listed_by_name_with_their_goal_and_their_trials(both: Path) -> None:
-    trials = {"complete": 2, "pruned": 3, "running": 1}
+    trials, metric = {"complete": 2, "pruned": 3, "running": 1}, {"name": "accuracy", "direction": "maximize"}
     assert list_studies(str(both)) == [
-        {"study": "cifar", "goal": GOAL.describe(), "trials": trials},
-        {"study": "mnist", "goal": GOAL.describe(), "trials": trials},
+        {"study": "cifar", "goal": GOAL.describe(), "metric": metric, "trials": trials},
+        {"study": "mnist", "goal": GOAL.describe(), "metric": metric, "trials": trials},
     ]
 
 

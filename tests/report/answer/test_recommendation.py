@@ -7,8 +7,9 @@ import math
 
 import numpy as np
 import pytest
+from batchopt.question.metric import Metric
 from batchopt.question.space import SearchSpace
-from batchopt.report.answer.batch_sizes import accuracy, by_batch_size, count_states
+from batchopt.report.answer.batch_sizes import by_batch_size, count_states, score
 from batchopt.report.answer.recommendation import Recommendation, Report, advise_from, recommend
 from batchopt.report.answer.targets import best_by_batch_size
 from batchopt.search.advice import Estimate, _undecided
@@ -27,16 +28,17 @@ def trial(
     note: str = "",
 ) -> TrialRecord:
     same = {"train_loss": 0.25, "validation_loss": 0.25, "train_seconds": seconds, "examples_per_second": speed}
-    epochs = [{"epoch": at, "validation_accuracy": value, **same} for at, value in enumerate(accuracies, start=1)]
+    epochs = [{"epoch": at, "value": value, **same} for at, value in enumerate(accuracies, start=1)]
     value = accuracies[-1] if state == "complete" else None
     return TrialRecord(number, 100 + number, state, batch_size, learning_rate, {}, value, epochs, note)
 
 
+METRIC = Metric()
 SPACE = SearchSpace([8, 16, 32, 64, 128, 256], (1e-3, 1e-1))
 
 
 def advised(trials: list[TrialRecord], max_epochs: int = 1, **options: float) -> Recommendation | None:
-    return recommend(trials, advise_from(trials, SPACE, max_epochs=max_epochs, **options))
+    return recommend(trials, advise_from(trials, SPACE, METRIC, max_epochs=max_epochs, **options), METRIC.key)
 
 
 def test_the_best_complete_trial_is_recommended_with_what_it_reached() -> None:
@@ -44,8 +46,8 @@ def test_the_best_complete_trial_is_recommended_with_what_it_reached() -> None:
     advice = advised(trials, max_epochs=2)
     assert advice is not None
     assert (advice.trial, advice.batch_size, advice.learning_rate) == (1, 64, 0.03)
-    assert (advice.validation_accuracy, advice.train_seconds) == (0.9, 4.0)
-    assert advice.low < advice.expected_accuracy < advice.high
+    assert (advice.value, advice.train_seconds) == (0.9, 4.0)
+    assert advice.low < advice.expected < advice.high
 
 
 def test_a_lucky_run_among_many_is_not_what_is_recommended() -> None:
@@ -60,7 +62,7 @@ def test_a_lucky_run_among_many_is_not_what_is_recommended() -> None:
     advice = advised(trials)
     assert advice is not None
     assert advice.batch_size == 64
-    assert advice.expected_accuracy < values[3][1]
+    assert advice.expected < values[3][1]
 
 
 def test_of_batch_sizes_that_are_as_good_the_fastest_is_named() -> None:
@@ -69,7 +71,7 @@ def test_of_batch_sizes_that_are_as_good_the_fastest_is_named() -> None:
         trial(number, size, (0.9 - 0.05 * (size == 256) - 1e-4 * (number % 6),), seconds=100 / size)
         for number, size in enumerate(sizes * 2)
     ]
-    advice = advise_from(trials, SPACE, max_epochs=1, tolerance=0.01)
+    advice = advise_from(trials, SPACE, METRIC, max_epochs=1, tolerance=0.01)
     assert advice is not None
     assert 256 not in advice.as_good
     assert advice.as_good[-1] == advice.fastest.batch_size == 128
@@ -82,7 +84,7 @@ def test_what_the_data_cannot_tell_apart_is_said_with_what_would() -> None:
         trial(number, (32, 64)[number % 2], (0.9 + 0.01 * rng.standard_normal(),), learning_rate=0.01 + 1e-4 * number)
         for number in range(8)
     ]
-    advice = advise_from(trials, SPACE, max_epochs=1)
+    advice = advise_from(trials, SPACE, METRIC, max_epochs=1)
     assert advice is not None
     other = {32: 64, 64: 32}[advice.best.batch_size]
     assert other in {row.batch_size for row in advice.undecided}
@@ -105,12 +107,12 @@ TWO = SearchSpace([32, 64], (1e-3, 1e-1))
 def test_as_many_more_runs_as_are_asked_for_mostly_tell_two_batch_sizes_apart() -> None:
     told, asked = 0, 0
     for seed in range(30):
-        advice = advise_from(runs_that_differ(0.005, seed, 3), TWO, max_epochs=1)
+        advice = advise_from(runs_that_differ(0.005, seed, 3), TWO, METRIC, max_epochs=1)
         assert advice is not None
         for row in advice.undecided:
             if row.runs is not None:
                 asked += 1
-                after = advise_from(runs_that_differ(0.005, seed, 3, more=row.runs), TWO, max_epochs=1)
+                after = advise_from(runs_that_differ(0.005, seed, 3, more=row.runs), TWO, METRIC, max_epochs=1)
                 told += after is not None and after.undecided == []
     assert asked >= 12
     assert told >= 0.75 * asked
@@ -162,43 +164,44 @@ def test_nothing_is_recommended_without_trials() -> None:
 def test_a_trial_with_an_accuracy_of_zero_is_still_complete() -> None:
     advice = advised([trial(0, 16, (0.0,))])
     assert advice is not None
-    assert advice.validation_accuracy == 0.0
+    assert advice.value == 0.0
 
 
 def test_each_batch_size_that_was_trained_has_one_row_in_ascending_order() -> None:
-    rows = by_batch_size([trial(0, 64), trial(1, 8), trial(2, 64), trial(3, 256, (), state="running")])
+    rows = by_batch_size([trial(0, 64), trial(1, 8), trial(2, 64), trial(3, 256, (), state="running")], METRIC)
     assert [(row.batch_size, row.trials) for row in rows] == [(8, 1), (64, 2)]
 
 
 def test_a_row_shows_the_trial_trained_furthest_and_of_those_the_most_accurate() -> None:
     """A trial that was stopped early is not compared with whole ones."""
     (row,) = by_batch_size(
-        [
+        metric=METRIC,
+        trials=[
             trial(0, 32, (0.95,), state="pruned", learning_rate=0.1),
             trial(1, 32, (0.7, 0.8), learning_rate=0.001),
             trial(2, 32, (0.7, 0.9), learning_rate=0.01),
-        ]
+        ],
     )
-    assert (row.learning_rate, row.validation_accuracy, row.epochs, row.trials) == (0.01, 0.9, 2, 3)
+    assert (row.learning_rate, row.value, row.epochs, row.trials) == (0.01, 0.9, 2, 3)
 
 
 def test_a_row_has_the_median_speed_of_all_epochs_of_its_batch_size() -> None:
     trials = [trial(0, seconds=1.0, speed=600), trial(1, seconds=9.0, speed=100), trial(2, seconds=2.0, speed=500)]
-    (row,) = by_batch_size(trials)
+    (row,) = by_batch_size(trials, METRIC)
     assert (row.seconds_per_epoch, row.examples_per_second) == (2.0, 500)
 
 
 def test_a_batch_size_whose_trials_all_diverged_has_a_row_that_json_can_hold() -> None:
     """A metric that is not a number is kept as NULL; what is said of it must still be JSON, which has no infinity."""
-    rows = by_batch_size([trial(0, 32, (None,), state="pruned", note="diverged")])
-    report = Report("mnist", {}, "sqlite:///studies.db", {}, {"pruned": 1}, None, None, rows, 0.0)
+    rows = by_batch_size([trial(0, 32, (None,), state="pruned", note="diverged")], METRIC)
+    report = Report("mnist", {}, METRIC, "sqlite:///studies.db", {}, {"pruned": 1}, None, None, rows, 0.0)
     json.dumps(report.describe(), allow_nan=False)
 
 
 def test_the_accuracy_of_a_trial_is_its_last_and_least_of_all_where_there_is_none() -> None:
-    assert accuracy(trial(0, accuracies=(0.5, 0.75))) == 0.75
-    assert accuracy(trial(0, accuracies=(0.5, None))) == float("-inf")
-    assert accuracy(trial(0, accuracies=(), state="running")) == float("-inf")
+    assert score(trial(0, accuracies=(0.5, 0.75)), METRIC) == 0.75
+    assert score(trial(0, accuracies=(0.5, None)), METRIC) == float("-inf")
+    assert score(trial(0, accuracies=(), state="running"), METRIC) == float("-inf")
 
 
 def test_states_are_counted_and_those_that_none_is_in_left_out() -> None:
@@ -208,10 +211,12 @@ def test_states_are_counted_and_those_that_none_is_in_left_out() -> None:
 
 def test_a_metric_below_zero_is_no_divergence() -> None:
     """R2 after too few epochs; the row of a batch size is its best trial's all the same."""
-    rows = by_batch_size([trial(0, 32, (-0.5, -0.2)), trial(1, 32, (-0.9,), state="pruned"), trial(2, 64, (-3.0,))])
-    assert [row.validation_accuracy for row in rows] == [-0.2, -3.0]
+    rows = by_batch_size(
+        [trial(0, 32, (-0.5, -0.2)), trial(1, 32, (-0.9,), state="pruned"), trial(2, 64, (-3.0,))], METRIC
+    )
+    assert [row.value for row in rows] == [-0.2, -3.0]
     assert [row.validation_loss for row in rows] == [0.25, 0.25]
-    assert best_by_batch_size([trial(0, 32, (-0.5, -0.2)), trial(2, 64, (-3.0, -2.0))]) == {32: -0.2, 64: -2.0}
+    assert best_by_batch_size([trial(0, 32, (-0.5, -0.2)), trial(2, 64, (-3.0, -2.0))], METRIC) == {32: -0.2, 64: -2.0}
 
 
 def test_a_metric_that_never_varies_gives_no_advice() -> None:

@@ -22,6 +22,7 @@ import optuna
 import plotly.graph_objects as go
 import pytest
 from batchopt.events import Event, Noted, TrialEnded
+from batchopt.question.metric import Metric
 from batchopt.report.answer.reading import read_evidence
 from batchopt.report.show.dashboard import ShownWhileItGoesOn, bring_up_to_date, show
 from batchopt.report.show.pictures import PICTURES, pictures
@@ -98,7 +99,7 @@ def test_what_diverged_or_did_not_fit_does_not_look_good(address: str) -> None:
     assert not any(trials[number].get("values") for number in (3, 4))
     assert [step["value"] for step in trials[3]["intermediate_values"]] == ["nan"]
     attributes = {attr["key"]: attr["value"] for attr in trials[3]["user_attrs"]}
-    assert (attributes["diverged"], attributes["validation_accuracy"]) == ("True", "null")
+    assert (attributes["diverged"], attributes["value"]) == ("True", "null")
     assert [trial["number"] for trial in study["best_trials"]] == [1]  # type: ignore[attr-defined]
 
 
@@ -170,7 +171,7 @@ def test_a_study_that_goes_on_is_shown_once_a_minute_and_less_often_where_that_i
 
     heard: list[Event] = []
     listener = ShownWhileItGoesOn(heard.append, show_slowly, clock=lambda: now)
-    ended = TrialEnded(0, "complete", 32, 0.01, 0.9, 5, 2.0)
+    ended = TrialEnded(0, "complete", 32, 0.01, Metric(), 0.9, 5, 2.0)
     for second in range(0, 400, 10):
         now = max(now, float(second))
         listener(Noted("nothing to do"))

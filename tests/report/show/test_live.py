@@ -19,6 +19,7 @@ from batchopt.events import (
     TrialEnded,
 )
 from batchopt.measured import EngineTiming
+from batchopt.question.metric import Metric
 from batchopt.question.options import Configuration
 from batchopt.report.show.live import LiveView, PlainView, opened_lines, step_line, trial_line
 from batchopt.report.show.terminal import LAST_TRIALS, trials_table
@@ -36,11 +37,12 @@ OPENED = Opened(
     engine="fused-xla",
     timings=(EngineTiming("fused-xla", 1e-4, 2.0), EngineTiming("fused", 2.5e-4, 1.0)),
     epochs=5,
+    metric=Metric(),
     trials=30,
     finished=0,
     running=0,
 )
-COMPLETE = TrialEnded(7, "complete", 64, 0.0123, 0.9375, epochs=5, train_seconds=1.5)
+COMPLETE = TrialEnded(7, "complete", 64, 0.0123, Metric(), 0.9375, epochs=5, train_seconds=1.5)
 
 
 def rendered(*views: RenderableType) -> list[str]:
@@ -51,13 +53,15 @@ def rendered(*views: RenderableType) -> list[str]:
 
 
 def record(number: int, **changes: object) -> TrialRecord:
-    row = {"validation_accuracy": 0.9, "validation_loss": 0.25, "train_seconds": 2.0, "machine": "m"}
+    row = {"value": 0.9, "validation_loss": 0.25, "train_seconds": 2.0, "machine": "m"}
     return dataclasses.replace(TrialRecord(number, 1, "complete", 64, 0.01, {}, 0.9, [row], ""), **changes)
 
 
 def test_trials_are_a_row_each_whatever_became_of_them() -> None:
     waiting = record(2, state="waiting", batch_size=None, learning_rate=None, value=None, epochs=[])
-    lines = rendered(trials_table([record(0), waiting, record(3, state="pruned", value=None, note="out of memory")]))
+    lines = rendered(
+        trials_table([record(0), waiting, record(3, state="pruned", value=None, note="out of memory")], Metric())
+    )
     assert lines[0].split()[:4] == ["trial", "state", "batch", "size"]
     assert lines[1].split() == ["0", "complete", "64", "0.01", "90.00%", "0.2500", "1", "2.00"]
     assert lines[2].split() == ["2", "waiting", "0", "0.00"]
@@ -68,7 +72,7 @@ def test_trials_are_a_row_each_whatever_became_of_them() -> None:
 def test_a_long_note_does_not_cut_the_figures() -> None:
     """Only its first line is shown; where that is too long, it and not the numbers give way."""
     failed = record(3, state="fail", value=None, note="the worker ended by signal SIGKILL\nits last words")
-    lines = rendered(trials_table([failed]))
+    lines = rendered(trials_table([failed], Metric()))
     assert lines[0].split() == [
         *("trial", "state", "batch", "size", "learning", "rate", "accuracy", "loss", "epochs", "train", "s", "note")
     ]
@@ -122,7 +126,7 @@ def test_a_trial_is_one_line() -> None:
     assert trial_line(COMPLETE).split() == [
         *("trial", "7", "64", "x", "0.0123", "93.75%", "5", "epochs", "1.50", "s", "complete")
     ]
-    early = dataclasses.replace(COMPLETE, state="pruned", accuracy=None, epochs=0, note="out of memory")
+    early = dataclasses.replace(COMPLETE, state="pruned", value=None, epochs=0, note="out of memory")
     assert trial_line(early).endswith("out of memory")
     assert " - " in trial_line(early)
 
@@ -157,7 +161,7 @@ def live(*events: object) -> LiveView:
 
 
 def ending(trial: int, accuracy: float, state: str = "complete") -> TrialEnded:
-    return TrialEnded(trial, state, 64, 0.01, accuracy, epochs=5, train_seconds=1.0)
+    return TrialEnded(trial, state, 64, 0.01, Metric(), accuracy, epochs=5, train_seconds=1.0)
 
 
 def test_the_live_view_says_what_is_being_done_before_the_study_is_open() -> None:
@@ -215,8 +219,10 @@ def test_a_step_is_shown_with_what_it_promises_and_costs() -> None:
     step = Step(
         7, 64, 0.003, until_epoch=26, from_epoch=13, expected_gain=0.004, expected_seconds=12, reason="continues"
     )
-    assert step_line(step, 52) == ("trial 7 continues: 64 x 0.003, 13 of 52 epochs, expected gain 0.4 points for 12 s")
-    assert step_line(Step(0, 128, 0.00316, until_epoch=2, reason="first"), 5) == (
+    assert step_line(step, 52, Metric()) == (
+        "trial 7 continues: 64 x 0.003, 13 of 52 epochs, expected gain 0.4 points for 12 s"
+    )
+    assert step_line(Step(0, 128, 0.00316, until_epoch=2, reason="first"), 5, Metric()) == (
         "trial 0 first: 128 x 0.00316, 0 of 5 epochs"
     )
 
@@ -224,7 +230,7 @@ def test_a_step_is_shown_with_what_it_promises_and_costs() -> None:
 def test_a_run_that_confirms_has_a_bar_and_then_a_line_without_what_the_test_set_says() -> None:
     run = ConfirmationRun("plan", "reference", 1, 30, "m", 32, 0.01, {}, 9, 5, 1.5, 0.9375, 0.25, 0.875)
     confirming = Confirming("reference", Configuration(32, 0.01), run=1, epoch=2, epochs=5)
-    confirmed = Confirmed(run, seeds=5, done=4, of=10)
+    confirmed = Confirmed(run, Metric(), seeds=5, done=4, of=10)
     for before in ((OPENED,), ()):
         console = Console(file=StringIO(), width=100)
         view = LiveView(console)
@@ -240,8 +246,8 @@ def test_a_run_that_confirms_has_a_bar_and_then_a_line_without_what_the_test_set
 
 
 def test_the_model_that_is_kept_has_a_bar_or_else_a_line_for_each_epoch() -> None:
-    begun = TrainingModel(Configuration(64, 0.01), 0, 5)
-    trained = TrainingModel(Configuration(64, 0.01), 2, 5, epoch(2))
+    begun = TrainingModel(Configuration(64, 0.01), Metric(), 0, 5)
+    trained = TrainingModel(Configuration(64, 0.01), Metric(), 2, 5, epoch(2))
     for before in ((OPENED,), ()):
         view = LiveView(Console(file=StringIO(), width=100))
         for event in (*before, begun, trained):

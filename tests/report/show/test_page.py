@@ -84,7 +84,7 @@ def test_a_picture_whose_data_are_missing_is_left_out(storage: Path) -> None:
     """Nobody reached 99 %: there is nothing to draw, and nothing made up."""
     evidence = read_evidence(str(storage), target=0.99)
     assert {"time_to_target", "steps_to_target"}.isdisjoint(pictures(evidence))
-    assert "No trial reached 99.0%; the nearest came to 93.75%." in page(evidence)
+    assert "No trial reached 99%; the nearest came to 93.75%." in page(evidence)
 
 
 def test_the_page_says_the_advice_and_loads_nothing_from_elsewhere(storage: Path) -> None:

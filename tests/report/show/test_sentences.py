@@ -9,6 +9,7 @@ from io import StringIO
 
 import pytest
 from batchopt.machine.step_time import StepTimeFit
+from batchopt.question.metric import Metric
 from batchopt.report.answer.batch_sizes import BatchSizeRow
 from batchopt.report.answer.confirmation import Confirmation, ConfirmedConfiguration
 from batchopt.report.answer.evidence import Evidence
@@ -43,11 +44,12 @@ ADVICE = Advice(
 )
 REPORT = Report(
     study="mnist",
-    goal={"kind": "accuracy", "epochs": 5},
+    goal={"kind": "best", "epochs": 5},
+    metric=Metric(),
     storage="sqlite:///studies.db",
     machine=MACHINE.describe(),
     trials={"pruned": 3, "complete": 2},
-    recommendation=Recommendation(64, 0.0123, {}, 0.9375, 0.93, 0.945, 0.9412, 90.0, trial=7),
+    recommendation=Recommendation(64, 0.0123, {}, "validation_accuracy", 0.9375, 0.93, 0.945, 0.9412, 90.0, trial=7),
     advice=ADVICE,
     by_batch_size=[
         BatchSizeRow(8, 0.001, 0.92, 5, 72.0, 40512.3, 3, 1, 0.25, 0.375, 0.0125, 5 << 20, -0.0155, 3.0, 1.0, 72.0),
@@ -106,7 +108,7 @@ def test_the_laws_are_told_and_nothing_of_a_critical_batch_size_that_was_not_mea
         REPORT, to_target=target, step_time=step_time, fastest_by_laws=fastest_by_laws(law, step_time)
     )
     assert target_sentences(report) == [
-        "Fastest to reach 92.0%: batch size 64 with learning rate 0.012, 45.0 s of training, 2.5 epochs.",
+        "Fastest to reach 92%: batch size 64 with learning rate 0.012, 45.0 s of training, 2.5 epochs.",
         "Steps to target = 300 (1 + B / batch size), within 10%. The critical batch size B is 200 "
         "(leave-one-out range: 100 and above).",
         "Combining both fits, time to target is shortest at batch size about 200.",
@@ -120,7 +122,7 @@ def test_the_laws_are_told_and_nothing_of_a_critical_batch_size_that_was_not_mea
 def test_a_target_reached_within_the_first_epoch_is_said_to_be() -> None:
     early = ToTarget(0.9, [Reached(8, 0.001, 2, 1.0, 6250.0, 72.0, within_first=True)], 0.94, None)
     assert target_sentences(dataclasses.replace(REPORT, to_target=early))[:2] == [
-        "Fastest to reach 90.0%: batch size 8 with learning rate 0.001, within the first epoch, "
+        "Fastest to reach 90%: batch size 8 with learning rate 0.001, within the first epoch, "
         "at most 1 min 12 s of training.",
         "Reached within the first epoch, too early for a fit: 8.",
     ]

@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from batchopt import Goal
 from batchopt.errors import InvalidInput, StorageError, StudyMismatch, StudyNotFound
 from batchopt.measured import StepTime
-from batchopt.report.answer.reading import read_report, read_study
+from batchopt.report.answer.reading import read_study
+from batchopt.report.show.study_report import read_report
 from batchopt.store.access import reading
 from batchopt.store.database import Database, open_database
 from batchopt.store.doctor.doctor import examine
@@ -214,7 +215,7 @@ def test_studies_that_went_on_apart_are_joined_and_joining_again_changes_nothing
     assert trials[6] == trials_of(source)[6]
     assert [trial["batch_size"] for trial in trials[7:]] == [256, 16]
     rows = report_of(tmp_path / "c.db")["by_batch_size"]
-    assert max(row["validation_accuracy"] for row in rows) == 0.96875
+    assert max(row["value"] for row in rows) == 0.96875
     again = merge([str(other), str(source)], str(tmp_path / "c.db")).studies[0]
     assert [again[name] for name in ("added", "continued", "sha256")] == [0, 0, joined["sha256"]]
     other_way = merge([str(other), str(source)], str(tmp_path / "d.db")).studies[0]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from batchopt.question.metric import Metric
 from batchopt.report.answer.notes import loss_spread
 from batchopt.search.costs import EpochCost
 from batchopt.store.attributes import DIVERGED
@@ -21,7 +22,7 @@ class BatchSizeRow:
     Attributes:
         batch_size: examples per optimizer step.
         learning_rate: the best one tried.
-        validation_accuracy: with it, after `epochs` epochs, in 0 to 1; None where all trials diverged.
+        value: validation metric with it, after `epochs` epochs; None where all trials diverged.
         epochs: how many epochs that trial was trained; fewer than the goal's where all trials were stopped early.
         seconds_per_epoch: on the training clock, the median of all its epochs.
         examples_per_second: the median of all its epochs.
@@ -32,15 +33,15 @@ class BatchSizeRow:
         loss_spread: how far the validation loss of its trials jumps from epoch to epoch: standard deviation around a
             line through the last epochs, the median trial's; None where none has three epochs.
         peak_bytes: the most device memory that an epoch took; None where the device does not tell.
-        points_gained: expected accuracy less that of batch size 32 at its own best rate, in 0 to 1; None where that is
-            not known.
+        gain: by how much the value that is expected is better than that of batch size 32 at its own best rate; None
+            where that is not known.
         time_ratio: seconds of a whole trial, in parts of batch size 32's; None as above.
         epochs_to_target, seconds_to_target: until the report's target was reached; None where it was not.
     """
 
     batch_size: int
     learning_rate: float
-    validation_accuracy: float | None
+    value: float | None
     epochs: int
     seconds_per_epoch: float
     examples_per_second: float
@@ -50,7 +51,7 @@ class BatchSizeRow:
     validation_loss: float | None = None
     loss_spread: float | None = None
     peak_bytes: int | None = None
-    points_gained: float | None = None
+    gain: float | None = None
     time_ratio: float | None = None
     epochs_to_target: float | None = None
     seconds_to_target: float | None = None
@@ -58,32 +59,31 @@ class BatchSizeRow:
 
 def epoch_seconds(trials: Sequence[TrialRecord]) -> Callable[[int], float]:
     """Batch size -> seconds per epoch: the median of its epochs; foreseen from the others' where it has none."""
-    measured = {row.batch_size: row.seconds_per_epoch for row in by_batch_size(trials)}
+    measured = {size: _median(same, "train_seconds") for size, same in _trained(trials).items()}
     foreseen = EpochCost(list(measured), list(measured.values()))
     return lambda batch_size: measured.get(batch_size) or foreseen(batch_size)
 
 
-def by_batch_size(trials: Sequence[TrialRecord]) -> list[BatchSizeRow]:
+def by_batch_size(trials: Sequence[TrialRecord], metric: Metric) -> list[BatchSizeRow]:
     """A row for each batch size that was trained at least one epoch, ascending.
 
-    Its best trial is the one trained furthest of those that did not diverge, and of those the most accurate.
+    Its best trial is the one trained furthest of those that did not diverge, and of those the best.
     """
     rows = []
-    trained = [trial for trial in trials if trial.epochs and trial.batch_size and trial.learning_rate]
-    for size in sorted({trial.batch_size for trial in trained if trial.batch_size}):
-        same = [trial for trial in trained if trial.batch_size == size]
-        best = max(same, key=lambda trial: (math.isfinite(accuracy(trial)), len(trial.epochs), accuracy(trial)))
-        fine = math.isfinite(accuracy(best))
+    for size, same in _trained(trials).items():
+        scores = {trial.number: score(trial, metric) for trial in same}
+        best = max(same, key=lambda t: (math.isfinite(scores[t.number]), len(t.epochs), scores[t.number]))
+        fine = math.isfinite(scores[best.number])
         epochs = [epoch for trial in same for epoch in trial.epochs]
         assert best.learning_rate is not None
         rows.append(
             BatchSizeRow(
                 batch_size=size,
                 learning_rate=best.learning_rate,
-                validation_accuracy=accuracy(best) if fine else None,
+                value=best.last["value"] if fine else None,
                 epochs=len(best.epochs),
-                seconds_per_epoch=statistics.median([epoch["train_seconds"] for epoch in epochs]),
-                examples_per_second=statistics.median([epoch["examples_per_second"] for epoch in epochs]),
+                seconds_per_epoch=_median(same, "train_seconds"),
+                examples_per_second=_median(same, "examples_per_second"),
                 trials=len(same),
                 diverged=sum(trial.note == DIVERGED for trial in same),
                 train_loss=best.last.get("train_loss") if fine else None,
@@ -100,7 +100,20 @@ def count_states(trials: Sequence[TrialRecord]) -> dict[str, int]:
     return dict(Counter(trial.state for trial in trials))
 
 
-def accuracy(trial: TrialRecord) -> float:
-    """Validation accuracy after a trial's last epoch; -inf before its first, and where the trial diverged."""
-    value = None if trial.note == DIVERGED else trial.last.get("validation_accuracy")
-    return float("-inf") if value is None else float(value)
+def score(trial: TrialRecord, metric: Metric) -> float:
+    """A trial's last value, such that more is better; -inf before its first epoch, and where the trial diverged."""
+    value = None if trial.note == DIVERGED else trial.last.get("value")
+    return -math.inf if value is None else metric.score(value)
+
+
+def _trained(trials: Sequence[TrialRecord]) -> dict[int, list[TrialRecord]]:
+    """The trials that were trained at least one epoch, by batch size, ascending."""
+    found: dict[int, list[TrialRecord]] = defaultdict(list)
+    for trial in sorted(trials, key=lambda trial: trial.batch_size or 0):
+        if trial.epochs and trial.batch_size and trial.learning_rate:
+            found[trial.batch_size].append(trial)
+    return found
+
+
+def _median(trials: Sequence[TrialRecord], name: str) -> float:
+    return float(statistics.median([epoch[name] for trial in trials for epoch in trial.epochs]))

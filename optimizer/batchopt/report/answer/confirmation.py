@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from batchopt.question.metric import Target
 from batchopt.question.space import COMMON_BATCH_SIZE
 from batchopt.report.answer.intervals import Mean, _pooled, mean_of
 from batchopt.store.confirmations import ROLES, ConfirmationRun, Role, plan_of
@@ -25,9 +26,9 @@ class ConfirmedConfiguration:
         batch_size, learning_rate, extra: the configuration.
         diverged: how many runs did; they are in none of the means.
         missed: how many did not reach the target in all epochs, where there is one; nor are they.
-        test_accuracy, validation_accuracy: after the last epoch, in 0 to 1; None where no run is left.
+        test_value, validation_value: of the metric, after the last epoch; None where no run is left.
         train_seconds: of a whole run, on the training clock; until the target where there is one.
-        accuracy_difference: test accuracy less that of the reference, run by run; None for the reference itself.
+        value_difference: test value less that of the reference, run by run; None for the reference itself.
         seconds_difference: of training, the same.
     """
 
@@ -37,10 +38,10 @@ class ConfirmedConfiguration:
     extra: dict[str, Any]
     diverged: int
     missed: int
-    test_accuracy: Mean | None
-    validation_accuracy: Mean | None
+    test_value: Mean | None
+    validation_value: Mean | None
     train_seconds: Mean | None
-    accuracy_difference: Mean | None
+    value_difference: Mean | None
     seconds_difference: Mean | None
 
 
@@ -50,7 +51,7 @@ class Confirmation:
 
     Attributes:
         current: whether it is what the report recommends.
-        target: validation accuracy that runs were trained to, in 0 to 1; None where they were trained for all epochs.
+        target: that runs were trained to; None where they were trained for all epochs.
         recommendations: how many have been confirmed so far; the test set was opened for each.
         trials: how many trials the study had when this one was.
         configurations: the recommended one first.
@@ -74,14 +75,14 @@ class Confirmation:
 
 
 def confirmation(
-    runs: Sequence[ConfirmationRun], recommended: Mapping[str, Any] | None, target: float | None = None
+    runs: Sequence[ConfirmationRun], recommended: Mapping[str, Any] | None, target: Target | None = None
 ) -> Confirmation | None:
     """What the runs of a study say of what is recommended now; where it was not confirmed, of the last that was.
 
     Args:
         runs: all that confirm, in the order in which recommendations were confirmed.
         recommended: the configuration that is recommended now, by dimension.
-        target: validation accuracy at which the study's trials end, and these runs; None where there is none.
+        target: at which the study's trials end, and these runs; None where there is none.
 
     Returns:
         None before the first run.
@@ -100,11 +101,11 @@ def confirmation(
         for role, same in by_role.items()
     ]
     whole = [_whole(same, target) for same in by_role.values()]
-    test = [[run.test_accuracy for run in same if run.test_accuracy is not None] for same in whole]
-    validation = [[run.validation_accuracy for run in same if run.validation_accuracy is not None] for same in whole]
+    test = [[run.test_value for run in same if run.test_value is not None] for same in whole]
+    validation = [[run.validation_value for run in same if run.validation_value is not None] for same in whole]
     return Confirmation(
         current=plan == now,
-        target=target,
+        target=None if target is None else target.value,
         recommendations=len(plans),
         trials=max(run.trials for run in mine),
         configurations=rows,
@@ -122,11 +123,11 @@ def from_common(batch_size: int) -> float:
 
 
 def _configuration(
-    role: Role, runs: Sequence[ConfirmationRun], reference: Sequence[ConfirmationRun] | None, target: float | None
+    role: Role, runs: Sequence[ConfirmationRun], reference: Sequence[ConfirmationRun] | None, target: Target | None
 ) -> ConfirmedConfiguration:
     first, done = runs[0], _whole(runs, target)
     against = {} if reference is None else {run.run: run for run in _whole(reference, target)}
-    diverged = sum(run.test_accuracy is None for run in runs)
+    diverged = sum(run.test_value is None for run in runs)
     pairs = [(run, against[run.run]) for run in done if run.run in against]
     return ConfirmedConfiguration(
         role=role,
@@ -135,15 +136,16 @@ def _configuration(
         extra=first.extra,
         diverged=diverged,
         missed=len(runs) - len(done) - diverged,
-        test_accuracy=mean_of(run.test_accuracy or 0.0 for run in done),
-        validation_accuracy=mean_of(run.validation_accuracy or 0.0 for run in done),
+        test_value=mean_of(run.test_value or 0.0 for run in done),
+        validation_value=mean_of(run.validation_value or 0.0 for run in done),
         train_seconds=mean_of(run.train_seconds for run in done),
-        accuracy_difference=mean_of((run.test_accuracy or 0.0) - (other.test_accuracy or 0.0) for run, other in pairs),
+        value_difference=mean_of((run.test_value or 0.0) - (other.test_value or 0.0) for run, other in pairs),
         seconds_difference=mean_of(run.train_seconds - other.train_seconds for run, other in pairs),
     )
 
 
-def _whole(runs: Iterable[ConfirmationRun], target: float | None) -> list[ConfirmationRun]:
+def _whole(runs: Iterable[ConfirmationRun], target: Target | None) -> list[ConfirmationRun]:
     """Those that did not diverge, and reached the target where there is one."""
-    done = [run for run in runs if run.test_accuracy is not None]
-    return [run for run in done if target is None or (run.validation_accuracy or 0.0) >= target]
+    done = [run for run in runs if run.test_value is not None]
+    values = [(run, run.validation_value) for run in done]
+    return [run for run, value in values if target is None or (value is not None and target.met(value))]

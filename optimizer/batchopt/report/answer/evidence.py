@@ -35,4 +35,4 @@ class Evidence:
         epochs = self.report.goal["epochs"]
         whole = [trial for trial in self.trials if trial.batch_size and trial.learning_rate]
         known = [as_trial(trial, held=False, max_epochs=epochs) for trial in whole]
-        return surface(known, self.space, max_epochs=epochs, sign=1.0)
+        return surface(known, self.space, max_epochs=epochs, sign=self.report.metric.sign)

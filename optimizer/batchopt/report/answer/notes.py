@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from batchopt.question.metric import Metric
 from batchopt.store.attributes import DIVERGED
 from batchopt.store.history import TrialRecord
 
@@ -13,23 +14,25 @@ LAST = 4
 """Epochs at the end of a curve that are looked at; with fewer than three nothing is said."""
 
 STOPPED = 0.001
-"""Accuracy that moves by less than this an epoch has stopped: less than runs differ by."""
+"""A metric that moves by less than this part of its range an epoch has stopped: less than runs differ by."""
 
 MOVED = 0.02
 """A loss that moves by less than this part of itself an epoch does not move."""
 
 STUCK = 0.01
-"""Accuracy within this of what it was in the first epoch has never moved."""
+"""A metric within this part of its range of what it was in the first epoch has never moved."""
 
 
-def notes(trials: Sequence[TrialRecord], recommended: int | None) -> list[str]:
+def notes(trials: Sequence[TrialRecord], recommended: int | None, metric: Metric) -> list[str]:
     """What to keep in mind, a sentence or two each.
 
     Args:
         trials: of one study.
         recommended: the number of the trial whose configuration is advised; None where none is.
+        metric: what the study watches.
     """
-    said = [note for trial in trials if trial.number == recommended for note in _curve_notes(trial)]
+    unit = _range(trials, metric)
+    said = [note for trial in trials if trial.number == recommended for note in _curve_notes(trial, metric, unit)]
     same = never_varies(trials)
     if same is not None:
         said.append(
@@ -56,39 +59,45 @@ def notes(trials: Sequence[TrialRecord], recommended: int | None) -> list[str]:
 
 def never_varies(trials: Sequence[TrialRecord]) -> float | None:
     """The one value that the metric has after all epochs of all trials, of which several have ended; else None."""
-    values = {epoch["validation_accuracy"] for trial in trials for epoch in trial.epochs}
+    values = {epoch["value"] for trial in trials for epoch in trial.epochs}
     ended = sum(trial.state == "complete" and trial.note != DIVERGED for trial in trials)
     return values.pop() if ended > 1 and len(values) == 1 else None
 
 
-def _curve_notes(trial: TrialRecord) -> list[str]:
+def _range(trials: Sequence[TrialRecord], metric: Metric) -> float:
+    """What there is between a metric's worst and best value: 1 for an accuracy, for another one as it was seen."""
+    values = [e["value"] for t in trials if t.note != DIVERGED for e in t.epochs if e["value"] is not None]
+    return 1.0 if metric.is_accuracy or not values else (max(values) - min(values)) or 1.0
+
+
+def _curve_notes(trial: TrialRecord, metric: Metric, unit: float) -> list[str]:
     """What the end of one curve says, and what to try."""
     last = trial.epochs[-LAST:]
     if len(last) < 3 or not all(_finite(epoch) for epoch in last):
         return []
-    accuracy = _slope([epoch["validation_accuracy"] for epoch in last])
+    better, name = _slope([metric.score(epoch["value"]) for epoch in last]), metric.title
     losses = [epoch["validation_loss"] for epoch in last]
     loss = _slope(losses) / max(abs(statistics.fmean(losses)), 1e-12)
     training = _slope([epoch["train_loss"] for epoch in last])
     change = f"{losses[0]:.3g} to {losses[-1]:.3g} in its last {len(last)} epochs"
-    if training < 0 and loss < -MOVED and _stuck(trial, "train_accuracy") and _stuck(trial, "validation_accuracy"):
+    if training < 0 and loss < -MOVED and _stuck(trial, "train_value", unit) and _stuck(trial, "value", unit):
         return [
-            f"Its validation loss falls ({change}) and its accuracy has never moved. Check that the loss, the "
+            f"Its validation loss falls ({change}) and its {name} has never moved. Check that the loss, the "
             "output layer and the labels match, or try higher learning rates."
         ]
-    if abs(accuracy) < STOPPED and loss > MOVED:
+    if abs(better) < STOPPED * unit and loss > MOVED:
         return [
-            f"Its validation loss rises ({change}) while accuracy has stopped: it overfits. Try fewer epochs, dropout, "
+            f"Its validation loss rises ({change}) while {name} has stopped: it overfits. Try fewer epochs, dropout, "
             "weight decay or more data."
         ]
-    if abs(accuracy) < STOPPED and loss < -MOVED:
+    if abs(better) < STOPPED * unit and loss < -MOVED:
         return [
-            f"Its validation loss still falls ({change}) while accuracy has stopped. More epochs improve "
-            "confidence, not accuracy; try a learning rate that decays."
+            f"Its validation loss still falls ({change}) while {name} has stopped. More epochs improve "
+            f"confidence, not {name}; try a learning rate that decays."
         ]
-    if accuracy > STOPPED:
+    if better > STOPPED * unit:
         return [
-            f"Its accuracy still rises by {100 * accuracy:.2g} points an epoch: with more epochs another batch size "
+            f"Its {name} still improves by {metric.shown_amount(better)} an epoch: with more epochs another batch size "
             "may be best."
         ]
     return []
@@ -117,10 +126,10 @@ def _slope(values: Sequence[float]) -> float:
     return statistics.linear_regression(range(len(values)), values).slope
 
 
-def _stuck(trial: TrialRecord, name: str) -> bool:
+def _stuck(trial: TrialRecord, name: str, unit: float) -> bool:
     first, last = trial.epochs[0].get(name), trial.epochs[-1].get(name)
-    return first is not None and last is not None and abs(last - first) < STUCK
+    return first is not None and last is not None and abs(last - first) < STUCK * unit
 
 
 def _finite(epoch: dict[str, float | None]) -> bool:
-    return all(epoch.get(name) is not None for name in ("validation_accuracy", "validation_loss", "train_loss"))
+    return all(epoch.get(name) is not None for name in ("value", "validation_loss", "train_loss"))

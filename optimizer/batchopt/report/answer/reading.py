@@ -6,14 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import optuna
 
 from batchopt.errors import InvalidInput, StorageError, StudyNotFound
+from batchopt.goals.kinds import kind_of
 from batchopt.optuna_private import study_id_of
-from batchopt.question.goal import Counts, Goal, GoalKind
-from batchopt.question.space import SearchSpace
+from batchopt.question.goal import Goal, GoalKind
 from batchopt.report.answer.batch_sizes import by_batch_size, count_states
 from batchopt.report.answer.confirmation import confirmation
 from batchopt.report.answer.evidence import Evidence
@@ -41,34 +42,6 @@ NOWHERE = Place("", "", None, None)
 """Where a study was that no machine has joined."""
 
 
-def read_report(
-    storage: str,
-    name: str | None = None,
-    on: str | None = None,
-    *,
-    tolerance: float | None = None,
-    target: float | None = None,
-    goal: GoalKind | None = None,
-) -> Report:
-    """What a study has found, for one of its machines.
-
-    Args:
-        storage: a path or an SQLAlchemy URL.
-        name: of the study; may be None where the database holds only one.
-        on: the machine: the beginning of its fingerprint, or a part of its name. This one where None, if it is in the
-            study, or else the study's first.
-        tolerance: accuracy that counts as equally good, in 0 to 1; None for one standard error.
-        target: the accuracy that times are told to, in 0 to 1; None for the goal's, or one that half of the batch sizes
-            reached.
-        goal: what is asked for; the study's own where None.
-
-    Raises:
-        StorageError: there is no such database or study.
-        InvalidInput: `on` is none of the study's machines, or several; `goal` lacks a target; a number that is none.
-    """
-    return read_evidence(storage, name, on, tolerance=tolerance, target=target, goal=goal).report
-
-
 def read_evidence(
     storage: str | Database,
     name: str | None = None,
@@ -78,9 +51,22 @@ def read_evidence(
     target: float | None = None,
     goal: GoalKind | None = None,
 ) -> Evidence:
-    """A report with all that its pictures are made of; arguments and errors as `read_report`.
+    """What a study has found, for one of its machines, with all that its pictures are made of.
 
-    What a database that is open already refuses is raised as it is, and may pass.
+    Args:
+        storage: a path, an SQLAlchemy URL, or a database that is open; what that refuses is raised as it is, and may
+            pass.
+        name: of the study; may be None where the database holds only one.
+        on: the machine: the beginning of its fingerprint, or a part of its name. This one where None, if it is in the
+            study, or else the study's first.
+        tolerance: what counts as equally good, in the metric's units; None for one standard error.
+        target: value of the metric that times are told to; None for the goal's, or one that half of the batch sizes
+            reached.
+        goal: what is asked for; the study's own where None.
+
+    Raises:
+        StorageError: there is no such database or study.
+        InvalidInput: `on` is none of the study's machines, or several; `goal` lacks a target; a number that is none.
     """
     for option, value in (("--tolerance", tolerance), ("--target", target)):
         if value is not None and not math.isfinite(value):
@@ -88,9 +74,10 @@ def read_evidence(
     with _reading(storage) as database:
         study, stamp = _stamped(database, name or _only_study(database))
         asked = stamp.goal.changed(goal, target if (goal or stamp.goal.kind) == "time" else None)
+        metric = stamp.metric
+        # Refuses one that no value can be at.
+        metric.target(target)
         in_seconds = asked.kind == "time"
-        # Where a target ended trials, their last epoch is not what they would have come to.
-        counts = asked.value if stamp.goal.target is None else None
         records = Records(database.db)
         trials = read_trials(study, records)
         engines, described = study.user_attrs.get(ENGINES, {}), records.machines()
@@ -112,68 +99,60 @@ def read_evidence(
         }
         place = places.get(here, NOWHERE)
         there = place.trials(trials)
-        in_time = _time_answer(place, there, stamp.space, asked) if in_seconds else None
-        advice = None if in_seconds else _advice(place, there, stamp.space, asked, tolerance, counts)
-        best = recommend(there, advice)
-        advised = advice if in_time is None else in_time.advice
-        found = to_target(there, asked.target if target is None else target)
+        in_time, advice = _answered(place, there, stamp, asked, tolerance)
+        best = recommend(there, advice, kind_of(asked, metric).value_names[0])
+        found = to_target(there, metric, asked.target if target is None else target)
         report = Report(
             study=study.study_name,
             goal=asked.describe(),
+            metric=metric,
             storage=database.url,
             machine=machines.get(here, {}),
-            machines=[_on(each, trials, stamp.space, asked, tolerance, counts) for each in places.values()]
+            machines=[_on(each, trials, stamp, asked, tolerance) for each in places.values()]
             if len(places) > 1
             else [],
             trials=count_states(trials),
             recommendation=best,
             advice=advice,
-            by_batch_size=compared(by_batch_size(there), advice, found),
+            by_batch_size=compared(by_batch_size(there, metric), None if in_seconds else advice, found, metric.sign),
             elapsed_seconds=float(study.user_attrs.get(ELAPSED, 0.0)),
             to_target=found,
             confirmation=confirmation(
                 Confirmations(database.db, study_id_of(study)).all(),
-                None if advised is None else advised.best.params,
-                stamp.goal.target,
+                None if best is None else best.params,
+                stamp.target,
             ),
             gradient_noise=gradient_noise(trials),
             time=in_time,
-            front=front(advice) if asked.kind == "pareto" else [],
+            front=front(advice, metric.sign) if asked.kind == "pareto" else [],
             max_batch_size=_largest(place, stamp),
             largest_of_space=stamp.space.largest,
             memory_bytes=place.memory_bytes,
             step_time=place.step_time,
             fastest_by_laws=None if found is None else fastest_by_laws(found.law, place.step_time),
-            notes=notes(there, best.trial if best else None),
+            notes=notes(there, best.trial if best and not in_seconds else None, metric),
             elsewhere=on is None and bool(machines.get(here)) and not is_this(machines[here]),
         )
         return Evidence(report, there, stamp.space)
 
 
-def _advice(
-    place: Place,
-    there: Sequence[TrialRecord],
-    space: SearchSpace,
-    goal: Goal,
-    tolerance: float | None,
-    counts: Counts | None,
-) -> Advice | None:
-    """What is advised on a machine, from trials as it has them."""
-    return advise_from(
+def _answered(
+    place: Place, there: Sequence[TrialRecord], stamp: Stamp, goal: Goal, tolerance: float | None
+) -> tuple[TimeAnswer | None, Advice | None]:
+    """Who reached the goal's target, where it has one, and what is advised, from trials as a machine has them."""
+    held, seconds = place.max_batch_size, place.seconds_per_epoch
+    if goal.kind == "time":
+        return time_answer(there, stamp.space, goal, stamp.metric, max_batch_size=held, seconds_per_epoch=seconds)
+    return None, advise_from(
         there,
-        space,
+        stamp.space,
+        stamp.metric,
         max_epochs=goal.epochs,
         tolerance=tolerance,
-        max_batch_size=place.max_batch_size,
-        seconds_per_epoch=place.seconds_per_epoch,
-        counts=counts,
-    )
-
-
-def _time_answer(place: Place, there: Sequence[TrialRecord], space: SearchSpace, goal: Goal) -> TimeAnswer:
-    """How soon the target is reached on a machine, from trials as it has them."""
-    return time_answer(
-        there, space, goal, max_batch_size=place.max_batch_size, seconds_per_epoch=place.seconds_per_epoch
+        max_batch_size=held,
+        seconds_per_epoch=seconds,
+        # Where a target ended trials, their last epoch is not what they would have come to.
+        counts=goal.value if stamp.goal.target is None else None,
     )
 
 
@@ -184,56 +163,43 @@ def _largest(place: Place, stamp: Stamp) -> int | None:
 
 
 def _on(
-    place: Place,
-    trials: Sequence[TrialRecord],
-    space: SearchSpace,
-    goal: Goal,
-    tolerance: float | None,
-    counts: Counts | None,
+    place: Place, trials: Sequence[TrialRecord], stamp: Stamp, goal: Goal, tolerance: float | None
 ) -> MachineAdvice:
     """What is best on one of several machines."""
-    there, largest = place.trials(trials), place.max_batch_size
-    if goal.kind == "time":
-        in_time = _time_answer(place, there, space, goal).advice
-        soonest = in_time.best if in_time else None
-        return MachineAdvice(
-            fingerprint=place.fingerprint,
-            name=place.name,
-            batch_size=soonest.batch_size if soonest else None,
-            learning_rate=soonest.learning_rate if soonest else None,
-            train_seconds=soonest.mean if soonest and place.seconds_per_epoch else None,
-            fastest=soonest.batch_size if soonest and place.seconds_per_epoch else None,
-            max_batch_size=largest,
-        )
-    advice = _advice(place, there, space, goal, tolerance, counts)
-    best = recommend(there, advice)
+    there = place.trials(trials)
+    in_time, advice = _answered(place, there, stamp, goal, tolerance)
+    best = recommend(there, advice, kind_of(goal, stamp.metric).value_names[0])
+    seconds = fastest = None
+    if best and advice and place.seconds_per_epoch:
+        seconds = best.train_seconds if in_time is None else best.expected
+        fastest = advice.fastest.batch_size
     return MachineAdvice(
         fingerprint=place.fingerprint,
         name=place.name,
         batch_size=best.batch_size if best else None,
         learning_rate=best.learning_rate if best else None,
-        train_seconds=best.train_seconds if best and place.seconds_per_epoch else None,
-        fastest=advice.fastest.batch_size if best and advice and place.seconds_per_epoch else None,
-        max_batch_size=largest,
+        train_seconds=seconds,
+        fastest=fastest,
+        max_batch_size=place.max_batch_size,
     )
 
 
 def read_study(storage: str, name: str | None = None) -> list[TrialRecord]:
-    """The trials of a study, by number; arguments and errors as `read_report`."""
+    """The trials of a study, by number; arguments and errors as `read_evidence`."""
     with _reading(storage) as database:
         study, _ = _stamped(database, name or _only_study(database))
         return read_trials(study, Records(database.db))
 
 
 def read_stamp(storage: str, name: str | None = None) -> tuple[str, Stamp]:
-    """The name of a study and the question it asks; arguments and errors as `read_report`."""
+    """The name of a study and the question it asks; arguments and errors as `read_evidence`."""
     with _reading(storage) as database:
         study, stamp = _stamped(database, name or _only_study(database))
         return study.study_name, stamp
 
 
 def list_studies(storage: str) -> list[dict[str, Any]]:
-    """The studies of a database that batchopt made, by name: `study`, `goal`, and counts of `trials` by state.
+    """The studies of a database that batchopt made, by name: `study`, `goal`, `metric`, counts of `trials` by state.
 
     Raises:
         StorageError: there is no such database.
@@ -243,7 +209,8 @@ def list_studies(storage: str) -> list[dict[str, Any]]:
         for name in _study_names(database):
             study, stamp = _stamped(database, name)
             trials = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))
-            found.append({"study": name, "goal": stamp.goal.describe(), "trials": dict(trials)})
+            metric = asdict(stamp.metric)
+            found.append({"study": name, "goal": stamp.goal.describe(), "metric": metric, "trials": dict(trials)})
         return found
 
 

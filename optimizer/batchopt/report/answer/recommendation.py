@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from batchopt.machine.step_time import StepTimeFit
 from batchopt.question.goal import Counts
+from batchopt.question.metric import Metric, Target
 from batchopt.question.space import BATCH_SIZE, COMMON_BATCH_SIZE, LEARNING_RATE, SearchSpace
-from batchopt.report.answer.batch_sizes import BatchSizeRow, accuracy, epoch_seconds
+from batchopt.report.answer.batch_sizes import BatchSizeRow, epoch_seconds
 from batchopt.report.answer.confirmation import Confirmation
 from batchopt.report.answer.noise import GradientNoise
 from batchopt.report.answer.notes import never_varies
@@ -32,9 +33,10 @@ class Recommendation:
         batch_size: examples per optimizer step.
         learning_rate: as applied.
         extra: values of the extra dimensions.
-        expected_accuracy: validation accuracy after the last epoch, by the posterior, in 0 to 1.
+        quantity: what is expected: the validation metric after the last epoch, or seconds to the target.
+        expected: by the posterior, in the units of that.
         low, high: its 90 % interval.
-        validation_accuracy: what its own trial reached, in 0 to 1.
+        value: the validation metric that its own trial reached.
         train_seconds: of that trial, on the training clock.
         trial: the number of the trial.
     """
@@ -42,10 +44,11 @@ class Recommendation:
     batch_size: int
     learning_rate: float
     extra: dict[str, Any]
-    expected_accuracy: float
+    quantity: str
+    expected: float
     low: float
     high: float
-    validation_accuracy: float
+    value: float
     train_seconds: float
     trial: int
 
@@ -63,7 +66,7 @@ class MachineAdvice:
         fingerprint: the machine's.
         name: for people.
         batch_size, learning_rate: as recommended there; None before the first complete trial that fits there.
-        train_seconds: of the whole trial there; None where nothing was measured there.
+        train_seconds: of the whole trial there, or until the target; None where nothing was measured there.
         fastest: the batch size that is as good and takes least time there; None where nothing was measured there.
         max_batch_size: the largest that fits there, in examples; None where all do.
     """
@@ -82,19 +85,19 @@ class Report:
     """All that is said of a study; `describe` is its JSON.
 
     Attributes:
+        metric: what the study watches.
         machine: the machine that it is for, as it describes itself; empty before the first trial.
         elsewhere: none was asked for, and the one that asks is not in the study: `machine` is the study's first.
         trials: how many trials, by state.
-        recommendation: None before the first complete trial.
-        advice: what the posterior says of every batch size; None before the first value.
+        recommendation: None before the first complete trial, or one at the target.
+        advice: what the posterior says of every batch size, in the goal's units; None before the first value.
         elapsed_seconds: wall time of all sessions of the study.
         machines: what is best on each, where there are several.
-        to_target: how soon a validation accuracy was reached; None before the first epoch.
+        to_target: how soon a value was reached; None before the first epoch.
         confirmation: what the test set says; None before `--confirm`.
         gradient_noise: measured while trials trained; None where no gradient was looked at.
-        time: the answer where the goal is `time`; its advice then stands for `recommendation` and `advice`, which are
-            None.
-        front: for the goal `pareto`, what no other batch size is both faster and as accurate as, fastest first.
+        time: who reached the target, where the goal is `time`; None for another.
+        front: for the goal `pareto`, what no other batch size is both faster and as good as, fastest first.
         max_batch_size: the largest of the space that is known to fit on the machine; None where none is.
         largest_of_space: the largest that the study may try.
         memory_bytes: of device memory, that training may use there; None where nobody said.
@@ -106,6 +109,7 @@ class Report:
 
     study: str
     goal: dict[str, Any]
+    metric: Metric
     storage: str
     machine: dict[str, Any]
     trials: dict[str, int]
@@ -129,10 +133,18 @@ class Report:
 
     @property
     def advised(self) -> Advice | None:
-        """The advice for the goal, in its units; None before there is something to recommend."""
-        if self.time is not None:
-            return self.time.advice
+        """The advice, in the goal's units; None before there is something to recommend."""
         return self.advice if self.recommendation is not None else None
+
+    @property
+    def in_metric(self) -> Advice | None:
+        """The advice, where it is in the metric's units, and not in seconds to a target."""
+        return self.advice if self.time is None else None
+
+    @property
+    def target(self) -> Target | None:
+        """What the goal asks the metric to get to; None for a goal without a target."""
+        return None if self.time is None else self.metric.target(self.time.target)
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -142,6 +154,7 @@ class Report:
 def advise_from(
     trials: Sequence[TrialRecord],
     space: SearchSpace,
+    metric: Metric,
     *,
     max_epochs: int,
     tolerance: float | None = None,
@@ -154,8 +167,9 @@ def advise_from(
     Args:
         trials: of one study.
         space: of the study.
+        metric: what it watches.
         max_epochs: of a whole trial.
-        tolerance: what counts as equally good, in accuracy; None for one standard error.
+        tolerance: what counts as equally good, in the metric's units; None for one standard error.
         max_batch_size: what the machine that is advised holds, in examples; None for no limit.
         seconds_per_epoch: batch size -> seconds, where that machine was measured; else learned from the trials.
         counts: as of `as_trial`.
@@ -167,18 +181,24 @@ def advise_from(
     if never_varies(whole) is not None:
         return None
     return advise(
-        [as_trial(trial, held=False, max_epochs=max_epochs, counts=counts) for trial in whole],
+        [as_trial(trial, held=False, max_epochs=max_epochs, counts=counts, sign=metric.sign) for trial in whole],
         space,
         max_epochs=max_epochs,
-        sign=1.0,
+        sign=metric.sign,
         seconds_per_epoch=seconds_per_epoch or epoch_seconds(trials),
         tolerance=tolerance,
         max_batch_size=max_batch_size,
     )
 
 
-def recommend(trials: Sequence[TrialRecord], advice: Advice | None) -> Recommendation | None:
-    """The configuration that is expected best, with what its own trial reached; None where no trial is complete."""
+def recommend(trials: Sequence[TrialRecord], advice: Advice | None, quantity: str) -> Recommendation | None:
+    """The configuration that is expected best, with what its own trial reached; None where no trial is complete.
+
+    Args:
+        trials: of the study.
+        advice: in the units of what is asked for.
+        quantity: the name of that.
+    """
     if advice is None or not advice.complete:
         return None
     best = advice.best
@@ -187,16 +207,19 @@ def recommend(trials: Sequence[TrialRecord], advice: Advice | None) -> Recommend
         batch_size=best.batch_size,
         learning_rate=best.learning_rate,
         extra=dict(best.extra),
-        expected_accuracy=best.mean,
+        quantity=quantity,
+        expected=best.mean,
         low=best.low,
         high=best.high,
-        validation_accuracy=accuracy(seen),
+        value=seen.last["value"],
         train_seconds=seen.train_seconds,
         trial=best.trial,
     )
 
 
-def compared(rows: Sequence[BatchSizeRow], advice: Advice | None, to_target: ToTarget | None) -> list[BatchSizeRow]:
+def compared(
+    rows: Sequence[BatchSizeRow], advice: Advice | None, to_target: ToTarget | None, sign: float
+) -> list[BatchSizeRow]:
     """The rows with what each batch size gains and costs against the common one, and how soon it is at the target."""
     common = None if advice is None else advice.at(COMMON_BATCH_SIZE)
     reached = {} if to_target is None else {at.batch_size: at for at in to_target.reached}
@@ -206,7 +229,7 @@ def compared(rows: Sequence[BatchSizeRow], advice: Advice | None, to_target: ToT
         found.append(
             replace(
                 row,
-                points_gained=estimate.mean - common.mean if estimate and common else None,
+                gain=sign * (estimate.mean - common.mean) if estimate and common else None,
                 time_ratio=estimate.seconds / common.seconds if estimate and common and common.seconds else None,
                 epochs_to_target=there.epochs if there else None,
                 seconds_to_target=there.seconds if there else None,

@@ -1,4 +1,4 @@
-"""How soon a validation accuracy was reached, by batch size, and the law that the steps to it follow."""
+"""How soon a value of the validation metric was reached, by batch size, and the law that the steps to it follow."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchopt.machine.step_time import StepTimeFit
+from batchopt.question.metric import Metric, Target
 from batchopt.report.answer.notes import never_varies
 from batchopt.search.laws import StepsLaw, fastest_batch_size, fitted_steps_law
 from batchopt.store.attributes import DIVERGED
@@ -43,9 +44,9 @@ class ToTarget:
     """What a study says of a target.
 
     Attributes:
-        target: validation accuracy, in 0 to 1.
+        target: of the validation metric.
         reached: a row for each batch size that got there, ascending.
-        nearest: the best accuracy that any trial reached at any epoch; None before the first.
+        nearest: the best value that any trial reached at any epoch; None before the first.
         law: what the steps follow, from those that are known to more than an epoch; None with fewer than three.
     """
 
@@ -55,22 +56,23 @@ class ToTarget:
     law: StepsLaw | None
 
 
-def to_target(trials: Sequence[TrialRecord], target: float | None = None) -> ToTarget | None:
+def to_target(trials: Sequence[TrialRecord], metric: Metric, value: float | None = None) -> ToTarget | None:
     """How soon each batch size reached a target.
 
     Args:
         trials: of one study; those that diverged in the end count for nothing.
-        target: validation accuracy, in 0 to 1; None for one that half of the batch sizes reached.
+        metric: what the study watches.
+        value: of the metric, that is the target; None for one that half of the batch sizes reached.
 
     Returns:
         None before the first epoch; and where no target is given and the metric never varies.
     """
     trials = [trial for trial in trials if trial.note != DIVERGED]
-    best = best_by_batch_size(trials)
-    if not best or (target is None and never_varies(trials) is not None):
+    best = best_by_batch_size(trials, metric)
+    if not best or (value is None and never_varies(trials) is not None):
         return None
-    if target is None:
-        target = float(np.floor(1e3 * np.median(sorted(best.values()))) / 1e3)
+    target = metric.target(_middle(list(best.values()), metric) if value is None else value)
+    assert target is not None
     soonest: dict[int, Reached] = {}
     for trial in trials:
         reached = _reached(trial, target)
@@ -80,32 +82,43 @@ def to_target(trials: Sequence[TrialRecord], target: float | None = None) -> ToT
     rows = [soonest[size] for size in sorted(soonest)]
     certain = [row for row in rows if not row.within_first]
     law = fitted_steps_law([row.batch_size for row in certain], [row.steps for row in certain])
-    return ToTarget(target, rows, max(best.values()), law)
+    return ToTarget(target.value, rows, metric.best(best.values()), law)
 
 
-def best_by_batch_size(trials: Sequence[TrialRecord]) -> dict[int, float]:
-    """The best validation accuracy of any epoch, by batch size."""
+def best_by_batch_size(trials: Sequence[TrialRecord], metric: Metric) -> dict[int, float]:
+    """The best value of any epoch, by batch size."""
     best: dict[int, float] = {}
     for trial in trials:
         for epoch in trial.epochs:
-            accuracy = epoch["validation_accuracy"]
-            if trial.batch_size is not None and accuracy is not None:
-                best[trial.batch_size] = max(best.get(trial.batch_size, accuracy), accuracy)
+            value = epoch["value"]
+            if trial.batch_size is not None and value is not None:
+                best[trial.batch_size] = metric.best([best.get(trial.batch_size, value), value])
     return best
 
 
-def _reached(trial: TrialRecord, target: float) -> Reached | None:
+def _middle(values: Sequence[float], metric: Metric) -> float:
+    """A round value that half of these are at, or better: to 0.1 points, or to three digits."""
+    middle = metric.sign * float(np.median([metric.score(value) for value in values]))
+    if middle == 0:
+        return middle
+    digit = 1e-3 if metric.is_accuracy else 10.0 ** (math.floor(math.log10(abs(middle))) - 2)
+    # On the worse side, where half of them are.
+    rounded = metric.sign * math.floor(metric.sign * middle / digit) * digit
+    return max(rounded, digit) if metric.is_accuracy else float(f"{rounded:.6g}")
+
+
+def _reached(trial: TrialRecord, target: Target) -> Reached | None:
     """Where a trial's curve first crosses the target, linear between two evaluations; in the first epoch, its end."""
     if trial.batch_size is None or trial.learning_rate is None:
         return None
     before, seconds = 0.0, 0.0
     for done, epoch in enumerate(trial.epochs):
-        accuracy = epoch["validation_accuracy"]
-        if accuracy is None:
+        value = epoch["value"]
+        if value is None:
             return None
-        if accuracy >= target:
-            # Before the first evaluation the curve is unknown, and rises by most.
-            part = (target - before) / (accuracy - before) if done else 1.0
+        if target.met(value):
+            # Before the first evaluation the curve is unknown, and changes by most.
+            part = (target.value - before) / (value - before) if done else 1.0
             return Reached(
                 trial.batch_size,
                 trial.learning_rate,
@@ -115,7 +128,7 @@ def _reached(trial: TrialRecord, target: float) -> Reached | None:
                 seconds=seconds + part * epoch["train_seconds"],
                 within_first=done == 0,
             )
-        before, seconds = accuracy, seconds + epoch["train_seconds"]
+        before, seconds = value, seconds + epoch["train_seconds"]
     return None
 
 

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from batchopt.question.metric import Metric
 from batchopt.question.space import COMMON_BATCH_SIZE
 from batchopt.report.answer.confirmation import Confirmation, ConfirmedConfiguration
 from batchopt.report.answer.intervals import Mean
 from batchopt.report.show.blocks import Table
-from batchopt.report.show.goal_view import shown_target
 
 
-def confirmation_table(found: Confirmation) -> Table:
+def confirmation_table(found: Confirmation, metric: Metric) -> Table:
     """A row for each configuration."""
-    return Table(_columns(found), [(_cells(row, found), row.role == "recommended") for row in found.configurations])
+    return Table(
+        _columns(found, metric),
+        [(_cells(row, found, metric), row.role == "recommended") for row in found.configurations],
+    )
 
 
-def confirmation_sentences(found: Confirmation) -> list[str]:
+def confirmation_sentences(found: Confirmation, metric: Metric) -> list[str]:
     """How to read it: what the intervals are, how much two runs differ, what else is to be known."""
-    until = "" if found.target is None else f", each trained until {shown_target(found.target)} validation accuracy"
+    target = metric.target(found.target)
+    until = "" if target is None else f", each trained until {target} validation {metric.title}"
     said = [
         f"Confirmed on the test set, which no trial has seen{until}; \N{PLUS-MINUS SIGN} are 90 % t-intervals over "
         f"{_runs(found)} of each configuration, differences taken run by run."
     ]
     if any(row.missed for row in found.configurations):
         said.append("Runs that never reached the target are excluded, so the true time is longer than shown.")
-    # Where all stop at one accuracy, how they differ in it says little.
+    # Where all stop at one value, how they differ in it says little.
     if found.target is None and found.test_spread is not None and found.validation_spread is not None:
+        spreads = [metric.shown_amount(spread) for spread in (found.test_spread, found.validation_spread)]
         said.append(
-            f"From seed to seed, runs of one configuration differ by {100 * found.test_spread:.2g} points of test and "
-            f"{100 * found.validation_spread:.2g} of validation accuracy (standard deviations, {found.runs} runs)."
+            f"From seed to seed, runs of one configuration differ by {spreads[0]} of test and {spreads[1]} of "
+            f"validation {metric.title} (standard deviations, {found.runs} runs)."
         )
     if found.reference != COMMON_BATCH_SIZE:
         said.append(
@@ -48,22 +53,32 @@ def confirmation_sentences(found: Confirmation) -> list[str]:
 
 
 def _runs(found: Confirmation) -> str:
-    counts = sorted({row.test_accuracy.count for row in found.configurations if row.test_accuracy is not None})
+    counts = sorted({row.test_value.count for row in found.configurations if row.test_value is not None})
     if not counts:
         return "no run"
     return f"{counts[0]} to {counts[-1]} runs" if len(counts) > 1 else f"{counts[0]} run{'s'[: counts[0] != 1]}"
 
 
-def _columns(found: Confirmation) -> tuple[str, ...]:
+def _columns(found: Confirmation, metric: Metric) -> tuple[str, ...]:
     against = f"against {found.reference}"
     if found.target is not None:
-        seconds = f"s to {shown_target(found.target)}"
-        return ("confirmed", "batch size", "rate", "runs", seconds, against, "test accuracy", against)
-    return ("confirmed", "batch size", "rate", "runs", "test accuracy", against, "s/trial", against, "validation")
+        seconds = f"s to {metric.target(found.target)}"
+        return ("confirmed", "batch size", "rate", "runs", seconds, against, f"test {metric.title}", against)
+    return (
+        "confirmed",
+        "batch size",
+        "rate",
+        "runs",
+        f"test {metric.title}",
+        against,
+        "s/trial",
+        against,
+        "validation",
+    )
 
 
-def _cells(row: ConfirmedConfiguration, found: Confirmation) -> list[str]:
-    counted = 0 if row.test_accuracy is None else row.test_accuracy.count
+def _cells(row: ConfirmedConfiguration, found: Confirmation, metric: Metric) -> list[str]:
+    counted = 0 if row.test_value is None else row.test_value.count
     left_out = _left_out(row)
     what = [
         row.role,
@@ -71,11 +86,11 @@ def _cells(row: ConfirmedConfiguration, found: Confirmation) -> list[str]:
         f"{row.learning_rate:.2g}",
         f"{counted} ({left_out})" if left_out else str(counted),
     ]
-    accuracy = [_percent(row.test_accuracy), _points(row.accuracy_difference)]
+    values = [_value(row.test_value, metric), _change(row.value_difference, metric)]
     seconds = [_seconds(row.train_seconds), _seconds(row.seconds_difference, "+")]
     if found.target is not None:
-        return [*what, *seconds, *accuracy]
-    return [*what, *accuracy, *seconds, _percent(row.validation_accuracy)]
+        return [*what, *seconds, *values]
+    return [*what, *values, *seconds, _value(row.validation_value, metric)]
 
 
 def _left_out(row: ConfirmedConfiguration) -> str:
@@ -84,12 +99,12 @@ def _left_out(row: ConfirmedConfiguration) -> str:
     return ", ".join(f"{count} {how}" for count, how in counts if count)
 
 
-def _percent(mean: Mean | None) -> str:
-    return _shown(mean, 100, ".2f", ".2f", "%")
+def _value(mean: Mean | None, metric: Metric) -> str:
+    return _shown(mean, 100, ".2f", ".2f", "%") if metric.is_accuracy else _shown(mean, 1, ".4g", ".2g")
 
 
-def _points(difference: Mean | None) -> str:
-    return _shown(difference, 100, "+.2f", ".2f")
+def _change(difference: Mean | None, metric: Metric) -> str:
+    return _shown(difference, 100, "+.2f", ".2f") if metric.is_accuracy else _shown(difference, 1, "+.2g", ".2g")
 
 
 def _seconds(mean: Mean | None, sign: str = "") -> str:

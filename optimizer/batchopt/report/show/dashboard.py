@@ -13,6 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study
 
 from batchopt.events import Event, Listener, Noted, TrialEnded
+from batchopt.goals.kinds import kind_of
 from batchopt.optuna_private import figure_attribute
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.reading import read_evidence
@@ -23,7 +24,7 @@ from batchopt.report.show.pictures import PICTURES, pictures
 from batchopt.signals import Interrupted
 from batchopt.store.database import Database
 from batchopt.store.ledger import Ledger
-from batchopt.store.making import name_metrics
+from batchopt.store.making import name_values
 from batchopt.store.stamp import Stamp
 from batchopt.store.study_facts import remove_attributes
 from batchopt.text import printable
@@ -68,7 +69,7 @@ def show(study: Study, evidence: Evidence, database: Database) -> bool:
         warnings.simplefilter("ignore", ExperimentalWarning)
         stamp = Stamp.read(study)
         if stamp is not None and study.metric_names is None:
-            name_metrics(study, stamp.goal)
+            name_values(study, kind_of(stamp.goal, stamp.metric).value_names)
         before = get_note(study)
         ours = not before.strip() or SIGNED in before
         if ours:

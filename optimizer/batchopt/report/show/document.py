@@ -39,11 +39,11 @@ def document(report: Report) -> list[Section]:
 def _tables(report: Report) -> list[Section]:
     sections: list[Section] = []
     if report.front:
-        heading = Paragraph("Pareto front: no other batch size is both faster and as accurate", "heading")
+        heading = Paragraph("Pareto front: no other batch size is both faster and as good", "heading")
         sections.append([heading, front_table(report)])
     if report.confirmation is not None:
-        said = paragraphs(confirmation_sentences(report.confirmation))
-        sections.append([confirmation_table(report.confirmation), *said])
+        said = paragraphs(confirmation_sentences(report.confirmation, report.metric))
+        sections.append([confirmation_table(report.confirmation, report.metric), *said])
     if report.by_batch_size:
         worth = worth_table(report)
         notes = [Paragraph(sentence, "small") for sentence in worth_notes(report, worth)]

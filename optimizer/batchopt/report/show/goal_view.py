@@ -12,32 +12,32 @@ from batchopt.words import compared, counted, extra_words, listed
 if TYPE_CHECKING:
     from batchopt.report.answer.batch_sizes import BatchSizeRow
     from batchopt.report.answer.goals import TimeAnswer
-    from batchopt.report.answer.recommendation import Report
+    from batchopt.report.answer.recommendation import Recommendation, Report
     from batchopt.search.advice import Advice, Estimate
 
 
-FRONT_COLUMNS = ("batch size", "rate", "accuracy", "90 % interval", "s/trial")
-
-
-def time_headline(answer: TimeAnswer, epochs: int) -> str:
+def time_headline(report: Report, answer: TimeAnswer) -> str:
     """The advice in one sentence; where nobody reached the target, how near the study came."""
-    target, nearest = shown_target(answer.target), answer.nearest
-    if answer.advice is not None:
-        best = answer.advice.best
+    metric, nearest, best = report.metric, answer.nearest, report.recommendation
+    target, epochs = str(report.target), report.goal["epochs"]
+    if best is not None:
         extra = extra_words(best.extra)
         return (
             f"Use batch size {best.batch_size} with learning rate {best.learning_rate:.2g}{extra}: {target} validation "
-            f"accuracy expected after {amount(best.mean)} s of training ({span(best)} s)."
+            f"{metric.title} expected after {amount(best.expected)} s of training ({span(best)} s)."
         )
     if nearest is None:
         return f"No trial has been trained for an epoch yet, so nothing is known of {target}."
-    said = f"No trial reached {target} validation accuracy within {counted(epochs, 'epoch')}: nothing to recommend. "
-    said += (
-        f"The nearest came to {nearest.accuracy:.2%}: batch size {nearest.batch_size} with learning rate "
-        f"{nearest.learning_rate:.2g}, after {counted(nearest.epochs, 'epoch')}"
+    within = f"{target} validation {metric.title} within {counted(epochs, 'epoch')}"
+    said = (
+        f"No trial reached {within}: nothing to recommend. The nearest came to {metric.shown(nearest.value)}: batch "
+        f"size {nearest.batch_size} with learning rate {nearest.learning_rate:.2g}, after "
+        f"{counted(nearest.epochs, 'epoch')}"
     )
     return said + (
-        "; accuracy was still rising, more epochs may reach it." if nearest.rising else "; accuracy had plateaued."
+        f"; {metric.title} was still improving, more epochs may reach it."
+        if nearest.rising
+        else f"; {metric.title} had plateaued."
     )
 
 
@@ -57,17 +57,17 @@ def time_alternatives(advice: Advice) -> list[str]:
 
 def time_table(report: Report, answer: TimeAnswer) -> Table:
     """How soon each batch size reaches the target."""
-    names = ("batch size", "best rate", f"s to {shown_target(answer.target)}", "90 % interval", "s/epoch", "trials", "")
-    return Table(names, [_time_row(row, answer, report.goal["epochs"]) for row in report.by_batch_size])
+    names = ("batch size", "best rate", f"s to {report.target}", "90 % interval", "s/epoch", "trials", "")
+    return Table(names, [_time_row(row, report, answer) for row in report.by_batch_size])
 
 
-def _time_row(row: BatchSizeRow, answer: TimeAnswer, epochs: int) -> Row:
-    advice = answer.advice
+def _time_row(row: BatchSizeRow, report: Report, answer: TimeAnswer) -> Row:
+    advice, epochs = report.advice, report.goal["epochs"]
     estimate = None if advice is None else advice.at(row.batch_size)
     marked = advice is not None and row.batch_size == advice.best.batch_size
     verdict = "recommended" if marked else ""
     if row.batch_size not in answer.reached:
-        verdict = "diverged" if row.validation_accuracy is None else f"not reached; {row.validation_accuracy:.2%}"
+        verdict = "diverged" if row.value is None else f"not reached; {report.metric.shown(row.value)}"
     elif advice is not None and not marked and row.batch_size in advice.as_good:
         verdict = "as good"
     # Beyond a whole trial there is nothing but extrapolation.
@@ -79,30 +79,25 @@ def _time_row(row: BatchSizeRow, answer: TimeAnswer, epochs: int) -> Row:
 
 
 def front_table(report: Report) -> Table:
-    """The front of accuracy against time, fastest first."""
-    best = report.recommendation
+    """The front of the metric against time, fastest first."""
+    best, metric = report.recommendation, report.metric
     rows: list[Row] = [
         (
             [
                 str(row.batch_size),
                 f"{row.learning_rate:.2g}",
-                f"{row.mean:.2%}",
-                f"{100 * row.low:.2f} to {row.high:.2%}",
+                metric.shown(row.mean),
+                metric.shown_interval(row.low, row.high),
                 f"{row.seconds:.3g}",
             ],
             best is not None and row.batch_size == best.batch_size,
         )
         for row in report.front
     ]
-    return Table(FRONT_COLUMNS, rows)
+    return Table(("batch size", "rate", metric.title, "90 % interval", "s/trial"), rows)
 
 
-def shown_target(target: float) -> str:
-    """A target as users write it: `97%`."""
-    return f"{100 * target:.4g}%"
-
-
-def span(row: Estimate, most: float = math.inf) -> str:
+def span(row: Estimate | Recommendation, most: float = math.inf) -> str:
     """An interval of seconds, up to so many."""
     return f"{amount(row.low, most)} to {amount(row.high, most)}" if row.low < most else amount(row.low, most)
 

@@ -26,6 +26,7 @@ from batchopt.events import (
     TrialEnded,
 )
 from batchopt.measured import Epoch
+from batchopt.question.metric import Metric
 from batchopt.report.show.terminal import LAST_TRIALS
 from batchopt.search.steps import Step
 from batchopt.store.attributes import DIVERGED
@@ -65,10 +66,10 @@ def probing_line(probing: Probing) -> str:
 
 def trial_line(ended: TrialEnded) -> str:
     """One trial in one line."""
-    accuracy = "-" if ended.accuracy is None or ended.note == DIVERGED else f"{ended.accuracy:.2%}"
+    value = ended.metric.shown(None if ended.note == DIVERGED else ended.value)
     epochs = f"{counted(ended.epochs, 'epoch'):<8}"
     return (
-        f"trial {ended.trial:>3}  {ended.batch_size:>6} x {ended.learning_rate:<8.3g} {accuracy:>7}  "
+        f"trial {ended.trial:>3}  {ended.batch_size:>6} x {ended.learning_rate:<8.3g} {value:>7}  "
         f"{epochs}  {ended.train_seconds:6.2f} s  {ended.note or ended.state}"
     )
 
@@ -76,10 +77,10 @@ def trial_line(ended: TrialEnded) -> str:
 def confirmed_line(event: Confirmed) -> str:
     """One run that confirms, in one line; what the test set says is told when all are there."""
     run = event.run
-    accuracy = "diverged" if run.validation_accuracy is None else f"{run.validation_accuracy:.2%}"
+    value = "diverged" if run.validation_value is None else event.metric.shown(run.validation_value)
     return (
         f"confirm {event.done:>2}/{event.of}  {run.role:<11}  {run.batch_size:>6} x {run.learning_rate:<8.3g} "
-        f"{accuracy:>8}  run {run.run + 1} of {event.seeds}  {run.train_seconds:6.2f} s"
+        f"{value:>8}  run {run.run + 1} of {event.seeds}  {run.train_seconds:6.2f} s"
     )
 
 
@@ -88,16 +89,16 @@ def model_line(event: TrainingModel, figures: Epoch) -> str:
     configuration = event.configuration
     return (
         f"model epoch {event.epoch:>2}/{event.epochs}  {configuration.batch_size:>6} x "
-        f"{configuration.learning_rate:<8.3g} {figures.validation_accuracy:>8.2%}  {figures.train_seconds:6.2f} s"
+        f"{configuration.learning_rate:<8.3g} {event.metric.shown(figures.value):>8}  {figures.train_seconds:6.2f} s"
     )
 
 
-def step_line(step: Step, epochs: int) -> str:
-    """What is trained next, and why: its expected gain in points of accuracy, and what it costs."""
+def step_line(step: Step, epochs: int, metric: Metric) -> str:
+    """What is trained next, and why: its expected gain, and what it costs."""
     line = f"trial {step.trial} {step.reason}: {step.batch_size} x {step.learning_rate:.3g}, "
     line += f"{step.from_epoch} of {counted(epochs, 'epoch')}"
     if step.expected_gain is not None:
-        line += f", expected gain {100 * step.expected_gain:.2g} points"
+        line += f", expected gain {metric.shown_amount(step.expected_gain)}"
         line += f" for {duration(step.expected_seconds)}" if step.expected_seconds else ""
     return line
 
@@ -208,7 +209,7 @@ class LiveView:
             reached = "" if best.seconds_to_target is None else f"in {best.seconds_to_target:.2f} s  "
             parts.append(
                 Text(
-                    f"best so far  {best.batch_size} x {best.learning_rate:.3g}  {best.accuracy:.2%}  "
+                    f"best so far  {best.batch_size} x {best.learning_rate:.3g}  {best.metric.shown(best.value)}  "
                     f"{reached}(trial {best.trial})",
                     style="bold green",
                 )
@@ -236,7 +237,7 @@ class LiveView:
         self._begun.add(step.trial)
         begun = self._opened.finished + len(self._begun)
         self._progress.update(self._trials, completed=begun, left=self._time_left(begun))
-        self._reason = step_line(step, self._opened.epochs)
+        self._reason = step_line(step, self._opened.epochs, self._opened.metric)
 
     def _train(self, event: Trained) -> None:
         """Move the trial's bar; one that has reached the end of its step may now wait for long, and is not shown."""
@@ -263,7 +264,7 @@ class LiveView:
             self._epochs[MODEL] = self._progress.add_task("model", left="")
         configuration, figures = event.configuration, event.figures
         what = f"model: {configuration.batch_size} x {configuration.learning_rate:.3g}"
-        what += "" if figures is None else f", {figures.validation_accuracy:.2%}"
+        what += "" if figures is None else f", {event.metric.shown(figures.value)}"
         self._progress.update(self._epochs[MODEL], description=what, completed=event.epoch, total=event.epochs)
 
     def _hide(self, trial: int) -> None:
@@ -272,7 +273,7 @@ class LiveView:
 
     def _end(self, ended: TrialEnded) -> None:
         self._last.append(ended)
-        if ended.state == "complete" and ended.accuracy is not None and ended.better_than(self._best):
+        if ended.state == "complete" and ended.value is not None and ended.better_than(self._best):
             self._best = ended
         self._hide(ended.trial)
 

@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 
 from batchopt.report.answer.evidence import Evidence
+from batchopt.report.answer.recommendation import Report
 from batchopt.report.show.blocks import Paragraph, Table
 from batchopt.report.show.document import document
 from batchopt.report.show.pictures import pictures
@@ -21,6 +22,12 @@ thead th { border-bottom: 1px solid #111; } tr.recommended { font-weight: 600; }
 @media print { .figure { break-inside: avoid; } }
 """
 
+FRAGMENT_STYLE = """
+.batchopt .advice, .batchopt .heading { font-weight: 600; } .batchopt .small { opacity: .7; font-size: .85em; }
+.batchopt table { font-variant-numeric: tabular-nums; } .batchopt td, .batchopt th { text-align: right; }
+.batchopt td.words { text-align: left; } .batchopt tr.recommended { font-weight: 600; }
+"""
+
 CONFIG = {"responsive": True, "displaylogo": False}
 """Figures take the width that there is."""
 
@@ -30,8 +37,7 @@ def page(evidence: Evidence) -> str:
     from plotly.io import to_html
 
     report = evidence.report
-    parts = [f"<h1>Study {_text(report.study)}</h1>"]
-    parts += [_block(block) for section in document(report) for block in section]
+    parts = [f"<h1>Study {_text(report.study)}</h1>", _blocks(report)]
     for at, (name, figure) in enumerate(pictures(evidence).items()):
         drawn = to_html(figure, full_html=False, include_plotlyjs=at == 0, div_id=name, config=CONFIG)
         parts.append(f'<div class="figure">{drawn}</div>')
@@ -41,6 +47,15 @@ def page(evidence: Evidence) -> str:
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     body = "\n".join(parts)
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+
+
+def fragment(report: Report) -> str:
+    """The report's document as a part of another page, such as a notebook."""
+    return f'<style>{FRAGMENT_STYLE}</style>\n<div class="batchopt">\n{_blocks(report)}\n</div>'
+
+
+def _blocks(report: Report) -> str:
+    return "\n".join(_block(block) for section in document(report) for block in section)
 
 
 def _text(text: str) -> str:

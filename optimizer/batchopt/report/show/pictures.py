@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchopt.report.answer.evidence import Evidence
-from batchopt.report.show import plots
+from batchopt.report.show import plots, target_plots
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -24,8 +24,8 @@ def pictures(evidence: Evidence) -> dict[str, go.Figure]:
     found["pareto"] = plots.pareto(report)
     if report.by_batch_size:
         found["throughput"] = plots.throughput(report.by_batch_size, trials, report.memory_bytes)
-        found["learning_curves"] = plots.learning_curves(trials)
+        found["learning_curves"] = plots.learning_curves(trials, report.metric)
     if report.to_target is not None:
-        found["time_to_target"] = plots.time_to_target(report.to_target)
-        found["steps_to_target"] = plots.steps_to_target(report.to_target)
+        found["time_to_target"] = target_plots.time_to_target(report.to_target, report.metric)
+        found["steps_to_target"] = target_plots.steps_to_target(report.to_target, report.metric)
     return {name: figure for name, figure in found.items() if figure is not None}

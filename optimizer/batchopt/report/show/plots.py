@@ -1,6 +1,4 @@
-"""The pictures of a study, as Plotly figures: records in, figures out. Colours are safe for the colour-blind, and told
-apart in print; every axis has its unit.
-"""
+"""The pictures of a study, as Plotly figures: records in, figures out; every axis has its unit."""
 
 from __future__ import annotations
 
@@ -11,37 +9,38 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from batchopt.question.metric import Metric
 from batchopt.report.answer.batch_sizes import BatchSizeRow
 from batchopt.report.answer.recommendation import Report
-from batchopt.report.answer.targets import ToTarget
-from batchopt.report.show.law_view import critical
+from batchopt.report.show.plot_style import (
+    BLACK,
+    BLUE,
+    DARK_GREY,
+    GREY,
+    ORANGE,
+    RED,
+    SCALE,
+    escaped,
+    one_two_five,
+    scaled,
+    styled,
+)
 from batchopt.store.history import TrialRecord
 
 if TYPE_CHECKING:
     from batchopt.search.advice import Surface
 
 
-BLUE, ORANGE, GREEN, RED, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999", "#000000"
-"""Okabe and Ito 2008, Color universal design."""
-
-DARK_GREY = "#444444"
-"""Seen on the light part of the scale, where the values that matter are."""
-
-SCALE = "Cividis"
-"""Of values and batch sizes: even in lightness, so that it prints, and the same to the colour-blind."""
-
-DOUBTS = (0.5, 1, 2, 5, 10, 20)
-"""Half widths of the 90 % interval, in points, that the landscape has lines for."""
-
 SHOWN_PART = 0.35
 """Of the posterior's range the upper part has colours of its own: what diverges is far below, and all alike."""
 
 
 def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -> go.Figure:
-    """Accuracy over batch size and learning rate: the posterior as colour, trials as marks."""
-    mean = 100 * surface.mean
-    floor = float(mean.max() - SHOWN_PART * (mean.max() - mean.min()))
-    doubt = 50 * (surface.high - surface.low)
+    """The metric over batch size and learning rate: the posterior as colour, trials as marks."""
+    metric = report.metric
+    mean, doubt = metric.scaled(1.0) * surface.mean, metric.scaled(0.5) * (surface.high - surface.low)
+    part = SHOWN_PART * (mean.max() - mean.min())
+    best_is_high, unit = metric.direction == "maximize", ", %" if metric.is_accuracy else ""
     names = [str(size) for size in surface.batch_sizes]
     figure = go.Figure(
         go.Heatmap(
@@ -49,14 +48,15 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
             y=surface.learning_rates,
             z=mean,
             customdata=doubt,
-            zmin=floor,
-            zmax=float(mean.max()),
+            zmin=float(mean.max() - part if best_is_high else mean.min()),
+            zmax=float(mean.max() if best_is_high else mean.min() + part),
             colorscale=SCALE,
-            colorbar={"title": "expected<br>accuracy, %", "thickness": 14},
-            hovertemplate="%{x} x %{y:.2g}: %{z:.2f} ± %{customdata:.2f} % (90 %)<extra></extra>",
+            reversescale=not best_is_high,
+            colorbar={"title": f"expected<br>{escaped(metric.title)}{unit}", "thickness": 14},
+            hovertemplate=f"%{{x}} x %{{y:.2g}}: %{{z:.4g}} ± %{{customdata:.2g}}{unit[1:]} (90 %)<extra></extra>",
         )
     )
-    levels = [level for level in DOUBTS if doubt.min() < level < doubt.max()]
+    levels = [level for level in one_two_five(doubt.min(), doubt.max()) if doubt.min() < level < doubt.max()][-6:]
     for level in levels:
         figure.add_trace(
             go.Contour(
@@ -65,7 +65,7 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
                 z=doubt,
                 contours={"start": level, "end": level, "size": 1, "coloring": "none", "showlabels": True},
                 line={"color": DARK_GREY, "width": 1, "dash": "dot"},
-                name="± points (90 %)",
+                name="± points (90 %)" if metric.is_accuracy else "± (90 %)",
                 showlegend=level == levels[0],
                 hoverinfo="skip",
             )
@@ -88,9 +88,7 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
                     mode="markers",
                     name=name,
                     marker=shape,
-                    text=[
-                        f"trial {trial.number}: {trial.last.get('validation_accuracy') or 0:.2%}" for trial in chosen
-                    ],
+                    text=[f"trial {trial.number}: {metric.shown(trial.last.get('value'))}" for trial in chosen],
                     hovertemplate="%{x} x %{y:.2g}, %{text}<extra></extra>",
                 )
             )
@@ -107,11 +105,11 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
         )
     figure.update_xaxes(title="batch size, examples", type="category", tickangle=0, tickfont={"size": 11})
     figure.update_yaxes(title="learning rate (log)", type="log", exponentformat="power", dtick=1)
-    return _styled(figure, "Expected validation accuracy")
+    return styled(figure, f"Expected validation {escaped(metric.title)}")
 
 
-def learning_curves(trials: Sequence[TrialRecord]) -> go.Figure:
-    """Accuracy after each epoch, a line a trial, coloured by batch size."""
+def learning_curves(trials: Sequence[TrialRecord], metric: Metric) -> go.Figure:
+    """The metric after each epoch, a line a trial, coloured by batch size."""
     trained = [trial for trial in trials if trial.batch_size and trial.epochs]
     logs = [math.log2(trial.batch_size or 1) for trial in trained]
     least, most = min(logs, default=0.0), max(logs, default=1.0)
@@ -123,13 +121,13 @@ def learning_curves(trials: Sequence[TrialRecord]) -> go.Figure:
         figure.add_trace(
             go.Scatter(
                 x=[epoch["epoch"] for epoch in trial.epochs],
-                y=[_percent(epoch["validation_accuracy"]) for epoch in trial.epochs],
+                y=[scaled(epoch["value"], metric) for epoch in trial.epochs],
                 mode="lines+markers",
                 line={"color": sample_colorscale(SCALE, where)[0], "width": 1.5},
                 marker={"size": 5},
                 showlegend=False,
                 hovertemplate=f"trial {trial.number}: {trial.batch_size} x {trial.learning_rate:.2g}, "
-                "epoch %{x}: %{y:.2f} %<extra></extra>",
+                "epoch %{x}: %{y:.4g}<extra></extra>",
             )
         )
     ticks = sorted({round(log) for log in logs})
@@ -153,28 +151,35 @@ def learning_curves(trials: Sequence[TrialRecord]) -> go.Figure:
             },
         )
     )
-    values = sorted(_percent(trial.last["validation_accuracy"]) or 0.0 for trial in trained)
-    if values:
+    scores = sorted(metric.score(trial.last["value"]) for trial in trained if trial.last["value"] is not None)
+    if scores:
         # What never learned would press all that matters into one line.
-        low = max(values[len(values) // 4] - 5.0, 0.0)
-        figure.update_yaxes(range=[low, min(100.0, values[-1] + 0.05 * (values[-1] - low))])
+        middle, best = scores[len(scores) // 4], scores[-1]
+        worst = middle - (0.05 if metric.is_accuracy else 0.5 * (best - middle))
+        ends = [metric.sign * metric.scaled(worst), metric.sign * metric.scaled(best + 0.05 * (best - worst))]
+        low, high = sorted(ends)
+        if metric.is_accuracy:
+            low, high = max(low, 0.0), min(high, 100.0)
+        if low < high:
+            figure.update_yaxes(range=[low, high])
     figure.update_xaxes(title="epoch", dtick=1)
-    figure.update_yaxes(title="validation accuracy, %")
-    return _styled(figure, "Learning curves")
+    figure.update_yaxes(title=escaped(metric.axis))
+    return styled(figure, "Learning curves")
 
 
 def pareto(report: Report) -> go.Figure | None:
-    """Accuracy against training time, a point for each batch size; None before anything is known."""
-    advice = report.advice
+    """The metric against training time, a point for each batch size; None before anything is known."""
+    advice, metric = report.in_metric, report.metric
     if advice is None:
         return None
     trained = {row.batch_size for row in report.by_batch_size}
     rows = sorted((row for row in advice.by_batch_size if row.batch_size in trained), key=lambda row: row.seconds)
-    front = [row for at, row in enumerate(rows) if all(row.mean > faster.mean for faster in rows[:at])]
+    scores = [metric.score(row.mean) for row in rows]
+    front = [row for at, row in enumerate(rows) if all(scores[at] > faster for faster in scores[:at])]
     figure = go.Figure(
         go.Scatter(
             x=[row.seconds for row in front],
-            y=[100 * row.mean for row in front],
+            y=[metric.scaled(row.mean) for row in front],
             mode="lines",
             line={"shape": "hv", "color": GREY, "width": 1.5, "dash": "dot"},
             name="front",
@@ -183,12 +188,12 @@ def pareto(report: Report) -> go.Figure | None:
     figure.add_trace(
         go.Scatter(
             x=[row.seconds for row in rows],
-            y=[100 * row.mean for row in rows],
+            y=[metric.scaled(row.mean) for row in rows],
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [100 * (row.high - row.mean) for row in rows],
-                "arrayminus": [100 * (row.mean - row.low) for row in rows],
+                "array": [metric.scaled(row.high - row.mean) for row in rows],
+                "arrayminus": [metric.scaled(row.mean - row.low) for row in rows],
                 "thickness": 1,
             },
             mode="markers+text",
@@ -198,15 +203,16 @@ def pareto(report: Report) -> go.Figure | None:
             name="batch size, at its best rate (90 % interval)",
         )
     )
-    ticks = _one_two_five(rows[0].seconds, rows[-1].seconds) if rows else []
+    ticks = one_two_five(rows[0].seconds, rows[-1].seconds) if rows else []
     figure.update_xaxes(
         title=f"training time of {report.goal['epochs']} epochs, s",
         type="log",
         tickvals=ticks,
         ticktext=[f"{tick:g}" for tick in ticks],
     )
-    figure.update_yaxes(title="expected validation accuracy, %")
-    return _styled(figure, "Accuracy against training time")
+    figure.update_yaxes(title=f"expected {escaped(metric.axis)}")
+    name = escaped(metric.title)
+    return styled(figure, f"{name[:1].upper()}{name[1:]} against training time")
 
 
 def throughput(rows: Sequence[BatchSizeRow], trials: Sequence[TrialRecord], limit_bytes: float | None) -> go.Figure:
@@ -241,99 +247,4 @@ def throughput(rows: Sequence[BatchSizeRow], trials: Sequence[TrialRecord], limi
     figure.update_xaxes(title="batch size, examples", row=2, col=1)
     figure.update_yaxes(title="examples/s", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="peak memory, MiB", rangemode="tozero", row=2, col=1)
-    return _styled(figure, "Throughput and memory").update_layout(showlegend=False)
-
-
-def steps_to_target(target: ToTarget) -> go.Figure | None:
-    """Optimizer steps to the target over batch size, on log axes, with the law; None where none got there."""
-    if not target.reached:
-        return None
-    sizes = [row.batch_size for row in target.reached]
-    figure = go.Figure(
-        go.Scatter(
-            x=sizes,
-            y=[row.steps for row in target.reached],
-            mode="markers",
-            marker={"size": 9, "color": BLUE, "symbol": _marks(target)},
-            name="measured, best rate of each" + _at_most(target),
-        )
-    )
-    if target.law is not None:
-        law = target.law
-        grid = [law.smallest * (law.largest / law.smallest) ** (at / 60) for at in range(61)]
-        figure.add_trace(
-            go.Scatter(
-                x=grid,
-                y=law(grid).tolist(),
-                mode="lines",
-                line={"color": BLACK, "width": 1.5},
-                name=f"{law.min_steps:.3g} (1 + B / batch size), B {critical(law).split(' (')[0].split(',')[0]}",
-            )
-        )
-        if law.smallest <= law.critical_batch_size <= law.largest:
-            figure.add_vline(
-                x=law.critical_batch_size, line={"color": GREY, "dash": "dash"}, annotation_text="critical"
-            )
-    figure.update_xaxes(title="batch size, examples", type="log", tickvals=sizes, ticktext=[str(s) for s in sizes])
-    figure.update_yaxes(title=f"optimizer steps to {target.target:.1%}", type="log", exponentformat="power")
-    return _styled(figure, f"Steps to {target.target:.1%} validation accuracy")
-
-
-def time_to_target(target: ToTarget) -> go.Figure | None:
-    """Training seconds to the target over batch size; None where none got there."""
-    if not target.reached:
-        return None
-    sizes = [row.batch_size for row in target.reached]
-    fastest = min(target.reached, key=lambda row: row.seconds)
-    figure = go.Figure(
-        go.Scatter(
-            x=sizes,
-            y=[row.seconds for row in target.reached],
-            mode="lines+markers",
-            line={"color": BLUE, "width": 1.5},
-            marker={
-                "size": 9,
-                "color": [RED if row is fastest else BLUE for row in target.reached],
-                "symbol": _marks(target),
-            },
-            text=[f"rate {row.learning_rate:.2g}, {row.epochs:.2g} epochs" for row in target.reached],
-            hovertemplate="%{x}: %{y:.2f} s, %{text}<extra></extra>",
-        )
-    )
-    title = "batch size, examples" + _at_most(target)
-    figure.update_xaxes(title=title, type="log", tickvals=sizes, ticktext=[str(s) for s in sizes])
-    figure.update_yaxes(title=f"training time to {target.target:.1%}, s", rangemode="tozero")
-    return _styled(figure, f"Time to {target.target:.1%} validation accuracy").update_layout(showlegend=False)
-
-
-def _marks(target: ToTarget) -> list[str]:
-    """A downward triangle where no more is known than that it was within the first epoch."""
-    return ["triangle-down" if row.within_first else "circle" for row in target.reached]
-
-
-def _at_most(target: ToTarget) -> str:
-    early = any(row.within_first for row in target.reached)
-    return "; triangle: at most so much, within the first epoch" if early else ""
-
-
-def _one_two_five(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, 20, ... around a range above 0."""
-    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    return [tick for tick in (d * 10.0**e for e in decades for d in (1, 2, 5)) if low / 2 <= tick <= 2 * high]
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
-
-
-def _styled(figure: go.Figure, title: str) -> go.Figure:
-    """The looks of all; as wide as there is room, and no higher than a card of optuna-dashboard."""
-    return figure.update_layout(
-        title={"text": title, "x": 0.02},
-        template="simple_white",
-        font={"size": 14},
-        height=460,
-        autosize=True,
-        margin={"l": 70, "r": 30, "t": 60, "b": 60},
-        legend={"orientation": "h", "y": -0.25, "x": 0, "font": {"size": 12}},
-    )
+    return styled(figure, "Throughput and memory").update_layout(showlegend=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from batchopt.question.metric import Metric
 from batchopt.question.space import COMMON_BATCH_SIZE
-from batchopt.report.answer.recommendation import Report
+from batchopt.report.answer.recommendation import Recommendation, Report
 from batchopt.report.show.goal_view import time_alternatives, time_headline
 from batchopt.report.show.law_view import (
     fastest_sentences,
@@ -41,8 +42,8 @@ def machine_lines(report: Report) -> list[str]:
 def headline(report: Report) -> str:
     """The advice in one sentence."""
     if report.time is not None:
-        return time_headline(report.time, report.goal["epochs"])
-    best = report.recommendation
+        return time_headline(report, report.time)
+    best, metric = report.recommendation, report.metric
     if best is None:
         if report.trials.get("complete"):
             return (
@@ -52,20 +53,20 @@ def headline(report: Report) -> str:
     extra = extra_words(best.extra)
     return (
         f"Use batch size {best.batch_size} with learning rate {best.learning_rate:.2g}{extra}: "
-        f"{best.expected_accuracy:.2%} validation accuracy expected after {counted(report.goal['epochs'], 'epoch')} "
-        f"({interval(best.low, best.high)}), {duration(best.train_seconds)} of training."
+        f"{_expected(best, metric)} expected after {counted(report.goal['epochs'], 'epoch')} "
+        f"({metric.shown_interval(best.low, best.high)}), {duration(best.train_seconds)} of training."
     )
 
 
 def alternatives(report: Report) -> list[str]:
     """What else would do: the fastest that is as good, and the common default."""
-    if report.time is not None and report.time.advice is not None:
-        return time_alternatives(report.time.advice)
-    advice = report.advice
-    if report.recommendation is None or advice is None:
+    advice, metric = report.advised, report.metric
+    if advice is None:
         return []
+    if report.time is not None:
+        return time_alternatives(advice)
     best, fastest = advice.best, advice.fastest
-    within = f"within {points(advice.tolerance)} points"
+    within = f"within {metric.shown_amount(advice.tolerance)}"
     said = [f"No faster batch size is as good {within}."]
     if fastest.batch_size != best.batch_size:
         said = [
@@ -76,18 +77,18 @@ def alternatives(report: Report) -> list[str]:
     if default is not None and default.batch_size != best.batch_size:
         said.append(
             f"Against the common {default.batch_size} at its own best rate, {default.learning_rate:.2g}: "
-            f"{100 * (best.mean - default.mean):+.2f} points, {compared(best.seconds, default.seconds)}."
+            f"{_gained(best.mean - default.mean, metric)}, {compared(best.seconds, default.seconds)}."
         )
     return said
 
 
 def doubts(report: Report) -> list[str]:
     """What the data cannot tell, and what would."""
-    advice = report.advice
-    if report.recommendation is None or advice is None or not advice.undecided:
+    advice = report.advised
+    if report.time is not None or advice is None or not advice.undecided:
         return []
     sizes = listed([str(row.batch_size) for row in advice.undecided])
-    spread = f"run-to-run standard deviation {points(advice.run_sd)} points"
+    spread = f"run-to-run standard deviation {report.metric.shown_amount(advice.run_sd)}"
     said = [f"Not distinguishable from {sizes} with these data ({spread})."]
     tellable = [row for row in advice.undecided if row.runs is not None]
     if not tellable:
@@ -111,17 +112,19 @@ def target_sentences(report: Report) -> list[str]:
 
 def _soonest(report: Report) -> list[str]:
     found = report.to_target
-    if found is None or (report.time is not None and report.time.advice is None):
+    if found is None or (report.time is not None and report.advice is None):
         return []
+    metric = report.metric
+    target = str(metric.target(found.target))
     if not found.reached:
-        nearest = "" if found.nearest is None else f"; the nearest came to {found.nearest:.2%}"
-        return [f"No trial reached {found.target:.1%}{nearest}."]
+        nearest = "" if found.nearest is None else f"; the nearest came to {metric.shown(found.nearest)}"
+        return [f"No trial reached {target}{nearest}."]
     soonest = min(found.reached, key=lambda row: row.seconds)
     when = f"{duration(soonest.seconds)} of training, {soonest.epochs:.2g} epochs"
     if soonest.within_first:
         when = f"within the first epoch, at most {duration(soonest.seconds)} of training"
     said = [
-        f"Fastest to reach {found.target:.1%}: batch size {soonest.batch_size} with learning rate "
+        f"Fastest to reach {target}: batch size {soonest.batch_size} with learning rate "
         f"{soonest.learning_rate:.2g}, {when}."
     ]
     return [*said, *steps_sentences(found), *fastest_sentences(report)]
@@ -132,11 +135,13 @@ def machine_sentences(report: Report) -> list[str]:
     return [*memory_sentences(report), *step_time_sentences(report)]
 
 
-def interval(low: float, high: float) -> str:
-    """An interval of accuracies."""
-    return f"{100 * low:.2f} to {high:.2%}"
+def _expected(best: Recommendation, metric: Metric) -> str:
+    """The value that is expected, and what it is."""
+    if metric.is_accuracy:
+        return f"{metric.shown(best.expected)} validation {metric.title}"
+    return f"validation {metric.title} {metric.shown(best.expected)}"
 
 
-def points(accuracy: float) -> str:
-    """A difference of accuracies, in percentage points."""
-    return f"{100 * accuracy:.2g}"
+def _gained(difference: float, metric: Metric) -> str:
+    """A difference with its sign, and its unit where it has one."""
+    return metric.shown_change(difference) + (" points" if metric.is_accuracy else "")

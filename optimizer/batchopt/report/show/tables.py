@@ -6,12 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 from batchopt.machine.memory import shown_bytes
+from batchopt.question.metric import Metric
 from batchopt.question.space import COMMON_BATCH_SIZE
 from batchopt.report.answer.batch_sizes import BatchSizeRow
 from batchopt.report.answer.recommendation import Report
 from batchopt.report.show.blocks import Row, Table
 from batchopt.report.show.goal_view import time_table
-from batchopt.report.show.sentences import interval
 
 if TYPE_CHECKING:
     from batchopt.search.advice import Advice, Estimate
@@ -36,9 +36,9 @@ def worth_table(report: Report) -> Table:
 def worth_notes(report: Report, worth: Table) -> list[str]:
     """What the signs of `worth_table` mean, where they are used."""
     cells = [cell for row, _ in worth.rows for cell in row]
-    compared = any(row.points_gained is not None for row in report.by_batch_size)
+    compared = any(row.gain is not None for row in report.by_batch_size)
     said = (
-        [f"vs {COMMON_BATCH_SIZE}: accuracy difference in points; time: relative to batch size {COMMON_BATCH_SIZE}"]
+        [f"vs {COMMON_BATCH_SIZE}: {_difference(report.metric)}; time: relative to batch size {COMMON_BATCH_SIZE}"]
         if compared
         else []
     )
@@ -49,7 +49,7 @@ def worth_notes(report: Report, worth: Table) -> list[str]:
 def training_table(report: Report) -> Table:
     """How each batch size trains."""
     found = report.to_target
-    target = f"{found.target:.1%}" if found is not None and found.reached else ""
+    target = str(report.metric.target(found.target)) if found is not None and found.reached else ""
     names = ["batch size", "examples/s", "memory", "loss gap", "loss spread", "trials", "diverged"]
     names += [f"s to {target}", f"epochs to {target}"] if target else []
     early = {row.batch_size for row in found.reached if row.within_first} if found is not None else set()
@@ -76,22 +76,33 @@ def training_table(report: Report) -> Table:
 
 
 def _cells(report: Report, row: BatchSizeRow) -> list[str]:
-    advice = report.advice
+    advice, metric = report.in_metric, report.metric
     estimate = None if advice is None else advice.at(row.batch_size)
     expected = ["", "", ""]
     if advice is not None and estimate is not None:
-        expected = [f"{estimate.mean:.2%}", interval(estimate.low, estimate.high), bar(estimate, advice)]
+        expected = [
+            metric.shown(estimate.mean),
+            metric.shown_interval(estimate.low, estimate.high),
+            bar(estimate, advice),
+        ]
     rate = row.learning_rate if estimate is None else estimate.learning_rate
     untried = UNTRIED if estimate is not None and estimate.trial < 0 else ""
     return [
         str(row.batch_size),
         f"{untried}{rate:.2g}",
         *expected,
-        "" if row.points_gained is None else f"{100 * row.points_gained:+.2f}",
+        "" if row.gain is None else metric.shown_change(metric.sign * row.gain),
         "" if row.time_ratio is None else f"{row.time_ratio:.2g}",
         f"{row.seconds_per_epoch * report.goal['epochs']:.3g}",
         _verdict(report, row),
     ]
+
+
+def _difference(metric: Metric) -> str:
+    """What a column of differences has, and which way is better."""
+    if metric.is_accuracy:
+        return f"{metric.title} difference in points"
+    return f"{metric.title} difference ({metric.better} is better)"
 
 
 def _recommended(report: Report, row: BatchSizeRow) -> bool:
@@ -101,7 +112,7 @@ def _recommended(report: Report, row: BatchSizeRow) -> bool:
 def _verdict(report: Report, row: BatchSizeRow) -> str:
     if _recommended(report, row):
         return "recommended"
-    if row.validation_accuracy is None:
+    if row.value is None:
         return "diverged"
     advice = report.advice
     if advice is None or row.batch_size not in advice.as_good:

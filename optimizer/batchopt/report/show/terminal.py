@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from batchopt.question.metric import Metric
 from batchopt.report.show.blocks import Paragraph, Section, Table
 from batchopt.store.attributes import DIVERGED
 from batchopt.store.history import TrialRecord
@@ -43,21 +44,21 @@ def _block(block: Paragraph | Table) -> RenderableType:
     return table
 
 
-def trials_table(trials: list[TrialRecord]) -> RichTable:
-    """A row for each trial."""
+def trials_table(trials: list[TrialRecord], metric: Metric) -> RichTable:
+    """A row for each trial, with the values of its study's metric."""
     table = RichTable(box=None, pad_edge=False, header_style="bold")
-    names = ("trial", "state", "batch size", "learning rate", "accuracy", "loss", "epochs", "train s", "note")
+    names = ("trial", "state", "batch size", "learning rate", metric.title, "loss", "epochs", "train s", "note")
     for name in names:
         justify: Literal["left", "right"] = "left" if name in ("state", "note") else "right"
         table.add_column(name, justify=justify, no_wrap=name != "note")
     for trial in trials:
-        accuracy, loss = trial.last.get("validation_accuracy"), trial.last.get("validation_loss")
+        value, loss = trial.last.get("value"), trial.last.get("validation_loss")
         table.add_row(
             str(trial.number),
             trial.state,
             "" if trial.batch_size is None else str(trial.batch_size),
             "" if trial.learning_rate is None else f"{trial.learning_rate:.3g}",
-            "" if accuracy is None or trial.note == DIVERGED else f"{accuracy:.2%}",
+            "" if value is None or trial.note == DIVERGED else metric.shown(value),
             "" if loss is None else f"{loss:.4f}",
             str(len(trial.epochs)),
             f"{trial.train_seconds:.2f}",

@@ -97,7 +97,7 @@ def examine(storage: str, checkpoints: str | None = None) -> Examined:
         rows, studies = Rows(connection), list[StudyRows]()
         try:
             studies += [rows.read(name) for name in rows.names()]
-            findings += wrong_versions(connection, rows, storage)
+            findings += wrong_versions(connection, storage)
             findings += _strays(connection, rows, studies, storage, folders)
             for study in studies:
                 findings += _of_study(study, storage)

@@ -12,13 +12,10 @@ from batchopt.store.address import storage_url
 from batchopt.store.connecting import BUSY_TIMEOUT_S, engine_options
 from batchopt.store.database import open_database, optuna_versions
 from batchopt.store.doctor.findings import Finding
-from batchopt.store.tables import SCHEMA_VERSION, schema_table
-from batchopt.store.transfer.rows import Rows
 
 
-def wrong_versions(connection: sa.Connection, rows: Rows, storage: str) -> Iterator[Finding]:
-    """Tables of another version than this program's, Optuna's and ours."""
-    # Optuna's first: nothing of ours can be opened while it refuses its own.
+def wrong_versions(connection: sa.Connection, storage: str) -> Iterator[Finding]:
+    """Optuna's tables of another version than this program's; ours are refused before."""
     versions = optuna_versions(connection)
     if len(versions) != 1:
         yield Finding(
@@ -40,14 +37,6 @@ def wrong_versions(connection: sa.Connection, rows: Rows, storage: str) -> Itera
                 "They are upgraded by Optuna." if older else "Install the Optuna that wrote them, or a newer one.",
                 (lambda: _upgrade_optuna(storage)) if older else None,
             )
-    ours = connection.execute(sa.select(schema_table.c.version)).scalar() if rows.has(schema_table.name) else None
-    if ours is not None and ours < SCHEMA_VERSION:
-        yield Finding(
-            "older tables",
-            f"batchopt's tables are of version {ours}; this batchopt writes version {SCHEMA_VERSION}.",
-            "They are brought to it, as by any study that goes on; an older batchopt cannot use them any more.",
-            lambda: open_database(storage, create=True).db.dispose(),
-        )
 
 
 def _write_version(storage: str) -> None:

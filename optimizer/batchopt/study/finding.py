@@ -1,0 +1,113 @@
+"""A study that is looked for before anything is written: whether it is there, and whether it asks the same question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from batchopt.errors import StorageError, StorageNotFound
+from batchopt.events import TrialEnded
+from batchopt.measured import EngineName
+from batchopt.question.goal import Goal
+from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
+from batchopt.store.access import opened
+from batchopt.store.address import shown_storage
+from batchopt.store.attributes import ENGINES
+from batchopt.store.database import check_storage
+from batchopt.store.deletion import check_numbers
+from batchopt.store.making import unmade
+from batchopt.store.stamp import Stamp
+from batchopt.study.opening import checked_stamp
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of a study already.
+
+    Attributes:
+        stamp: its question.
+        engines: how epochs are run on each of its machines, by fingerprint.
+        finished, running: how many of its trials are.
+        best: the best of those that are complete; None where none is.
+    """
+
+    stamp: Stamp
+    engines: dict[str, EngineName]
+    finished: int
+    running: int
+    best: TrialEnded | None
+
+
+def find(
+    name: str, storage: str, space_for: Callable[[int], SearchSpace], goal: Goal, seed: int | None
+) -> Found | None:
+    """The study, if it is there, checked to be the one that is asked for.
+
+    Args:
+        name: of the study in its database.
+        storage: a path, or an SQLAlchemy URL.
+        space_for: number of training examples -> the space that is asked for.
+        goal, seed: what is asked for; any seed where None.
+
+    Raises:
+        StorageError: it is there, and was not made by batchopt; or its database cannot be used.
+        StudyMismatch: it asks another question.
+    """
+    check_storage(storage, create=True)
+    where = shown_storage(storage)
+    try:
+        with opened(storage, plain=True) as database:
+            if name not in optuna.get_all_study_names(database.storage):
+                return None
+            study = optuna.load_study(study_name=name, storage=database.storage)
+            if unmade(study):
+                return None
+            trials = study.get_trials(deepcopy=False)
+            check_numbers(name, where, trials)
+            stamp = checked_stamp(study, where, space_for, goal, seed)
+            return Found(
+                stamp,
+                engines=study.user_attrs.get(ENGINES, {}),
+                finished=sum(trial.state.is_finished() for trial in trials),
+                running=sum(trial.state == TrialState.RUNNING for trial in trials),
+                best=best_of(trials, stamp),
+            )
+    except StorageNotFound:
+        return None
+
+
+def refuse_foreign(name: str, storage: str, directions: Sequence[str]) -> None:
+    """Refuse an empty study of other directions, which no batchopt has made; nothing is written.
+
+    Raises:
+        StorageError: it is one.
+    """
+    try:
+        with opened(storage, plain=True) as database:
+            if name not in optuna.get_all_study_names(database.storage):
+                return
+            study = optuna.load_study(study_name=name, storage=database.storage)
+            if [direction.name.lower() for direction in study.directions] != list(directions):
+                where = shown_storage(storage)
+                raise StorageError(f"study {name!r} in {where} was not made by batchopt. Use --study another-name.")
+    except StorageNotFound:
+        return
+
+
+def best_of(trials: Sequence[FrozenTrial], stamp: Stamp) -> TrialEnded | None:
+    """The best complete trial by the goal, as it was told when it ended."""
+    best = None
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            size, rate = trial.params[BATCH_SIZE], trial.params[LEARNING_RATE]
+            told, epochs = trial.user_attrs, len(trial.intermediate_values)
+            value, seconds = told.get("value"), told.get("train_seconds", 0.0)
+            to_target = None if stamp.goal.target is None else trial.values[0]
+            ended = TrialEnded(
+                trial.number, "complete", size, rate, stamp.metric, value, epochs, seconds, seconds_to_target=to_target
+            )
+            best = ended if ended.better_than(best) else best
+    return best
