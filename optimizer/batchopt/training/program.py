@@ -28,6 +28,7 @@ from batchopt.training.callbacks import TrialCallbacks, described
 from batchopt.training.data_check import SEARCHED, check_with
 from batchopt.training.engines import Engine, make_engine
 from batchopt.training.form import Form, form_of, look, reachable
+from batchopt.training.made import first_batch
 from batchopt.training.metrics import direction_of
 from batchopt.training.one_pass import Figures, flat
 from batchopt.training.resident import Resident, train_count
@@ -272,6 +273,8 @@ def _as_stored(value: npt.NDArray[Any], variable: Any) -> npt.NDArray[Any]:
 
 def _sample(data: Dataset) -> Any:
     """One example, as a batch."""
+    if callable(data.train):
+        return tf.nest.map_structure(lambda leaf: tf.constant(leaf[:1]), first_batch(data.train))
     if data.streamed:
         return next(iter(data.train.batch(1)))
     sample = tuple(item for item in take(data.train, np.arange(1)) if item is not None)
@@ -280,7 +283,7 @@ def _sample(data: Dataset) -> Any:
 
 def _spec(data: Dataset) -> Any:
     """Batches of any size."""
-    if data.streamed:
+    if data.streamed and not callable(data.train):
         return data.train.batch(1).element_spec
     return tf.nest.map_structure(lambda item: tf.TensorSpec((None, *item.shape[1:]), item.dtype), _sample(data))
 
