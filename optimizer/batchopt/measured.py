@@ -24,6 +24,8 @@ class Epoch:
         noise_small, noise_big: batch sizes whose gradients were looked at after it, on its weights; None after most.
         sq_norm_small, sq_norm_big: squared gradient norms, averaged over batches of these sizes.
         noise_seconds: what that took, off the training clock.
+        raw_loss, raw_value: of validation with the weights as they are trained on, where the optimizer averages them;
+            `validation_loss` and `value` are those of the averages then, as `fit` leaves them behind. Else None.
     """
 
     epoch: int
@@ -43,6 +45,8 @@ class Epoch:
     sq_norm_small: float | None = None
     sq_norm_big: float | None = None
     noise_seconds: float | None = None
+    raw_loss: float | None = None
+    raw_value: float | None = None
 
     @property
     def diverged(self) -> bool:

@@ -107,11 +107,14 @@ class Dataset:
         train: `(x, y)` or `(x, y, sample_weight)` as NumPy arrays (or nests of them), held on the device; or an
             unbatched `tf.data.Dataset` of such tuples with a known cardinality, too large to be held there. NaN and inf
             are refused, unless the model or its loss masks them; streams are not read through to find any.
+            Or a function of the batch size that makes batches, `lambda batch_size: MyPyDataset(..., batch_size)`, a
+            generator or a loader; it is called for each epoch, with its `seed` where it has an argument of that name.
         validation: the same; where None, `validation_examples` are split from `train`.
         test: opened only to confirm a recommendation, never by the search.
         validation_examples: how many to split off where `validation` is None; a sixth of `train` where None too.
         split_by: which ones: by `chance`, from a fixed seed; by `class`, of each its share; or the `last`, of data in
             the order of time. By chance where None, unless that leaves validation without a class.
+        train_examples: how many there are, where a function makes them.
         rows: made by `split`: by part, where its examples stood in `train` before.
     """
 
@@ -120,6 +123,7 @@ class Dataset:
     test: Any = None
     validation_examples: int | None = None
     split_by: SplitBy | None = None
+    train_examples: int | None = None
     rows: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     def split(self, train_examples: int | None = None) -> Dataset:
@@ -130,7 +134,12 @@ class Dataset:
         """
         if self.streamed:
             if self.validation is None:
-                raise DataError("a tf.data training set cannot be split; give validation= with it.")
+                what = "what a function makes" if callable(self.train) else "a tf.data training set"
+                raise DataError(f"{what} cannot be split; give validation= with it.")
+            if callable(self.train):
+                if train_examples is not None:
+                    raise DataError("--train-examples: a function makes the batches; have it make them of fewer.")
+                return self
             train = self.train if train_examples is None else self.train.take(train_examples)
             return dataclasses.replace(self, train=train)
         train, validation, count = self.train, self.validation, example_count(self.train)
@@ -156,7 +165,7 @@ class Dataset:
 
     @property
     def streamed(self) -> bool:
-        """Whether the training data is a `tf.data.Dataset` and not arrays."""
+        """Whether the training data is a `tf.data.Dataset`, or made by a function, and not arrays."""
         return not isinstance(self.train, tuple)
 
 

@@ -71,6 +71,8 @@ epochs_table = Table(
     Column("sq_norm_small", Float(53)),
     Column("sq_norm_big", Float(53)),
     Column("noise_seconds", Float(53)),
+    Column("raw_loss", Float(53)),
+    Column("raw_value", Float(53)),
 )
 
 step_times_table = Table(

@@ -24,6 +24,8 @@ def weighed(data: Dataset, class_weight: Mapping[int, float] | None) -> Dataset:
     """
     if class_weight is None:
         return data
+    if callable(data.train):
+        raise DataError("class_weight: a function makes the batches; have it make (x, y, weights of examples).")
     if not isinstance(data.train, tuple):
         return dataclasses.replace(data, train=data.train.map(lambda *parts: _weighed_element(parts, class_weight)))
     x, y = _parts(data.train)

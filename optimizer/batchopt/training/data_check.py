@@ -23,6 +23,9 @@ SEARCHED = ("train", "validation")
 PARTS = (*SEARCHED, "test")
 NAMES = ("x", "y", "sample_weight")
 
+CHECKED_BATCH_SIZE = 2
+"""Small, so that a wrong number of examples shows in that of batches."""
+
 COMPANY = 32
 """Examples of a batch in which one with a NaN is tried: a masked mean over it alone would be NaN."""
 
@@ -37,8 +40,14 @@ def check(data: Dataset, parts: Sequence[str] = PARTS) -> None:
         raise DataError(f"load_data returned {type(data).__name__}, not a Dataset: return Dataset(train=(x, y)).")
     for part in parts:
         content = getattr(data, part)
-        if content is None or hasattr(content, "element_spec"):
+        if content is None or hasattr(content, "element_spec") or callable(content):
             continue
+        if hasattr(content, "__next__") or (hasattr(content, "__getitem__") and not isinstance(content, list | tuple)):
+            name = type(content).__name__
+            raise DataError(
+                f"{part} is a {name}, which has a batch size of its own: give a function of the batch size, "
+                f"{part}=lambda batch_size: {name}(..., batch_size), and train_examples=n."
+            )
         if not isinstance(content, tuple) or not 1 <= len(content) <= 3:
             raise DataError(
                 f"{part} is a {type(content).__name__}: give a tuple (x, y) or (x, y, sample_weight) of arrays, or a "
@@ -73,6 +82,13 @@ def check_with(model: Any, data: Dataset, given: Dataset | None = None, parts: S
     """
     for part in parts:
         content = getattr(data, part)
+        if callable(content):
+            from batchopt.training.made import check_count, first_batch
+
+            # As much as is looked at without going through all.
+            content, given = first_batch(content), None
+            if part == "train" and data.train_examples:
+                check_count(data.train, data.train_examples, CHECKED_BATCH_SIZE)
         if hasattr(content, "element_spec"):
             _check_unbatched(part, content.element_spec, model)
         elif content is not None:

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -24,6 +25,8 @@ from batchopt.measured import EngineName
 from batchopt.question.task import example_count
 from batchopt.training.footprint import examples_held
 from batchopt.training.form import form_of
+from batchopt.training.made import EVALUATION_BATCH_SIZE as MADE_EVALUATION_BATCH_SIZE
+from batchopt.training.made import made, order_of
 from batchopt.training.one_pass import Figures, Pass, flat, temporary_bytes
 from batchopt.training.out_of_memory import is_out_of_memory
 from batchopt.training.resident import HostBatches, Resident, from_host
@@ -229,6 +232,8 @@ class FitEngine(Engine):
     ) -> Figures:
         # The last partial batch with any number of steps, as a timing of them takes it for granted.
         used = None if steps is None else steps * batch_size + self._count % batch_size
+        if callable(self._data.train):
+            return self._train_on_made(rng, batch_size, steps, callbacks)
         if self._data.streamed:
             stream = self._data.train if used is None else self._data.train.take(used)
             shuffled = stream.shuffle(min(self._count, SHUFFLE_BUFFER), seed=int(rng.integers(2**31)))
@@ -237,13 +242,33 @@ class FitEngine(Engine):
             batches = self._train.of(batch_size, rng.permutation(self._count), used)
         else:
             batches = from_host(self._data.train, rng.permutation(self._count)[:used], batch_size)
+        return self._fit(batches, shuffle=False, callbacks=list(callbacks))
+
+    def _train_on_made(
+        self, rng: np.random.Generator, batch_size: int, steps: int | None, callbacks: Sequence[Any]
+    ) -> Figures:
+        """As `train`; their order is that of who makes them, but for a `PyDataset`, whose batches Keras shuffles."""
+        seed = int(rng.integers(2**31))
+        batches = made(self._data.train, batch_size, seed)
+        shuffled = isinstance(batches, keras.utils.PyDataset)
+        if steps is not None:
+            steps += self._count % batch_size > 0
+        elif isinstance(batches, Iterator):
+            # It may go on for ever.
+            steps = -(-self._count // batch_size)
+        with order_of(seed):
+            return self._fit(batches, shuffle=shuffled, steps_per_epoch=steps, callbacks=list(callbacks))
+
+    def _fit(self, batches: Any, **how: Any) -> Figures:
         with _unfinished(self._model.optimizer):
-            history = self._model.fit(batches, shuffle=False, verbose=0, callbacks=list(callbacks))
+            history = self._model.fit(batches, verbose=0, **how)
         return flat({name: values[-1] for name, values in history.history.items()})
 
     def evaluate_in_chunks(self, callbacks: Sequence[Any] = ()) -> Figures:
         data = self._data.validation
-        if not isinstance(data, tuple):
+        if callable(data):
+            batches = made(data, min(self.chunk, MADE_EVALUATION_BATCH_SIZE))
+        elif not isinstance(data, tuple):
             batches = data.batch(self.chunk)
         elif self._held:
             batches = self._validation.of(self.chunk)
@@ -273,9 +298,11 @@ def make_engine(name: EngineName, model: Any, resident: Resident, *, each_batch:
         InvalidInput: a fused engine for streamed data, or for a model compiled to run eagerly.
     """
     if name == "fit":
-        return FitEngine(model, resident, each_batch=each_batch)
+        # With several steps in one execution Keras would go beyond what is asked of a generator.
+        return FitEngine(model, resident, each_batch=each_batch or callable(resident.data.train))
     if resident.data.streamed:
-        raise InvalidInput(f"engine {name!r} holds the data on the device; a tf.data training set needs --engine fit.")
+        what = "what a function makes" if callable(resident.data.train) else "a tf.data training set"
+        raise InvalidInput(f"engine {name!r} holds the data on the device; {what} needs --engine fit.")
     if not resident.held:
         raise InvalidInput(f"engine {name!r} holds the data on the device, which does not fit; use --engine fit.")
     if model.run_eagerly:

@@ -20,6 +20,11 @@ def data_fingerprint(data: Dataset) -> str:
                     digest.update(repr(leaf.tolist()).encode())
                 else:
                     digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+        elif callable(part):
+            from batchopt.training.made import first_batch
+
+            shapes = [(leaf.shape[1:], leaf.dtype) for leaf in leaves(first_batch(part))]
+            digest.update(f"made {shapes} {data.train_examples}".encode())
         else:
             digest.update(f"{part.element_spec} {int(part.cardinality())}".encode())
     return digest.hexdigest()

@@ -146,4 +146,4 @@ def _refusal(model: Any, data: Dataset) -> str:
         return "the loss is scaled"
     if model.run_eagerly:
         return "the model runs eagerly"
-    return "the data is a stream" if data.streamed else ""
+    return "the data is no array" if callable(data.train) else "the data is a stream" if data.streamed else ""

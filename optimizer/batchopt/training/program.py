@@ -28,8 +28,9 @@ from batchopt.training.callbacks import TrialCallbacks, described
 from batchopt.training.data_check import SEARCHED, check_with
 from batchopt.training.engines import Engine, make_engine
 from batchopt.training.form import Form, form_of, look, reachable
+from batchopt.training.made import first_batch
 from batchopt.training.metrics import direction_of
-from batchopt.training.one_pass import flat
+from batchopt.training.one_pass import Figures, flat
 from batchopt.training.resident import Resident, train_count
 
 State = list[npt.NDArray[Any]]
@@ -105,12 +106,14 @@ class Program:
         trained = time.perf_counter()
         with contextlib.nullcontext() if callbacks is None else callbacks.evaluation() as told:
             began = time.perf_counter()
-            validation = self.engine.evaluate(around_batches)
-            evaluated = time.perf_counter()
+            raw = self.engine.evaluate(around_batches)
             if told is not None:
-                told |= validation
+                told |= raw
+        validation = self._of_averages() if averages(self.model.optimizer) else raw
+        evaluated = time.perf_counter()
         if callbacks is not None:
-            callbacks.epoch_ends(number, train | {f"val_{name}": value for name, value in validation.items()})
+            # As `fit` validates in the middle of training, with the weights as they are.
+            callbacks.epoch_ends(number, train | {f"val_{name}": value for name, value in raw.items()})
         return Epoch(
             epoch=number,
             train_loss=loss_of(train),
@@ -121,7 +124,20 @@ class Program:
             evaluation_seconds=evaluated - began,
             steps=-(-self.train_examples // batch_size),
             examples_per_second=self.train_examples / (trained - started),
+            raw_loss=None if validation is raw else loss_of(raw),
+            raw_value=None if validation is raw else raw[self._metric],
         )
+
+    def _of_averages(self) -> Figures:
+        """The metrics over the validation data of the weights that `fit` would leave behind now."""
+        weights = self.model.trainable_variables
+        trained_on = [tf.identity(weight.value) for weight in weights]
+        self.model.optimizer.finalize_variable_values(weights)
+        try:
+            return self.engine.evaluate()
+        finally:
+            for weight, value in zip(weights, trained_on, strict=True):
+                weight.assign(value)
 
     def finish(self, callbacks: TrialCallbacks | None = None) -> None:
         """Do what `fit` does after the last epoch, once: average weights, where they are, and tell callbacks."""
@@ -130,6 +146,12 @@ class Program:
             self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
             if callbacks is not None:
                 callbacks.end()
+
+
+def averages(optimizer: Any) -> bool:
+    """Whether an optimizer averages weights, which take the place of the weights when training ends."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return bool(getattr(inner, "use_ema", False))
 
 
 def use_deterministic_ops() -> None:
@@ -251,6 +273,8 @@ def _as_stored(value: npt.NDArray[Any], variable: Any) -> npt.NDArray[Any]:
 
 def _sample(data: Dataset) -> Any:
     """One example, as a batch."""
+    if callable(data.train):
+        return tf.nest.map_structure(lambda leaf: tf.constant(leaf[:1]), first_batch(data.train))
     if data.streamed:
         return next(iter(data.train.batch(1)))
     sample = tuple(item for item in take(data.train, np.arange(1)) if item is not None)
@@ -259,7 +283,7 @@ def _sample(data: Dataset) -> Any:
 
 def _spec(data: Dataset) -> Any:
     """Batches of any size."""
-    if data.streamed:
+    if data.streamed and not callable(data.train):
         return data.train.batch(1).element_spec
     return tf.nest.map_structure(lambda item: tf.TensorSpec((None, *item.shape[1:]), item.dtype), _sample(data))
 

@@ -71,10 +71,14 @@ def train_count(data: Dataset) -> int:
     """The number of training examples, of arrays or of a stream with a known cardinality.
 
     Raises:
-        InvalidInput: a stream that does not know how long it is.
+        InvalidInput: a stream, or a function, of which nobody says how long it is.
     """
     if not data.streamed:
         return example_count(data.train)
+    if callable(data.train):
+        if not isinstance(data.train_examples, int) or data.train_examples < 1:
+            raise InvalidInput("a function makes the training batches: say of how many examples, train_examples=n.")
+        return data.train_examples
     count = int(data.train.cardinality())
     if count < 1:
         raise InvalidInput(
@@ -85,7 +89,9 @@ def train_count(data: Dataset) -> int:
 
 def validation_count(data: Dataset) -> int:
     """The number of validation examples; -1 where a stream does not know."""
-    return example_count(data.validation) if isinstance(data.validation, tuple) else int(data.validation.cardinality())
+    if isinstance(data.validation, tuple):
+        return example_count(data.validation)
+    return -1 if callable(data.validation) else int(data.validation.cardinality())
 
 
 def as_fit_takes(data: Any) -> Any:

@@ -8,13 +8,17 @@ import numpy as np
 
 from batchopt.question.task import example_count
 from batchopt.training.engines import EVALUATION_BATCH_SIZE
+from batchopt.training.made import EVALUATION_BATCH_SIZE as MADE_EVALUATION_BATCH_SIZE
+from batchopt.training.made import made
 from batchopt.training.one_pass import Figures, flat
 from batchopt.training.resident import from_host
 
 
 def evaluate(model: Any, data: Any) -> Figures:
     """The metrics over data that stays on the host, by Keras' own loop."""
-    if isinstance(data, tuple):
+    if callable(data):
+        batches = made(data, MADE_EVALUATION_BATCH_SIZE)
+    elif isinstance(data, tuple):
         batches = from_host(data, np.arange(example_count(data)), EVALUATION_BATCH_SIZE)
     else:
         batches = data.batch(EVALUATION_BATCH_SIZE)

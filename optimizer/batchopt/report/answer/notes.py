@@ -33,6 +33,12 @@ def notes(trials: Sequence[TrialRecord], recommended: int | None, metric: Metric
     """
     unit = _range(trials, metric)
     said = [note for trial in trials if trial.number == recommended for note in _curve_notes(trial, metric, unit)]
+    raw = next((trial.last.get("raw_value") for trial in trials if trial.number == recommended), None)
+    if raw is not None:
+        said.append(
+            "Values are those of the weights that the optimizer averages, as fit leaves them behind; with the weights "
+            f"as they are trained on, the recommended trial has {metric.shown(raw)}."
+        )
     same = never_varies(trials)
     if same is not None:
         said.append(
