@@ -104,7 +104,8 @@ def best_of(trials: Sequence[FrozenTrial], stamp: Stamp) -> TrialEnded | None:
         if trial.state == TrialState.COMPLETE:
             size, rate = trial.params[BATCH_SIZE], trial.params[LEARNING_RATE]
             told, epochs = trial.user_attrs, len(trial.intermediate_values)
-            value, seconds = told.get("value"), told.get("train_seconds", 0.0)
+            curve, seconds = trial.intermediate_values, told.get("train_seconds", 0.0)
+            value = stamp.goal.counted(curve, stamp.metric) if curve else None
             to_target = None if stamp.goal.target is None else trial.values[0]
             ended = TrialEnded(
                 trial.number, "complete", size, rate, stamp.metric, value, epochs, seconds, seconds_to_target=to_target

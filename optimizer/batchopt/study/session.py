@@ -210,6 +210,7 @@ class Session:
         over = stopped or self.ending.over(figures)
         if figures.epoch > step.from_epoch or over:
             told = (trial, figures.epoch, self.ending.value(trial, figures), figures.train_seconds)
+            self._shared.progress[trial].value = told[2]
             self.ledger.transactions.again(lambda: self._search.tell(*told, over=over))  # a pruner reads the database
         if over:
             end = self.ending.of(trial, figures)

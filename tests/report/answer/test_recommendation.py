@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from batchopt.question.goal import Goal
 from batchopt.question.metric import Metric
 from batchopt.question.space import SearchSpace
 from batchopt.report.answer.batch_sizes import by_batch_size, count_states, score
@@ -38,7 +39,7 @@ SPACE = SearchSpace([8, 16, 32, 64, 128, 256], (1e-3, 1e-1))
 
 
 def advised(trials: list[TrialRecord], max_epochs: int = 1, **options: float) -> Recommendation | None:
-    return recommend(trials, advise_from(trials, SPACE, METRIC, max_epochs=max_epochs, **options), METRIC.key)
+    return recommend(trials, advise_from(trials, SPACE, METRIC, max_epochs=max_epochs, **options), Goal(), METRIC)
 
 
 def test_the_best_complete_trial_is_recommended_with_what_it_reached() -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from batchopt.errors import InvalidInput, StorageError, StudyNotFound
-from batchopt.goals.kinds import kind_of
 from batchopt.optuna_private import study_id_of
 from batchopt.question.goal import Goal, GoalKind
 from batchopt.report.answer.batch_sizes import by_batch_size, count_states
@@ -100,7 +99,7 @@ def read_evidence(
         place = places.get(here, NOWHERE)
         there = place.trials(trials)
         in_time, advice = _answered(place, there, stamp, asked, tolerance)
-        best = recommend(there, advice, kind_of(asked, metric).value_names[0])
+        best = recommend(there, advice, asked, metric)
         found = to_target(there, metric, asked.target if target is None else target)
         report = Report(
             study=study.study_name,
@@ -168,7 +167,7 @@ def _on(
     """What is best on one of several machines."""
     there = place.trials(trials)
     _, advice = _answered(place, there, stamp, goal, tolerance)
-    best = recommend(there, advice, kind_of(goal, stamp.metric).value_names[0])
+    best = recommend(there, advice, goal, stamp.metric)
     seconds = fastest = None
     if best and advice and place.seconds_per_epoch:
         seconds = best.seconds

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from batchopt.goals.kinds import kind_of
 from batchopt.machine.step_time import StepTimeFit
-from batchopt.question.goal import Counts
+from batchopt.question.goal import Counts, Goal
 from batchopt.question.metric import Metric, Target
 from batchopt.question.space import BATCH_SIZE, COMMON_BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.report.answer.batch_sizes import BatchSizeRow, epoch_seconds
@@ -193,13 +194,15 @@ def advise_from(
     )
 
 
-def recommend(trials: Sequence[TrialRecord], advice: Advice | None, quantity: str) -> Recommendation | None:
+def recommend(
+    trials: Sequence[TrialRecord], advice: Advice | None, goal: Goal, metric: Metric
+) -> Recommendation | None:
     """The configuration that is expected best, with what its own trial reached; None where no trial is complete.
 
     Args:
         trials: of the study.
         advice: in the units of what is asked for.
-        quantity: the name of that.
+        goal, metric: what that is.
     """
     if advice is None or not advice.complete:
         return None
@@ -209,11 +212,11 @@ def recommend(trials: Sequence[TrialRecord], advice: Advice | None, quantity: st
         batch_size=best.batch_size,
         learning_rate=best.learning_rate,
         extra=dict(best.extra),
-        quantity=quantity,
+        quantity=kind_of(goal, metric).value_names[0],
         expected=best.mean,
         low=best.low,
         high=best.high,
-        value=seen.last["value"],
+        value=goal.counted({row["epoch"]: row["value"] for row in seen.epochs}, metric),
         seconds=best.seconds,
         train_seconds=seen.train_seconds,
         trial=best.trial,
