@@ -115,6 +115,7 @@ class Programs:
         del fresh
         self.current = self._by_form[key]
         self._make_room(self.current, request.batch_size)
+        self.current.engine.micro_batch_size = request.micro_batch_size
         try:
             compile_seconds = self.current.prepare(request.batch_size)
         except REFUSALS as refusal:
@@ -127,6 +128,7 @@ class Programs:
                 self._refused.add(known)
                 say(f"XLA refuses this model: {reason(refusal)}; it is trained by engine fused")
             self.current = self._by_form[key] = Program(self._task, self._resident, "fused", self.current.model)
+            self.current.engine.micro_batch_size = request.micro_batch_size
             compile_seconds = self.current.prepare(request.batch_size)
         self.current.load(state)
         what = "the model" if request.purpose == "model" else f"trial {request.trial}"
