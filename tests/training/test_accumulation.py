@@ -105,4 +105,20 @@ def test_what_cannot_be_averaged_is_refused_and_what_looks_at_batches_is_known()
     with pytest.raises(ModelError, match="--accumulate: this model cannot be trained in micro-batches, as it has a"):
         accumulating(own_step(0.1), 8)
     normalized = compiled(stack(layers.BatchNormalization()), sgd(0.1))
+    nested = keras.Sequential([keras.Input((12,)), normalized, layers.Dense(3)])
+    assert looks_at_batches(nested)
     assert why_not(normalized) == "" and looks_at_batches(normalized) and not looks_at_batches(total)
+
+
+def test_that_batch_normalization_sees_micro_batches_is_said_once() -> None:
+    def build(rate: float) -> keras.Model:
+        return compiled(stack(layers.BatchNormalization()), sgd(rate))
+
+    task, resident, said = Task(build, lambda path: table()), Resident(table()), []
+    first, _ = choose_engine(task, resident, learning_rate=0.04, extra={}, pinned="fused")
+    programs = Programs(task, resident, first, lambda program, batch_size: None)
+    for trial, micro in ((0, None), (1, 64), (2, 24), (3, 24)):
+        asked = Train(trial, 0, 64, RATE, {}, from_epoch=0, until_epoch=1, micro_batch_size=micro)
+        programs.begin(asked, said.append)
+        assert len(said) == (trial > 1)
+    assert "batch normalization normalizes by each micro-batch" in said[0]

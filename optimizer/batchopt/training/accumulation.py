@@ -38,8 +38,10 @@ def accumulated_batches(optimizer: Any) -> int:
 
 def looks_at_batches(model: Any) -> bool:
     """Whether a model normalizes by batches, so that micro-batches are another thing to it than the whole one."""
+    inside = getattr(model, "layers", [])
     return any(
-        isinstance(layer, keras.layers.BatchNormalization) and layer.trainable for layer in model._flatten_layers()
+        looks_at_batches(layer) or (isinstance(layer, keras.layers.BatchNormalization) and layer.trainable)
+        for layer in inside
     )
 
 
