@@ -15,6 +15,8 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 def duration(amount: float) -> str:
     """A duration for reading."""
+    if not isinstance(amount, int) and amount < 9.95:
+        return f"{amount:.2g} s"
     if round(amount, 1) < 60:
         return f"{amount} s" if isinstance(amount, int) else f"{amount:.1f} s"
     minutes, rest = divmod(round(amount), 60)

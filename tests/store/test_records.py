@@ -93,6 +93,8 @@ def test_epochs_come_back_by_trial_and_in_order(records: Records) -> None:
             "sq_norm_small": None,
             "sq_norm_big": None,
             "noise_seconds": None,
+            "raw_loss": None,
+            "raw_value": None,
         }
     ]
 

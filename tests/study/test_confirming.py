@@ -311,7 +311,7 @@ def report_of(best: int, fastest: int, sizes: list[int]) -> Report:
     rows = [estimate(size) for size in sizes]
     by_size = {row.batch_size: row for row in rows}
     advice = Advice(by_size[best], True, rows, 0.01, [best, fastest], by_size[fastest], [], 0.01)
-    advised = Recommendation(best, 0.01, {}, "validation_accuracy", 0.9, 0.8, 0.95, 0.9, 1.0, 0)
+    advised = Recommendation(best, 0.01, {}, "validation_accuracy", 0.9, 0.8, 0.95, 0.9, 1.0, 1.0, 0)
     return Report("s", {}, Metric(), "", {}, {}, advised, advice, [], 0.0)
 
 

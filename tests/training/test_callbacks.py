@@ -13,6 +13,7 @@ import tensorflow as tf
 from batchopt import Task
 from batchopt.errors import InvalidInput, ModelError
 from batchopt.training.callbacks import TrialCallbacks, engine_of_callbacks
+from batchopt.training.carried import carried, carry_on
 from batchopt.training.messages import Train
 from batchopt.training.probe import choose_engine
 from batchopt.training.programs import Programs
@@ -299,3 +300,15 @@ def test_a_checkpoint_holds_no_pickle() -> None:
     kept = programs.callbacks.carried(0)
     assert kept is not None
     assert isinstance(json.loads(kept[0].tobytes()), list)
+
+
+def test_what_lies_in_a_database_chooses_no_file_to_write_to() -> None:
+    """A checkpoint whose state of a ModelCheckpoint names another path is not gone on from."""
+    callback = keras.callbacks.ModelCheckpoint("mine.weights.h5", save_weights_only=True, save_best_only=True)
+    kept = carried([callback], 1 << 20)
+    assert kept is not None
+    assert carry_on([keras.callbacks.ModelCheckpoint("mine.weights.h5", save_weights_only=True)], kept)
+    changed = kept[0].tobytes().replace(b"mine.weights.h5", b"/etc/passwd.h5x")
+    fresh = keras.callbacks.ModelCheckpoint("mine.weights.h5", save_weights_only=True)
+    assert not carry_on([fresh], [np.frombuffer(changed, np.uint8), *kept[1:]])
+    assert fresh.filepath == "mine.weights.h5"

@@ -54,10 +54,16 @@ def carried(callbacks: Sequence[Any], model_bytes: int) -> Arrays | None:
 
 
 def carry_on(callbacks: Sequence[Any], kept: Arrays) -> bool:
-    """Have callbacks that were made the same way go on from a state; False where it is not one of theirs."""
+    """Have callbacks that were made the same way go on from a state; False where it is not one of theirs.
+
+    Text stays as the new ones have it, and must be the same: what lies in a database is to choose no file to write to.
+    """
     told = json.loads(kept[0].tobytes())
     if len(told) != len(callbacks):
         return False
+    for callback, attributes in zip(callbacks, told, strict=True):
+        if any(isinstance(value, str) and vars(callback).get(name) != value for name, value in attributes.items()):
+            return False
     for callback, attributes in zip(callbacks, told, strict=True):
         vars(callback).update({name: _value(value, kept[1:]) for name, value in attributes.items()})
     return True

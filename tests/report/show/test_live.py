@@ -109,7 +109,7 @@ def test_an_engine_that_cannot_be_used_says_why_and_a_pinned_one_says_nothing() 
 @pytest.mark.parametrize(
     ("amount", "text"),
     [
-        (0.04, "0.0 s"),
+        (0.04, "0.04 s"),
         (1.25, "1.2 s"),
         (60, "1 min 00 s"),
         (59.99, "1 min 00 s"),

@@ -49,7 +49,9 @@ REPORT = Report(
     storage="sqlite:///studies.db",
     machine=MACHINE.describe(),
     trials={"pruned": 3, "complete": 2},
-    recommendation=Recommendation(64, 0.0123, {}, "validation_accuracy", 0.9375, 0.93, 0.945, 0.9412, 90.0, trial=7),
+    recommendation=Recommendation(
+        64, 0.0123, {}, "validation_accuracy", 0.9375, 0.93, 0.945, 0.9412, 90.0, 91.0, trial=7
+    ),
     advice=ADVICE,
     by_batch_size=[
         BatchSizeRow(8, 0.001, 0.92, 5, 72.0, 40512.3, 3, 1, 0.25, 0.375, 0.0125, 5 << 20, -0.0155, 3.0, 1.0, 72.0),

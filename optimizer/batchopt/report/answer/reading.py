@@ -167,11 +167,11 @@ def _on(
 ) -> MachineAdvice:
     """What is best on one of several machines."""
     there = place.trials(trials)
-    in_time, advice = _answered(place, there, stamp, goal, tolerance)
+    _, advice = _answered(place, there, stamp, goal, tolerance)
     best = recommend(there, advice, kind_of(goal, stamp.metric).value_names[0])
     seconds = fastest = None
     if best and advice and place.seconds_per_epoch:
-        seconds = best.train_seconds if in_time is None else best.expected
+        seconds = best.seconds
         fastest = advice.fastest.batch_size
     return MachineAdvice(
         fingerprint=place.fingerprint,

@@ -37,7 +37,8 @@ class Recommendation:
         expected: by the posterior, in the units of that.
         low, high: its 90 % interval.
         value: the validation metric that its own trial reached.
-        train_seconds: of that trial, on the training clock.
+        seconds: that one more run of it is expected to take; until the target, where there is one.
+        train_seconds: that its trial took, on the training clock.
         trial: the number of the trial.
     """
 
@@ -49,6 +50,7 @@ class Recommendation:
     low: float
     high: float
     value: float
+    seconds: float
     train_seconds: float
     trial: int
 
@@ -212,6 +214,7 @@ def recommend(trials: Sequence[TrialRecord], advice: Advice | None, quantity: st
         low=best.low,
         high=best.high,
         value=seen.last["value"],
+        seconds=best.seconds,
         train_seconds=seen.train_seconds,
         trial=best.trial,
     )

@@ -10,6 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from batchopt.machine.memory import shown_bytes
+from batchopt.words import listed
+
+NOISY = 0.5
+"""Of a step's time: timings that vary by more than this are no measurement."""
 
 
 def inspection_view(found: Mapping[str, Any]) -> RenderableType:
@@ -53,8 +57,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         timed = row["step_time_s"] is not None
         table.add_row(
             str(row["batch_size"]),
-            f"{1e6 * row['step_time_s']:.0f}" if timed else "",
-            f"{1e6 * row['spread_s']:.0f}" if timed else "",
+            f"{1e6 * row['step_time_s']:.3g}" if timed else "",
+            f"{1e6 * row['spread_s']:.2g}" if timed else "",
             f"{row['seconds_per_epoch']:.3g}" if row["seconds_per_epoch"] and row["fits"] else "",
             f"{row['examples_per_second']:,.0f}" if row["examples_per_second"] and row["fits"] else "",
             shown_bytes(row["memory_bytes"]) if row["memory_bytes"] is not None else "",
@@ -65,6 +69,19 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _advice(found: Mapping[str, Any]) -> str:
+    unsure = [row["batch_size"] for row in found["batch_sizes"] if _noisy(row)]
+    if not unsure:
+        return _summary(found)
+    sizes = listed([str(size) for size in unsure])
+    doubt = f"Step times of {sizes} vary by more than half: the machine is busy. Probe again when it is not."
+    return f"{_summary(found)} {doubt}"
+
+
+def _noisy(row: Mapping[str, Any]) -> bool:
+    return row["step_time_s"] is not None and row["spread_s"] > NOISY * row["step_time_s"]
+
+
+def _summary(found: Mapping[str, Any]) -> str:
     largest, knee = found["max_batch_size"], found["knee_batch_size"]
     fits = "All of these batch sizes fit in memory" if largest is None else f"Batch sizes up to {largest} fit in memory"
     if knee is None:

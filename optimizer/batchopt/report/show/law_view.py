@@ -9,6 +9,9 @@ from batchopt.report.answer.targets import ToTarget
 from batchopt.search.laws import StepsLaw
 from batchopt.words import counted, listed
 
+UNSEEN = 0.05
+"""Of what a step costs whatever its size: what the examples of the largest batch cost beside it is not seen."""
+
 
 def memory_sentences(report: Report) -> list[str]:
     """The largest batch size that fits, where it is known."""
@@ -25,6 +28,11 @@ def step_time_sentences(report: Report) -> list[str]:
     law = report.step_time
     if law is None:
         return []
+    if law.followed and law.per_example_s * law.largest < UNSEEN * law.overhead_s:
+        return [
+            f"A step takes about {_us(law.overhead_s)} µs ({_us(law.overhead_low)} to {_us(law.overhead_high)}) at "
+            f"every timed batch size, within {law.worst:.0%}: larger batches cost no more."
+        ]
     said = (
         f"Step time = {_us(law.overhead_s)} µs ({_us(law.overhead_low)} to {_us(law.overhead_high)}) + "
         f"{_us(law.per_example_s)} µs ({_us(law.per_example_low)} to {_us(law.per_example_high)}) per example"

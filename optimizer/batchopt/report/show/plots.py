@@ -211,8 +211,8 @@ def pareto(report: Report) -> go.Figure | None:
         ticktext=[f"{tick:g}" for tick in ticks],
     )
     figure.update_yaxes(title=f"expected {escaped(metric.axis)}")
-    name = escaped(metric.title)
-    return styled(figure, f"{name[:1].upper()}{name[1:]} against training time")
+    name = metric.title.capitalize() if metric.is_accuracy else escaped(metric.title)
+    return styled(figure, f"{name} against training time")
 
 
 def throughput(rows: Sequence[BatchSizeRow], trials: Sequence[TrialRecord], limit_bytes: float | None) -> go.Figure:

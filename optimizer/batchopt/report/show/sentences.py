@@ -54,7 +54,7 @@ def headline(report: Report) -> str:
     return (
         f"Use batch size {best.batch_size} with learning rate {best.learning_rate:.2g}{extra}: "
         f"{_expected(best, metric)} expected after {counted(report.goal['epochs'], 'epoch')} "
-        f"({metric.shown_interval(best.low, best.high)}), {duration(best.train_seconds)} of training."
+        f"({metric.shown_interval(best.low, best.high)}), {duration(best.seconds)} of training."
     )
 
 

@@ -93,7 +93,7 @@ def _cells(report: Report, row: BatchSizeRow) -> list[str]:
         *expected,
         "" if row.gain is None else metric.shown_change(metric.sign * row.gain),
         "" if row.time_ratio is None else f"{row.time_ratio:.2g}",
-        f"{row.seconds_per_epoch * report.goal['epochs']:.3g}",
+        f"{row.seconds_per_epoch * report.goal['epochs'] if estimate is None else estimate.seconds:.3g}",
         _verdict(report, row),
     ]
 

@@ -24,7 +24,7 @@ def steps_to_target(target: ToTarget, metric: Metric) -> go.Figure | None:
             name="measured, best rate of each" + _at_most(target),
         )
     )
-    if target.law is not None:
+    if target.law is not None and target.law.followed:
         law = target.law
         grid = [law.smallest * (law.largest / law.smallest) ** (at / 60) for at in range(61)]
         figure.add_trace(
@@ -37,8 +37,15 @@ def steps_to_target(target: ToTarget, metric: Metric) -> go.Figure | None:
             )
         )
         if law.smallest <= law.critical_batch_size <= law.largest:
-            figure.add_vline(
-                x=law.critical_batch_size, line={"color": GREY, "dash": "dash"}, annotation_text="critical"
+            steps = [row.steps for row in target.reached]
+            figure.add_trace(
+                go.Scatter(
+                    x=2 * [law.critical_batch_size],
+                    y=[min(steps), max(steps)],
+                    mode="lines",
+                    line={"color": GREY, "dash": "dash"},
+                    name="critical batch size",
+                )
             )
     figure.update_xaxes(title="batch size, examples", type="log", tickvals=sizes, ticktext=[str(s) for s in sizes])
     figure.update_yaxes(title=f"optimizer steps to {metric.target(target.target)}", type="log", exponentformat="power")
