@@ -154,3 +154,18 @@ def test_a_split_that_means_nothing_is_refused() -> None:
 def test_class_weights_that_are_none_are_refused(wrong: Any) -> None:
     with pytest.raises(InvalidInput, match="give class numbers with weights"):
         Task(print, print, class_weight=wrong)
+
+
+def test_lists_of_numbers_and_tables_are_arrays_and_arrays_stay_what_they_are() -> None:
+    class Table:
+        def to_numpy(self) -> np.ndarray:
+            return np.eye(3)
+
+    data = Dataset(([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [0, 1, 1]), validation=({"a": Table()}, [True, False, True]))
+    np.testing.assert_array_equal(data.train[0], [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    assert data.train[1].dtype.kind == "i" and data.validation[1].dtype == bool
+    np.testing.assert_array_equal(data.validation[0]["a"], np.eye(3))
+    two = [np.zeros((4, 2)), np.ones((4, 3))]
+    assert Dataset((two, np.zeros(4))).train[0] is two
+    with pytest.raises(DataError, match="train has a list whose rows have different lengths"):
+        Dataset(([[1, 2], [3]], [0, 1]))

@@ -104,9 +104,10 @@ class Dataset:
     """Training, validation and test data.
 
     Attributes:
-        train: `(x, y)` or `(x, y, sample_weight)` as NumPy arrays (or nests of them), held on the device; or an
-            unbatched `tf.data.Dataset` of such tuples with a known cardinality, too large to be held there. NaN and inf
-            are refused, unless the model or its loss masks them; streams are not read through to find any.
+        train: `(x, y)` or `(x, y, sample_weight)` as NumPy arrays (or nests of them; tables and lists of numbers become
+            arrays), held on the device; or an unbatched `tf.data.Dataset` of such tuples with a known cardinality, too
+            large to be held there. NaN and inf are refused, unless the model or its loss masks them; streams are not
+            read through to find any.
             Or a function of the batch size that makes batches, `lambda batch_size: MyPyDataset(..., batch_size)`, a
             generator or a loader; it is called for each epoch, with its `seed` where it has an argument of that name.
         validation: the same; where None, `validation_examples` are split from `train`.
@@ -125,6 +126,14 @@ class Dataset:
     split_by: SplitBy | None = None
     train_examples: int | None = None
     rows: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation", "test"):
+            part = getattr(self, name)
+            if isinstance(part, tuple):
+                arrays = tuple(_as_arrays(name, item) for item in part)
+                if any(new is not old for new, old in zip(arrays, part, strict=True)):
+                    object.__setattr__(self, name, arrays)
 
     def split(self, train_examples: int | None = None) -> Dataset:
         """The data set with its validation data set apart, and at most `train_examples` left to train on.
@@ -188,6 +197,30 @@ class ProgramStamp:
     direction: Direction = "maximize"
     form: str = ""
     made_with: str = ""
+
+
+def _as_arrays(name: str, nest: Any) -> Any:
+    """A nest whose tables and lists of numbers are arrays; itself where there are none."""
+    if hasattr(nest, "to_numpy"):
+        return np.asarray(nest.to_numpy())
+    if isinstance(nest, dict):
+        arrays: Any = {key: _as_arrays(name, item) for key, item in nest.items()}
+        return nest if all(arrays[key] is item for key, item in nest.items()) else arrays
+    if isinstance(nest, list) and _of_values(nest):
+        try:
+            return np.asarray(nest)
+        except ValueError:
+            raise DataError(f"{name} has a list whose rows have different lengths: pad them.") from None
+    if isinstance(nest, list | tuple):
+        arrays = [_as_arrays(name, item) for item in nest]
+        return nest if all(new is old for new, old in zip(arrays, nest, strict=True)) else type(nest)(arrays)
+    return nest
+
+
+def _of_values(nest: list[Any]) -> bool:
+    """Whether a list holds numbers and texts, or lists of them, and no array."""
+    first = nest[0] if nest else None
+    return isinstance(first, bool | int | float | str | np.generic) or (isinstance(first, list) and _of_values(first))
 
 
 def leaves(nest: Any) -> list[npt.NDArray[Any]]:

@@ -23,6 +23,7 @@ import tensorflow as tf
 from batchopt.errors import InvalidInput
 from batchopt.measured import EngineName
 from batchopt.question.task import example_count
+from batchopt.training.accumulation import accumulating
 from batchopt.training.footprint import examples_held
 from batchopt.training.form import form_of
 from batchopt.training.made import EVALUATION_BATCH_SIZE as MADE_EVALUATION_BATCH_SIZE
@@ -43,7 +44,11 @@ SHUFFLE_BUFFER = 16_384
 
 
 class Engine(ABC):
-    """Runs epochs of one model on one data set; compiled programs are kept by batch size."""
+    """Runs epochs of one model on one data set; compiled programs are kept by batch size.
+
+    Attributes:
+        micro_batch_size: of a larger batch, so many examples at once, their gradients averaged; None for whole batches.
+    """
 
     name: EngineName
 
@@ -51,6 +56,7 @@ class Engine(ABC):
         self._model = model
         self._resident = resident
         self._chunk: int | None = None
+        self.micro_batch_size: int | None = None
 
     @property
     def chunk(self) -> int:
@@ -114,6 +120,11 @@ class Engine(ABC):
             OpError: also where memory does not suffice.
         """
 
+    def _step(self, batch_size: int) -> Any:
+        """Of the model, on a batch of this size."""
+        micro = self.micro_batch_size
+        return self._model.train_step if micro is None or batch_size <= micro else accumulating(self._model, micro)
+
     def keep_only(self, batch_size: int) -> None:  # noqa: B027  nothing, where no programs are kept
         """Forget the programs of other batch sizes; they are compiled anew when they are prepared again."""
 
@@ -134,7 +145,7 @@ class FusedEngine(Engine):
         self._xla = xla
         self._train_count = resident.train_count
         self._validation_count = example_count(resident.data.validation)
-        self._epochs: dict[int, Pass] = {}
+        self._epochs: dict[tuple[int, int | None], Pass] = {}
         self._evaluation: tuple[int, Pass] | None = None
 
     def prepare(self, batch_size: int) -> float:
@@ -157,7 +168,7 @@ class FusedEngine(Engine):
     ) -> Figures:
         order = tf.constant(rng.permutation(self._train_count).astype(np.int32))
         whole = self._train_count // batch_size
-        return self._epochs[batch_size](order, whole if steps is None else min(steps, whole))
+        return self._epoch_program(batch_size)(order, whole if steps is None else min(steps, whole))
 
     def evaluate_in_chunks(self, callbacks: Sequence[Any] = ()) -> Figures:
         if self._evaluation is None or self._evaluation[0] != self.chunk:
@@ -169,7 +180,7 @@ class FusedEngine(Engine):
         return self._evaluation[1](order, self._validation_count // self.chunk)
 
     def keep_only(self, batch_size: int) -> None:
-        self._epochs = {size: program for size, program in self._epochs.items() if size == batch_size}
+        self._epochs = {key: program for key, program in self._epochs.items() if key[0] == batch_size}
         gc.collect()
 
     def predict_memory(self, batch_size: int) -> int | None:
@@ -182,11 +193,12 @@ class FusedEngine(Engine):
 
     def _epoch_program(self, batch_size: int) -> Pass:
         """The epoch's program, traced and compiled when it is first run."""
-        if batch_size not in self._epochs:
+        key = batch_size, self.micro_batch_size
+        if key not in self._epochs:
             logs, data = form_of(self._model).logs[0], self._resident.train
-            step = self._model.train_step
-            self._epochs[batch_size] = Pass(self._model, step, logs, data, batch_size, xla=self._xla)
-        return self._epochs[batch_size]
+            step = self._step(batch_size)
+            self._epochs[key] = Pass(self._model, step, logs, data, batch_size, xla=self._xla)
+        return self._epochs[key]
 
 
 class FitEngine(Engine):
@@ -204,6 +216,7 @@ class FitEngine(Engine):
         self._held = resident.held
         self._count = resident.train_count
         self._evaluated = False
+        self._stepping: int | None = None
         if not each_batch and model.steps_per_execution != STEPS_PER_EXECUTION:
             model.steps_per_execution = STEPS_PER_EXECUTION
             model.train_function = None
@@ -217,6 +230,7 @@ class FitEngine(Engine):
         return HostBatches(self._data.validation)
 
     def prepare(self, batch_size: int) -> float:
+        self._step_by(batch_size)
         if self._model.run_eagerly:
             # Nothing is compiled, and a step would make what the trial's first one is to make.
             return 0.0
@@ -258,6 +272,17 @@ class FitEngine(Engine):
             steps = -(-self._count // batch_size)
         with order_of(seed):
             return self._fit(batches, shuffle=shuffled, steps_per_epoch=steps, callbacks=list(callbacks))
+
+    def _step_by(self, batch_size: int) -> None:
+        """Have the model take whole batches of this size, or micro-batches of them."""
+        micro = None if batch_size <= (self.micro_batch_size or batch_size) else self.micro_batch_size
+        if micro != self._stepping:
+            self._stepping = micro
+            # Of its class, unless there is one on the model itself.
+            vars(self._model).pop("train_step", None)
+            if micro is not None:
+                self._model.train_step = self._step(batch_size)
+            self._model.train_function = None
 
     def _fit(self, batches: Any, **how: Any) -> Figures:
         with _unfinished(self._model.optimizer):

@@ -89,6 +89,7 @@ class Train:
         purpose: `search` for a trial; else `trial` is the number of a run that confirms, or of a model that is kept,
             with seeds that no trial has.
         until: the trial is over after the first epoch whose validation metric is at this; None for no such.
+        micro_batch_size: of a larger batch, so many examples at once, their gradients averaged; None for whole batches.
     """
 
     trial: int
@@ -103,6 +104,7 @@ class Train:
     save_seconds: float = 0.0
     purpose: Purpose = "search"
     until: Target | None = None
+    micro_batch_size: int | None = None
 
 
 @dataclass(frozen=True)

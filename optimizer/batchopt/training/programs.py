@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from batchopt.measured import EngineName
 from batchopt.question.task import Task
+from batchopt.training.accumulation import looks_at_batches
 from batchopt.training.callbacks import TrialCallbacks, made
 from batchopt.training.checkpoint import Pace, pack, unpack, unpack_callbacks
 from batchopt.training.form import form_of
@@ -61,6 +62,7 @@ class Programs:
         self._shared = Shared()
         self._rates = Rates()
         self._refused: set[str] = set()
+        self._told = False
         self.current = first
         self.callbacks: TrialCallbacks | None = None
         self._trial: tuple[Purpose, int] = ("search", -1)
@@ -115,6 +117,13 @@ class Programs:
         del fresh
         self.current = self._by_form[key]
         self._make_room(self.current, request.batch_size)
+        self.current.engine.micro_batch_size = micro = request.micro_batch_size
+        if micro is not None and micro < request.batch_size and not self._told and looks_at_batches(self.current.model):
+            self._told = True
+            say(
+                f"batches of more than {micro} are trained as micro-batches: gradients are of the whole batch, but "
+                "batch normalization normalizes by each micro-batch"
+            )
         try:
             compile_seconds = self.current.prepare(request.batch_size)
         except REFUSALS as refusal:
@@ -127,6 +136,7 @@ class Programs:
                 self._refused.add(known)
                 say(f"XLA refuses this model: {reason(refusal)}; it is trained by engine fused")
             self.current = self._by_form[key] = Program(self._task, self._resident, "fused", self.current.model)
+            self.current.engine.micro_batch_size = request.micro_batch_size
             compile_seconds = self.current.prepare(request.batch_size)
         self.current.load(state)
         what = "the model" if request.purpose == "model" else f"trial {request.trial}"

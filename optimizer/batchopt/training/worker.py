@@ -74,7 +74,7 @@ class Trainer:
     def __init__(self, setup: Setup, machine: Machine | None = None) -> None:
         machine = machine or use_device(setup.device, setup.cores, memory_limit=setup.memory_limit)
         # TensorFlow is configured by now; these modules may import it.
-        from batchopt.training import measure, noise, probe, program, programs, resident
+        from batchopt.training import accumulation, measure, noise, probe, program, programs, resident
         from batchopt.training.callbacks import engine_of_callbacks
         from batchopt.training.metrics import direction_of
 
@@ -111,6 +111,12 @@ class Trainer:
         )
         engine_seconds = time.perf_counter() - started
         self.remarks += engine_of_callbacks(first.callbacks, setup.engine)
+        batches = accumulation.accumulated_batches(first.model.optimizer)
+        if batches > 1:
+            self.remarks.append(
+                f"the optimizer accumulates {batches} batches (gradient_accumulation_steps): batch sizes are of one "
+                f"of them, and each of its steps takes {batches} times as many examples"
+            )
         stamp = ProgramStamp(
             model=program.signature(first.model, first.callbacks),
             data=data_fingerprint(data),
@@ -266,6 +272,7 @@ class Trainer:
         from batchopt.training.measure import measure
 
         self._position = None
+        self._programs.current.engine.micro_batch_size = None
         start = self._programs.current.state()
         yield from measure(self._programs.current, self._memory, self._gauge, request.batch_sizes, request.seconds)
         self._programs.current.load(start)
