@@ -11,15 +11,25 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import json_to_distribution
 
 from batchopt.optuna_private import OPTUNAS_TABLES
+from batchopt.question.task import MOST_EPOCHS
 from batchopt.store.attributes import ATTRIBUTE, DEATHS, ELAPSED, ENGINES, GUID, MEMORY_LIMITS
 from batchopt.store.stamp import Stamp
-from batchopt.store.tables import PREFIX, epochs_table, machines_table, metadata
+from batchopt.store.tables import (
+    PREFIX,
+    confirmations_table,
+    epochs_table,
+    machines_table,
+    memory_table,
+    metadata,
+    step_times_table,
+)
 from batchopt.text import first_line, printable
 
 ABSENT = {"value", "intermediate_value", "datetime_start", "datetime_complete"}
@@ -221,10 +231,30 @@ def _machine(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "description", "no machine"
 
 
-def _epoch(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, least in (("epoch", 1), ("steps", 1), ("train_seconds", 0), ("examples_per_second", 0)):
-        if row[name] < least:
+LEAST = {
+    epochs_table.name: {
+        "epoch": 1,
+        "steps": 1,
+        "train_seconds": 0,
+        "examples_per_second": 0,
+        "noise_small": 1,
+        "noise_big": 1,
+        "sq_norm_small": 0,
+        "sq_norm_big": 0,
+    },
+    step_times_table.name: {"batch_size": 1, "step_time_s": 0, "spread_s": 0, "count": 1},
+    memory_table.name: {"batch_size": 1},
+    confirmations_table.name: {"batch_size": 1, "learning_rate": 0, "epochs": 1, "train_seconds": 0},
+}
+"""Below these no figure of ours is."""
+
+
+def _figures(table: str, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, least in LEAST[table].items():
+        if row[name] is not None and row[name] < least:
             yield name, f"below {least}"
+    if table == epochs_table.name and row["epoch"] > MOST_EPOCHS:
+        yield "epoch", "beyond any study"
 
 
 OF_ROWS: dict[str, Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]] = {
@@ -238,7 +268,7 @@ OF_ROWS: dict[str, Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]] = {
         _attribute,
     ),
     machines_table.name: _machine,
-    epochs_table.name: _epoch,
+    **{table: partial(_figures, table) for table in LEAST},
 }
 """What the columns of a row must be together, once each of them can be what it is."""
 
