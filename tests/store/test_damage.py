@@ -181,6 +181,29 @@ def test_a_row_that_was_changed_is_one_line_in_every_command(
     assert sweep(written, tmp_path, some, [["report"], ["doctor"]]) == []
 
 
+OUT_OF_RANGE = (
+    ("trial_values", "objective", 2**62),
+    ("batchopt_epochs", "epoch", 2**62),
+    ("batchopt_epochs", "sq_norm_small", -1),
+    ("batchopt_step_times", "batch_size", -1),
+    ("batchopt_step_times", "step_time_s", -1),
+    ("batchopt_confirmations", "batch_size", -1),
+)
+"""Numbers that their columns can hold, and no study has: each was a traceback of some command."""
+
+
+def test_a_number_that_no_study_has_is_one_line_and_the_doctor_names_it(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for table, column, value in OUT_OF_RANGE:
+        assert sweep(written, tmp_path, [((table, 1, column), value)], [["list"], ["report", "--json"]]) == []
+        path = changed(written, tmp_path, (table, 1, column), value)
+        assert path is not None
+        found = [finding.what for finding in examine(str(path)).findings if finding.kind == "damaged row"]
+        assert any(table in what and column in what for what in found), (table, column, found)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_any_value_in_any_column_is_one_line(
