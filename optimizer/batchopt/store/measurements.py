@@ -68,9 +68,16 @@ class Measurements:
                 replace_row(connection, step_times_table, asdict(key) | {"batch_size": row.batch_size}, asdict(row))
 
     def step_times(self, key: MeasuredOn) -> list[StepTime]:
-        """The step times that were measured, by batch size."""
+        """The step times that were measured, by batch size.
+
+        Raises:
+            ValueError: a row is none.
+        """
         names = [field.name for field in fields(StepTime)]
-        return [StepTime(**{name: row[name] for name in names}) for row in self._rows(step_times_table, asdict(key))]
+        rows = [StepTime(**{name: row[name] for name in names}) for row in self._rows(step_times_table, asdict(key))]
+        if any(row.batch_size < 1 or row.step_time_s < 0 for row in rows):
+            raise ValueError("a step time of no batch size, or below zero")
+        return rows
 
     def add_memory(self, key: MeasuredOn, memory_limit: int | None, rows: Sequence[MemoryRow]) -> None:
         """Keep what is known of memory under a limit; None for no limit."""
