@@ -8,8 +8,8 @@ import click
 
 from batchopt.cli import moving as commands
 from batchopt.cli import reading as answering
+from batchopt.cli import serving, training
 from batchopt.cli import study_script as scripting
-from batchopt.cli import training
 from batchopt.cli.exits import _finish
 
 
@@ -24,5 +24,5 @@ def batchopt() -> None:
     """Inspect, move, repair and serve batch-size studies."""
 
 
-for command in (*answering.COMMANDS, *scripting.COMMANDS, *training.COMMANDS, *commands.COMMANDS):
+for command in (*answering.COMMANDS, *scripting.COMMANDS, *training.COMMANDS, *commands.COMMANDS, *serving.COMMANDS):
     batchopt.add_command(command)
