@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import subprocess
@@ -134,6 +135,29 @@ def test_a_released_trial_is_anyones(service: httpx.Client, study: str) -> None:
     assert say(service, study, step, ":release").status_code == 200
     assert ask(service, study, "two")["trial"] == step["trial"]
     assert say(service, study, step, ":renew").status_code == 412
+
+
+def test_a_paused_trial_goes_on_elsewhere_from_its_checkpoint(service: httpx.Client, study: str) -> None:
+    step, state = ask(service, study, "one"), secrets.token_bytes(1 << 20)
+    url = f"{study}/trials/{step['trial']}/checkpoint"
+
+    def put(content: bytes, lease: str, epoch: int = 1) -> int:
+        query = {"epoch": epoch, "sha256": hashlib.sha256(state).hexdigest()}
+        return service.put(url, content=content, params=query, headers={"If-Match": lease}).status_code
+
+    assert put(state, step["lease"]) == 422, "the epoch was not told"
+    say(service, study, step, "/epochs", {"epoch": 1, "value": 0.5, "seconds": 1.0})
+    assert put(state[:1000], step["lease"]) == 422, "cut in the middle"
+    assert put(state, step["lease"]) == put(state, step["lease"]) == 200
+    say(service, study, step, ":release")
+    assert put(state, step["lease"]) == 412
+    heir = ask(service, study, "two")
+    assert (heir["trial"], heir["from_epoch"]) == (step["trial"], 1)
+    kept = service.get(url, headers={"If-Match": heir["lease"]})
+    assert kept.content == state
+    assert kept.headers["etag"] == f'"{hashlib.sha256(state).hexdigest()}"'
+    assert service.get(url, headers={"If-Match": step["lease"]}).status_code == 412
+    assert train(service, study, heir) == "stop"
 
 
 def test_no_step_is_above_the_largest_batch_size_of_a_client(service: httpx.Client, study: str) -> None:

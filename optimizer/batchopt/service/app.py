@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
 import time
@@ -10,9 +11,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Header, HTTPException, Path, Request, Response
+from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from batchopt.errors import BatchoptError, InvalidInput, StorageError, StorageNotFound, StudyMismatch
@@ -33,6 +35,8 @@ RETRY_SECONDS = 1
 
 StudyName = Annotated[str, Path(min_length=1, max_length=512)]
 TrialNumber = Annotated[int, Path(ge=0, le=2**31 - 1)]
+Epoch = Annotated[int, Query(ge=1, le=1_000_000)]
+Sum = Annotated[str, Query(pattern="^[0-9a-f]{64}$")]
 Lease = Annotated[str | None, Header(alias="If-Match", max_length=200)]
 
 
@@ -150,6 +154,32 @@ def make_app(storage: str, door: Door) -> FastAPI:
             if session is not None:
                 session.fail(trial, said.why)
         return {"state": "fail"}
+
+    @app.put("/v1/studies/{study}/trials/{trial}/checkpoint")
+    async def put_checkpoint(
+        study: StudyName, trial: TrialNumber, request: Request, epoch: Epoch, sha256: Sum, if_match: Lease = None
+    ) -> dict[str, Any]:
+        """Keep the state of a trial after an epoch, bytes of the job's own; nothing of a body that was cut."""
+        content, lease = await request.body(), _lease(if_match)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise InvalidInput(
+                "the bytes that came have another SHA-256 than `sha256`: they were cut or changed. Retry."
+            )
+
+        def keep() -> None:
+            studies.session(study).keep_for(trial, lease, epoch, content)
+
+        await run_in_threadpool(keep)
+        return {"epoch": epoch, "bytes": len(content)}
+
+    @app.get("/v1/studies/{study}/trials/{trial}/checkpoint", responses={204: {}})
+    def get_checkpoint(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> Response:
+        """The state that a trial goes on from, for who holds it; 204 where it begins anew."""
+        epoch, content = studies.session(study).state_for(trial, _lease(if_match))
+        if content is None:
+            return Response(status_code=204)
+        sums = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "Batchopt-Epoch": str(epoch)}
+        return Response(content, headers=sums, media_type="application/octet-stream")
 
     @app.get("/v1/studies/{study}/recommendation")
     def recommendation(study: StudyName) -> Response:

@@ -141,6 +141,24 @@ class JobSession(Session):
             return None
         return str(frozen.state.name.lower())
 
+    def keep_for(self, trial: int, lease: str, epoch: int, content: bytes) -> None:
+        """Keep the state of a job's trial after an epoch that was told.
+
+        Raises:
+            LeaseLost: the trial is no longer the job's; nothing was written.
+            InvalidInput: the epoch was not told.
+        """
+        with self.held_by(trial, lease):
+            told = self._shared.progress[trial].epochs
+            if not 1 <= epoch <= told:
+                raise InvalidInput(f"a checkpoint after epoch {epoch}: {told} were told. Tell the epoch first.")
+            self.keep(trial, epoch, content)
+
+    def state_for(self, trial: int, lease: str) -> tuple[int, bytes | None]:
+        """From which epoch a job goes on, and the state after it; (0, None) for a beginning. Raises LeaseLost."""
+        with self.held_by(trial, lease) as step:
+            return self.state(step)
+
     def diverge(self, trial: int) -> None:
         """The loss of a trial that is held is not finite."""
         self.rule_out(trial, "diverged", self.ledger.diverge, note="diverged")

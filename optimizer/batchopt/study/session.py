@@ -115,7 +115,7 @@ class Session:
             session._held = held.pop_all()
         return session
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
