@@ -8,7 +8,7 @@ import click
 
 from batchopt.cli import moving as commands
 from batchopt.cli import reading as answering
-from batchopt.cli import serving, training
+from batchopt.cli import serving, training, tune
 from batchopt.cli import study_script as scripting
 from batchopt.cli.exits import _finish
 
@@ -24,5 +24,14 @@ def batchopt() -> None:
     """Inspect, move, repair and serve batch-size studies."""
 
 
-for command in (*answering.COMMANDS, *scripting.COMMANDS, *training.COMMANDS, *commands.COMMANDS, *serving.COMMANDS):
+COMMANDS = (
+    *answering.COMMANDS,
+    *scripting.COMMANDS,
+    *training.COMMANDS,
+    *commands.COMMANDS,
+    *serving.COMMANDS,
+    *tune.COMMANDS,
+)
+
+for command in COMMANDS:
     batchopt.add_command(command)
