@@ -241,7 +241,7 @@ class CommandLoop:
             raise TaskFailed(f"the command ended with exit code {code}; its last lines:\n{output}")
         raise TaskFailed(
             f"the command ended after {epoch} of {self._session.ending.last_epoch} epochs with "
-            f"{self._command.metric!r}. Print a line of JSON with it after each epoch, or say with --read how to find it; its last lines:\n"
+            f"{self._command.metric!r}. Print it as a line of JSON after each, or use --read; its last lines:\n"
             + output
         )
 
