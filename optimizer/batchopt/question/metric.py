@@ -13,8 +13,47 @@ from batchopt.text import printable
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
-ACCURACIES = re.compile(r"(^|_)acc(uracy)?(_\d+)?$", re.IGNORECASE)
+ACCURACIES = re.compile(r"(^|[_ /.-])acc(uracy)?(_\d+)?$", re.IGNORECASE)
 """What Keras and others call a share of examples that are right, with an output's name before it or not."""
+
+LESS_IS_BETTER = re.compile(
+    r"(^|[_ /.-])(loss|error|mae|mse|mape|msle|rmse|rmsle|smape|wape|nll|log_?loss|crossentropy|hinge|divergence|"
+    r"poisson|huber|log_?cosh|brier\w*|distance|false_\w+|perplexity|wer|cer)(_\d+)?$",
+    re.IGNORECASE,
+)
+MORE_IS_BETTER = re.compile(
+    r"(^|[_ /.-])(acc|accuracy|auc|aucpr|auroc|precision\w*|recall\w*|sensitivity\w*|specificity\w*|f1\w*|"
+    r"f_?beta\w*|f_?score|score|r2\w*|iou\w*|jaccard|dice\w*|kappa|mcc|map|ndcg|mrr|hits?\w*|bleu|rouge\w*|cosine_similarity|similarity|"
+    r"psnr|ssim|true_\w+|likelihood|elbo|reward|return)(_\d+)?$",
+    re.IGNORECASE,
+)
+"""Such names, as Keras and others have them."""
+
+NEGATIVE = re.compile(r"(^|[_ /.-])(neg|negative|minus)[_ .-]", re.IGNORECASE)
+"""What has been turned round."""
+
+
+def named_direction(name: str) -> Direction | None:
+    """Which way a metric is better, as far as its name tells; None where it does not."""
+    less, more = LESS_IS_BETTER.search(name) is not None, MORE_IS_BETTER.search(name) is not None
+    if not (less or more):
+        return None
+    return "minimize" if less != (NEGATIVE.search(name) is not None) else "maximize"
+
+
+def direction_by(name: str, said: Direction | None, option: str) -> Direction:
+    """Which way a metric is better that nothing is known of but its name, and what its user has said.
+
+    Raises:
+        InvalidInput: neither tells; naming the option to use.
+    """
+    found = said or named_direction(name)
+    if found is None:
+        raise InvalidInput(
+            f"metric {name!r}: its name does not tell whether more or less of it is better. Add {option} maximize or "
+            f"{option} minimize."
+        )
+    return found
 
 
 @dataclass(frozen=True)

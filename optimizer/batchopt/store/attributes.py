@@ -52,3 +52,10 @@ ATTRIBUTE = "batchopt"
 
 UNTRAINABLE = "untrainable"
 """User attribute of a trial whose configuration `build_model` refused: why."""
+
+SERVICE = "service"
+"""User attribute of a study: how the service was asked for it, so that a server that restarts opens it again."""
+
+LEASE = "lease"
+"""User attribute of a trial: the last lease that the service gave for it, which tells a report sent twice from a late
+one after the trial's end."""

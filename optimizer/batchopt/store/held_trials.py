@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from batchopt.errors import StorageFailed
-from batchopt.optuna_private import storage_of, study_id_of
+from batchopt.optuna_private import storage_of, study_id_of, trial_id_of
 from batchopt.store.checkpoints import Checkpoints
 from batchopt.store.database import Database
 from batchopt.store.deletion import guid_of, keep_place, named, study_gone
@@ -112,6 +112,34 @@ class HeldTrials(StudyLedger):
             del self._trials[number]
         return numbers
 
+    def take_up(self, number: int, owner: str) -> bool:
+        """Write for an owner whose lease another process may have taken, such as a server before its restart.
+
+        Returns:
+            Whether the trial is the owner's and runs; its lease is renewed by that.
+        """
+        return self._again(lambda: self._take_up(number, owner))
+
+    def holder(self, number: int) -> str:
+        """The owner of a trial whose lease is written here."""
+        return self._trials[number].owner
+
+    def put_down(self, number: int) -> None:
+        """Write no more for a trial's owner; the lease stays as it is."""
+        self._trials.pop(number, None)
+
+    def leases_of(self, client: str) -> list[tuple[int, str]]:
+        """The unfinished trials, by number, that were last leased to owners whose names begin so, and these names."""
+        leased = self._again(lambda: self.records.leases_of(client))
+        running = self._again(lambda: self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+        ids = {trial_id_of(trial): trial.number for trial in running}
+        return sorted((ids[trial_id], owner) for trial_id, owner in leased.items() if trial_id in ids)
+
+    def mark(self, number: int, name: str, value: object) -> None:
+        """Write a user attribute of a trial that is held; raises as every write of it."""
+        trial_id = self._id(number)
+        self._write(number, None, lambda: self.database.storage.set_trial_user_attr(trial_id, name, value))
+
     def let_go(self, number: int) -> None:
         """Let a trial go as it is; it stays RUNNING, for anyone to take up."""
         held = self._trials.pop(number)
@@ -134,6 +162,22 @@ class HeldTrials(StudyLedger):
                     return False
                 guid = named(connection, trial_id, study_id_of(self.study), self._checkpoints)
         except sa.exc.IntegrityError:
+            return False
+        self._trials[number] = _Held(trial_id, guid, owner)
+        return True
+
+    def _take_up(self, number: int, owner: str) -> bool:
+        try:
+            trial_id = self._id_of(number)
+        except KeyError:
+            return False
+        with self.db.begin() as connection:
+            if not hold_lease(connection, trial_id, owner, self.records.lease_seconds):
+                return False
+            if self._state(connection, trial_id) != TrialState.RUNNING:
+                return False
+            guid = guid_of(connection, trial_id, study_id_of(self.study))
+        if guid is None:
             return False
         self._trials[number] = _Held(trial_id, guid, owner)
         return True

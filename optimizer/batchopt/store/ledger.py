@@ -146,7 +146,7 @@ class Ledger(HeldTrials):
         before = trial.user_attrs.get(DEATHS, {})
         if before.get("epochs") == epochs:
             count += before["deaths"]
-        self._set(number, DEATHS, {"epochs": epochs, "deaths": count})
+        self.mark(number, DEATHS, {"epochs": epochs, "deaths": count})
         return count
 
     def _end(
@@ -191,10 +191,6 @@ class Ledger(HeldTrials):
         """Set a constraint, as Optuna does, which would ignore a second value of it."""
         trial_id, key = self._id(number), f"constraints:{name}"
         self._write(number, None, lambda: self.database.storage.set_trial_system_attr(trial_id, key, over))
-
-    def _set(self, number: int, name: str, value: object) -> None:
-        trial_id = self._id(number)
-        self._write(number, None, lambda: self.database.storage.set_trial_user_attr(trial_id, name, value))
 
     def _summary(self, trial_id: int) -> dict[str, float | int | str | None]:
         return summary(self.records.epochs([trial_id])[trial_id]) | self._how

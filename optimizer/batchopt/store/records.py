@@ -121,6 +121,13 @@ class Records:
                 with self._db.begin() as connection:
                     connection.execute(leases_table.delete().where(leases_table.c.owner == owner))
 
+    def leases_of(self, client: str) -> dict[int, str]:
+        """The owner of each trial, by trial id, whose owner's name begins so; expired or not."""
+        table = leases_table
+        query = sa.select(table.c.trial_id, table.c.owner).where(table.c.owner.startswith(client, autoescape=True))
+        with self._db.connect() as connection:
+            return {row.trial_id: row.owner for row in connection.execute(query)}
+
     def leased(self) -> dict[int, str]:
         """The owner of each trial whose lease has not expired, by trial id."""
         table = leases_table

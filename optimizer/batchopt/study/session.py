@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Literal
+from typing import Literal, Self
 
 from batchopt.errors import StorageError
 from batchopt.events import Ended, Listener, Noted, Trained, ignore
@@ -31,7 +31,7 @@ from batchopt.store.stamp import Stamp
 from batchopt.study.ending import Ending
 from batchopt.study.one_at_a_time import one_at_a_time
 from batchopt.study.opening import opened_ledger
-from batchopt.study.shared import SharedStudy
+from batchopt.study.shared import Owner, SharedStudy
 
 Verdict = Literal["continue", "pause", "stop"]
 """What comes after an epoch: the next one of the step; another step, as the trial is paused; nothing, as it is over."""
@@ -89,7 +89,7 @@ class Session:
         capacity: Capacity | None = None,
         listener: Listener = ignore,
         check: Callable[[], None] = lambda: None,
-    ) -> Session:
+    ) -> Self:
         """Join a study, or make it where there is none; use it in a `with`, which releases it.
 
         Args:
@@ -113,7 +113,7 @@ class Session:
             session._held = held.pop_all()
         return session
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -143,11 +143,11 @@ class Session:
         self.ledger.in_turn(put)
 
     @one_at_a_time
-    def ask(self, owner: str | None = None, *, patience: float = math.inf) -> Step | None:
+    def ask(self, owner: Owner = None, *, patience: float = math.inf) -> Step | None:
         """The next step, its trial now held by `owner`; None where there is none now.
 
         Args:
-            owner: a client's name, unlike any other's; this process where None.
+            owner: a client's name, unlike any other's, or what gives one by the step; this process where None.
             patience: seconds to wait for this process's turn at asking.
 
         Raises:

@@ -28,6 +28,9 @@ LOOK_SECONDS = 1.0
 """How often a process that has nothing to do looks at what the others do."""
 
 
+Owner = str | Callable[[Step], str] | None
+
+
 class SharedStudy:
     """The study as this process sees it, and its part in it.
 
@@ -54,14 +57,14 @@ class SharedStudy:
         self._over: set[int] = set()
         self._looked: float | None = None
 
-    def next(self, give_up: Callable[[Sequence[int]], None], owner: str | None = None) -> Step | None:
+    def next(self, give_up: Callable[[Sequence[int]], None], owner: Owner = None) -> Step | None:
         """Ask the search, which knows by then what the others have done, and own the trial of its step.
 
         To be called in this process's turn.
 
         Args:
             give_up: ends trials; told which ones the search gives up by what it has just learned, before it is asked.
-            owner: whose the trial is to be; this process's where None.
+            owner: whose the trial is to be, or what names that by the step; this process's where None.
 
         Returns:
             None where there is no step now.
@@ -81,7 +84,7 @@ class SharedStudy:
                 return None
             begun = step.trial in self._ledger.owned()
             try:
-                begun = begun or self._ledger.begin(step.trial, owner)
+                begun = begun or self._ledger.begin(step.trial, owner(step) if callable(owner) else owner)
             finally:
                 if not begun:
                     # Ended by another program in the meantime, or the turn is lost.
@@ -116,6 +119,10 @@ class SharedStudy:
             say(f"trial {step.trial}: its checkpoint is damaged ({damage}); it starts over")
             return 0, None
         return (epoch, content) if epoch < step.until_epoch else (0, None)
+
+    def remember(self, record: TrialRecord) -> None:
+        """How far a trial is that is held here from now on."""
+        self.progress[record.number] = _progress(record)
 
     def ended(self, trial: int) -> Progress:
         """A trial of this process has ended; the search knows. Returns what it came to."""

@@ -5,28 +5,11 @@ Told by what the metric is, whatever it is called; by its name only where that d
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from batchopt.errors import ModelError
-from batchopt.question.metric import Direction
+from batchopt.question.metric import Direction, named_direction
 from batchopt.question.task import Task
-
-LESS_IS_BETTER = re.compile(
-    r"(^|_|/)(loss|error|mae|mse|mape|msle|rmse|rmsle|smape|wape|nll|log_?loss|crossentropy|hinge|divergence|poisson|"
-    r"huber|log_?cosh|brier\w*|distance|false_\w+|perplexity|wer|cer)(_\d+)?$",
-    re.IGNORECASE,
-)
-MORE_IS_BETTER = re.compile(
-    r"(^|_|/)(acc|accuracy|auc|aucpr|auroc|precision\w*|recall\w*|sensitivity\w*|specificity\w*|f1\w*|f_?beta\w*|f_?score|"
-    r"score|r2\w*|iou\w*|jaccard|dice\w*|kappa|mcc|map|ndcg|mrr|hits?\w*|bleu|rouge\w*|cosine_similarity|similarity|"
-    r"psnr|ssim|true_\w+|likelihood|elbo|reward|return)(_\d+)?$",
-    re.IGNORECASE,
-)
-"""Such names, as Keras and others have them."""
-
-NEGATIVE = re.compile(r"(^|_|/)(neg|negative|minus)_", re.IGNORECASE)
-"""What has been turned round."""
 
 
 def direction_of(model: Any, task: Task) -> Direction:
@@ -42,19 +25,15 @@ def direction_of(model: Any, task: Task) -> Direction:
     if task.direction is not None:
         return task.direction
     lesser = _is_lesser(model, task.metric)
-    if lesser is None:
-        lesser = _named_lesser(task.metric)
-    if lesser is None:
+    if lesser is not None:
+        return "minimize" if lesser else "maximize"
+    named = named_direction(task.metric)
+    if named is None:
         raise ModelError(
             f"Task(metric={task.metric!r}): its name does not tell whether more or less of it is better. Add "
             "direction='maximize' or direction='minimize' to the Task."
         )
-    return "minimize" if lesser else "maximize"
-
-
-def _named_lesser(name: str) -> bool | None:
-    less, more = LESS_IS_BETTER.search(name) is not None, MORE_IS_BETTER.search(name) is not None
-    return less != (NEGATIVE.search(name) is not None) if less or more else None
+    return named
 
 
 def _is_lesser(model: Any, name: str) -> bool | None:

@@ -1,0 +1,1 @@
+"""Where a job comes in over HTTP, in any framework and language."""
