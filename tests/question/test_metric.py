@@ -40,3 +40,8 @@ def test_a_target_that_no_accuracy_can_be_at_is_refused(value: float) -> None:
     with pytest.raises(InvalidInput, match=r"accuracy is in 0 to 1\. Write 0.97 or 97%"):
         ACCURACY.target(value)
     assert MAE.target(value) is not None
+
+
+@pytest.mark.parametrize("name", ["val_loss", "validation loss", "loss"])
+def test_that_it_is_of_the_validation_data_is_said_once(name: str) -> None:
+    assert (Metric(name, "minimize").key, Metric(name, "minimize").title) == ("validation_loss", "loss")

@@ -13,6 +13,8 @@ from batchopt.text import printable
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
+VALIDATION = re.compile(r"^val(idation)?[_ /.-]", re.IGNORECASE)
+
 ACCURACIES = re.compile(r"(^|[_ /.-])acc(uracy)?(_\d+)?$", re.IGNORECASE)
 """What Keras and others call a share of examples that are right, with an output's name before it or not."""
 
@@ -81,12 +83,17 @@ class Metric:
     @property
     def key(self) -> str:
         """What a trial's value is called in Optuna."""
-        return f"validation_{self.name}"
+        return f"validation_{self._plain}"
 
     @property
     def title(self) -> str:
         """Its name for people."""
-        return printable(self.name).replace("_", " ") if self.is_accuracy else printable(self.name)
+        return printable(self._plain).replace("_", " ") if self.is_accuracy else printable(self._plain)
+
+    @property
+    def _plain(self) -> str:
+        """Its name without what says that it is of the validation data, as jobs of other frameworks may call it."""
+        return VALIDATION.sub("", self.name) or self.name
 
     @property
     def axis(self) -> str:
