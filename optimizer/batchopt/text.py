@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -43,6 +45,15 @@ def first_line(error: BaseException | str) -> str:
     if lines:
         return printable(lines[0]).rstrip(".")
     return "" if isinstance(error, str) else type(error).__name__
+
+
+def finite(document: Any) -> Any:
+    """JSON values with null in the place of every number that is NaN or infinite, which JSON has no word for."""
+    if isinstance(document, dict):
+        return {key: finite(item) for key, item in document.items()}
+    if isinstance(document, list | tuple):
+        return [finite(item) for item in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
 def shown_url(text: str) -> str:

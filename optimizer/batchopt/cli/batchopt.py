@@ -7,7 +7,7 @@ from typing import NoReturn
 import click
 
 from batchopt.cli import moving as commands
-from batchopt.cli import new, training
+from batchopt.cli import new, serving, training
 from batchopt.cli import reading as answering
 from batchopt.cli import study_script as scripting
 from batchopt.cli.exits import _finish
@@ -24,5 +24,7 @@ def batchopt() -> None:
     """Inspect, move, repair and serve batch-size studies."""
 
 
-for command in (*answering.COMMANDS, *scripting.COMMANDS, *training.COMMANDS, *new.COMMANDS, *commands.COMMANDS):
+GROUPS = (answering, scripting, training, new, serving, commands)
+
+for command in (command for group in GROUPS for command in group.COMMANDS):
     batchopt.add_command(command)

@@ -241,6 +241,11 @@ class Scheduler:
         if kept.state == "infeasible" and kept.reason == "memory":
             self.infeasible(kept.trial, "memory")
 
+    def take_up(self, trial: Trial) -> Step:
+        """The step of a stored trial that is in training already."""
+        self.add(trial)
+        return self._continue(self._trials[trial.trial], None, "in training already")
+
     def forget(self, trial: int) -> None:
         """A step that could not be begun: its trial does not exist."""
         self._trials.pop(trial, None)

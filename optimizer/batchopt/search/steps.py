@@ -48,6 +48,9 @@ class Search(Protocol):
     def next(self) -> Step | None:
         """The next step for a free worker; None where there is none now."""
 
+    def take_up(self, trial: Trial) -> Step:
+        """The step of a trial that is in training already, and is told here from now on."""
+
     def tell(self, trial: int, epoch: int, value: float, seconds: float, *, over: bool = False) -> None:
         """One epoch of a trial was trained: its value, its training seconds, whether training has ended by itself."""
 

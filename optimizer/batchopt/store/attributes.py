@@ -52,3 +52,6 @@ ATTRIBUTE = "batchopt"
 
 UNTRAINABLE = "untrainable"
 """User attribute of a trial whose configuration `build_model` refused: why."""
+
+SERVICE = "service"
+"""User attribute of a study that is served to jobs: the question as it was put."""

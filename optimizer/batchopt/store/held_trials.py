@@ -118,9 +118,44 @@ class HeldTrials(StudyLedger):
         self._again(lambda: self.records.release_lease(held.trial_id, held.owner))
 
     def release(self) -> None:
-        """Let all trials go."""
-        for number in self.owned():
+        """Let all trials of this process go; a client's stays its own, whoever serves it next."""
+        for number in self.owned(self.owner):
             self.let_go(number)
+        self._trials.clear()
+
+    def held_for(self, client: str) -> tuple[int, str] | None:
+        """The trial that a client holds, wherever it was asked for, and as which owner; None for none.
+
+        Args:
+            client: what the names of the client's leases begin with, of this study alone.
+        """
+        for trial_id, owner in self._again(self.records.leased).items():
+            if owner.startswith(client):
+                return self._number(trial_id), owner
+        return None
+
+    def hand_over(self, number: int, owner: str, heir: str) -> bool:
+        """Put another name on a lease, so that what is still written under the old one is late.
+
+        Returns:
+            Whether the trial was the owner's, and is the heir's now.
+        """
+        trial_id = self._id_of(number)
+        if not self._again(lambda: self.records.rename_lease(trial_id, owner, heir)):
+            return False
+        if number in self._trials:
+            self._trials[number] = self._trials[number]._replace(owner=heir)
+        return True
+
+    def adopt(self, number: int, owner: str) -> bool:
+        """Write for an owner whose trial was begun by another process; returns whether it is the owner's still."""
+        return self._again(lambda: self._adopt(number, owner))
+
+    def expired(self) -> list[int]:
+        """The numbers of clients' trials whose leases are over, though nobody has taken them up yet."""
+        theirs = {number: held for number, held in self._trials.items() if held.owner != self.owner}
+        leased = self._again(self.records.leased) if theirs else {}
+        return [number for number, held in theirs.items() if leased.get(held.trial_id) != held.owner]
 
     def _begin(self, number: int, owner: str) -> bool:
         trial_id = self._id_of(number)
@@ -135,6 +170,20 @@ class HeldTrials(StudyLedger):
                 guid = named(connection, trial_id, study_id_of(self.study), self._checkpoints)
         except sa.exc.IntegrityError:
             return False
+        self._trials[number] = _Held(trial_id, guid, owner)
+        return True
+
+    def _adopt(self, number: int, owner: str) -> bool:
+        try:
+            trial_id = self._id_of(number)
+        except KeyError:
+            return False
+        with self.db.begin() as connection:
+            if not hold_lease(connection, trial_id, owner, self.records.lease_seconds):
+                return False
+            if self._state(connection, trial_id) != TrialState.RUNNING:
+                return False
+            guid = named(connection, trial_id, study_id_of(self.study), self._checkpoints)
         self._trials[number] = _Held(trial_id, guid, owner)
         return True
 
@@ -186,6 +235,9 @@ class HeldTrials(StudyLedger):
         if (gone := self._again(lambda: self._deleted(KeyError()))) is not None:
             raise gone
         self._again(lambda: keep_place(self.db, trial_id, study_id_of(self.study), number))
+
+    def _number(self, trial_id: int) -> int:
+        return self._again(lambda: self.database.storage.get_trial_number_from_id(trial_id))
 
     def _id(self, number: int) -> int:
         if number not in self._trials:

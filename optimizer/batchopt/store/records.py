@@ -108,6 +108,14 @@ class Records:
             # In one order everywhere, so that two transactions cannot wait for each other.
             return [id_ for id_ in sorted(trial_ids) if not hold_lease(connection, id_, owner, self.lease_seconds)]
 
+    def rename_lease(self, trial_id: int, owner: str, heir: str) -> bool:
+        """Make a lease another name's, and renew it; returns whether it was the owner's."""
+        table = leases_table
+        mine = sa.and_(table.c.trial_id == trial_id, table.c.owner == owner)
+        values = {"owner": heir, "expires_at": database_clock() + self.lease_seconds}
+        with self._db.begin() as connection:
+            return connection.execute(table.update().where(mine).values(values)).rowcount == 1
+
     def release_lease(self, trial_id: int, owner: str) -> None:
         """Let a trial go; anyone may take it up."""
         table = leases_table

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Literal
+from typing import Literal, Self
 
 from batchopt.errors import StorageError
 from batchopt.events import Ended, Listener, Noted, Trained, ignore
@@ -49,7 +49,7 @@ class Session:
         lost: told the number of a trial that is no longer this session's: what is being done for it is in vain.
 
     Attributes:
-        ending: when a trial has what the goal asks for; `ledger`, `stamp` and `capacity` are as given.
+        ending: when a trial has what the goal asks for; others are as given.
     """
 
     def __init__(
@@ -89,15 +89,14 @@ class Session:
         capacity: Capacity | None = None,
         listener: Listener = ignore,
         check: Callable[[], None] = lambda: None,
-    ) -> Session:
+    ) -> Self:
         """Join a study, or make it where there is none; use it in a `with`, which releases it.
 
         Args:
             name: of the study in its database.
             storage: a path, or an SQLAlchemy URL.
             stamp: what is asked, and with which program, seed and search where the study is new.
-            options, budget: the defaults where None.
-            capacity: of the machine that trains; nothing is known of it where None.
+            options, budget, capacity: the defaults where None; nothing is known of the machine then.
             listener: told what happens.
             check: called while a database is waited for; what it raises ends the waiting.
 
@@ -106,14 +105,14 @@ class Session:
             StorageError: its database cannot be used.
         """
         options, budget = options or Options(), budget or Budget()
-        sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
+        capacity = capacity or Capacity([int(size) for size in stamp.space.grid_batch_sizes()], None)
         with ExitStack() as held:
             ledger, made = opened_ledger(name, storage, stamp, options, listener=listener, check=check, held=held)
-            session = cls(ledger, made, options, budget, capacity or Capacity(sizes, None), listener=listener)
+            session = cls(ledger, made, options, budget, capacity, listener=listener)
             session._held = held.pop_all()
         return session
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -181,9 +180,7 @@ class Session:
         """Keep an epoch of a trial that is held, and say what comes after it.
 
         Args:
-            trial: its number.
-            machine: that trained it.
-            figures: what the epoch came to.
+            trial, machine, figures: its number, what trained it, and what the epoch came to.
             compile_seconds: what had to be compiled before it, off the training clock.
             checkpoint: the trial's state after it, where that is to be kept.
             stopped: whether training has ended by itself, as a callback may end it.
@@ -209,12 +206,7 @@ class Session:
             return "stop"
         over = stopped or self.ending.over(figures)
         if figures.epoch > step.from_epoch or over:
-            told = (trial, figures.epoch, self.ending.value(trial, figures), figures.train_seconds)
-            self.ledger.transactions.again(lambda: self._search.tell(*told, over=over))  # a pruner reads the database
-        if over:
-            end = self.ending.of(trial, figures)
-            self._shared.progress[trial].seconds_to_target = end.seconds_to_target
-            self._end(trial, end.state, end.write, end.note)
+            self._learn(trial, figures, over=over)
         self.give_up(self._search.given_up())
         if over or trial not in self.ledger.owned():
             return "stop"
@@ -225,10 +217,11 @@ class Session:
         return trial in self.ledger.owned()
 
     @one_at_a_time
-    def join(self, machine: Machine, engine: str, memory: DeviceMemory, *, deterministic: bool = False) -> None:
+    def join(self, machine: Machine, engine: str, memory: DeviceMemory | None, *, deterministic: bool = False) -> None:
         """Another machine trains for this session, or the same one as it is now."""
         self.ledger.add_machine(machine, engine, deterministic=deterministic)
-        self.capacity.record_machine(machine.fingerprint, memory)
+        if memory is not None:
+            self.capacity.record_machine(machine.fingerprint, memory)
 
     @one_at_a_time
     def keep(self, trial: int, epoch: int, state: bytes) -> None:
@@ -262,7 +255,7 @@ class Session:
 
     @one_at_a_time
     def count_death(self, trial: int) -> int:
-        """Whoever trained a trial has died; returns how often that happened in a row. Raises as `tell`."""
+        """Whoever trained a trial has died; returns how often in a row. Raises as `tell`."""
         with self._losing():
             return self.ledger.count_death(trial)
 
@@ -316,6 +309,15 @@ class Session:
     def report(self) -> Report:
         """What the study has found so far."""
         return read_evidence(self.ledger.database, self.ledger.study.study_name).report
+
+    def _learn(self, trial: int, figures: Epoch, *, over: bool) -> None:
+        """Tell the search of an epoch that was written, and end its trial where that is over."""
+        told = (trial, figures.epoch, self.ending.value(trial, figures), figures.train_seconds)
+        self.ledger.transactions.again(lambda: self._search.tell(*told, over=over))  # a pruner reads the database
+        if over:
+            end = self.ending.of(trial, figures)
+            self._shared.progress[trial].seconds_to_target = end.seconds_to_target
+            self._end(trial, end.state, end.write, end.note)
 
     def _end(self, trial: int, state: str, write: Callable[[int], None], note: str = "") -> None:
         try:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from batchopt.events import Progress
 from batchopt.machine.capacity import Capacity
-from batchopt.search.steps import Search, Step, TrialState
+from batchopt.search.steps import Search, Step, Trial, TrialState
 from batchopt.store.history import TrialRecord, as_trial, read_trials
 from batchopt.store.leases import TurnLost
 from batchopt.store.ledger import Ledger
@@ -90,6 +90,13 @@ class SharedStudy:
                 self.progress.setdefault(step.trial, Progress(step.batch_size, step.learning_rate))
                 return step
 
+    def taken_up(self, number: int) -> Step:
+        """The step of a trial that another process handed out, and that is held here now."""
+        (record,) = read_trials(self._ledger.study, self._ledger.records, lambda trial: trial.number == number)
+        self.progress[number] = _progress(record)
+        self.others.discard(number)
+        return self._search.take_up(self._as_trial(record, held=True))
+
     def may_look(self) -> bool:
         """Whether the last look at what the others do is `LOOK_SECONDS` ago."""
         return self._looked is None or time.monotonic() - self._looked >= LOOK_SECONDS
@@ -164,15 +171,7 @@ class SharedStudy:
         return bool(halves)
 
     def _tell(self, record: TrialRecord, *, held: bool) -> None:
-        goal, stamp = self._stamp.goal, self._stamp
-        trial = as_trial(
-            record,
-            held=held,
-            max_epochs=goal.epochs,
-            target=stamp.target,
-            counts=goal.value if goal.target is None else None,
-            sign=stamp.metric.sign,
-        )
+        trial = self._as_trial(record, held=held)
         if trial.state == "running":
             self.others.add(trial.trial)
         if record.state == "running":
@@ -184,6 +183,17 @@ class SharedStudy:
             self._search.learn(trial)
             # Afterwards, so that what breaks in the middle is told again.
             self._seen[trial.trial] = (trial.state, trial.epochs)
+
+    def _as_trial(self, record: TrialRecord, *, held: bool) -> Trial:
+        goal, stamp = self._stamp.goal, self._stamp
+        return as_trial(
+            record,
+            held=held,
+            max_epochs=goal.epochs,
+            target=stamp.target,
+            counts=goal.value if goal.target is None else None,
+            sign=stamp.metric.sign,
+        )
 
     def _remember_costs(self, record: TrialRecord) -> None:
         for row in record.epochs:

@@ -45,6 +45,10 @@ class ScheduledSearch:
             return self._numbered(step)
         return step
 
+    def take_up(self, trial: Trial) -> Step:
+        self._known.add(trial.trial)
+        return self._scheduler.take_up(trial)
+
     def tell(self, trial: int, epoch: int, value: float, seconds: float, *, over: bool = False) -> None:
         self._scheduler.tell(trial, epoch, value, seconds, over=over)
 

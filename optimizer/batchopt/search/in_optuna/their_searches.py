@@ -123,6 +123,13 @@ class OptunaSearch:
         self._open[trial.number] = step
         return step
 
+    def take_up(self, trial: Trial) -> Step:
+        if trial.trial in self._idle:
+            self._idle.remove(trial.trial)
+        params = (trial.batch_size, trial.learning_rate, trial.extra)
+        self._open[trial.trial] = self._step(trial.trial, *params, trial.epochs, "in training already")
+        return self._open[trial.trial]
+
     def tell(self, trial: int, epoch: int, value: float, seconds: float, *, over: bool = False) -> None:
         step = self._open[trial]
         if over or epoch == self._max_epochs or self._met(value):

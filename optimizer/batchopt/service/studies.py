@@ -1,0 +1,293 @@
+"""The studies of one server process: a session for each, opened when a job first speaks of it, and one call at a time.
+
+Nothing is kept here that the database does not have: a server that is killed loses no more than the calls under way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from batchopt.errors import StorageError, StorageFailed, StorageNotFound, StudyMismatch
+from batchopt.machine.machine import Machine
+from batchopt.measured import Epoch
+from batchopt.question.options import Budget, Options
+from batchopt.report.answer.recommendation import Report
+from batchopt.search.steps import Step
+from batchopt.service.schemas import Ask, EpochSaid, Question
+from batchopt.store.access import opened
+from batchopt.store.attributes import SERVICE
+from batchopt.store.history import open_study
+from batchopt.store.stamp import Stamp
+from batchopt.study.clients import ClientSession, Outcome
+from batchopt.study.session import Verdict
+
+T = TypeVar("T")
+
+ASK_PATIENCE_S = 5.0
+"""How long a job's call waits for this server's turn at asking, where several serve one study."""
+
+OWNER = "client:"
+"""What the owners of clients' leases begin with; no process's name does."""
+
+ENGINE = "job"
+"""What stands for the engine of a trial that we have not trained."""
+
+MOST_STEPS = 2**31 - 1
+"""What the table of epochs has room for."""
+
+
+class Differs(StudyMismatch):
+    """A study asks something else.
+
+    Attributes:
+        differs: what, by its name in the question: what the study `has`, and what was `asked`.
+    """
+
+    def __init__(self, study: str, differs: dict[str, dict[str, Any]]) -> None:
+        named = ", ".join(name.replace("_", " ") for name in differs)
+        super().__init__(
+            f"study {study!r} is there with another {named}. A study keeps its question. Use another name."
+        )
+        self.differs = differs
+
+
+class NotServed(StudyMismatch):
+    """A study that jobs cannot train: a script does."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A step as it was given to a job.
+
+    Attributes:
+        step: what to train; from epoch 0 unless jobs keep the states of trials.
+        lease: to be named with whatever is told of it.
+        seconds: how long that lasts without a word.
+    """
+
+    step: Step
+    lease: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Done:
+    """There is no step, and there will be none: why."""
+
+    reason: str
+
+
+class Served:
+    """One study as this server has it open.
+
+    Args:
+        name: of the study.
+        question: that it asks.
+        session: open.
+    """
+
+    def __init__(self, name: str, question: Question, session: ClientSession) -> None:
+        self.name = name
+        self.question = question
+        self.session = session
+        self._joined: set[str] = set()
+
+    def ask(self, asked: Ask) -> Given | Done | None:
+        """A job's own open trial, or the next step; None where there is none now. May raise TurnLost."""
+        with self.session.lock:
+            client, token = _client(self.name, asked.client_id), secrets.token_hex(16)
+            self.machine(asked.machine)
+            found = self.session.ask_for(f"{OWNER}{client}.", token, patience=ASK_PATIENCE_S)
+            if found is None:
+                if not self.session.idle:
+                    return None
+                self.session.end()
+                return Done(self.session.stop_reason)
+            step, owner = found
+            begun = self.session.epochs_kept(step.trial) if self.question.pause else 0
+            return Given(replace(step, from_epoch=begun), owner.removeprefix(OWNER), self.lease_seconds)
+
+    def hear(self, trial: int, said: EpochSaid) -> Verdict:
+        """Keep an epoch, and say what comes after it; raises as `ClientSession.hear`."""
+        with self.session.lock:
+            owner = OWNER + said.lease
+            figures = self._figures(said, self.session.batch_size(trial, owner))
+            return self.session.hear(trial, owner, self.machine(said.machine), figures)
+
+    def renew(self, trial: int, lease: str) -> float:
+        """Keep a trial its job's, for so many seconds; raises LeaseLost."""
+        self.session.keep_for(trial, OWNER + lease)
+        return self.lease_seconds
+
+    def let_go(self, trial: int, lease: str) -> None:
+        """Let a trial go as it is; raises LeaseLost."""
+        self.session.let_go_for(trial, OWNER + lease)
+
+    def complete(self, trial: int, lease: str) -> None:
+        """A job's training has ended by itself; raises as `ClientSession.complete_for`."""
+        self.session.complete_for(trial, OWNER + lease)
+
+    def end(self, trial: int, lease: str, outcome: Outcome, *, why: str = "", machine: str = "") -> None:
+        """A job cannot train its trial; raises LeaseLost."""
+        self.renew(trial, lease)
+        fingerprint = self.machine(machine).fingerprint if machine else ""
+        self.session.end_for(trial, OWNER + lease, outcome, why, fingerprint)
+
+    def report(self) -> Report:
+        """What the study has found."""
+        return self.session.report()
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a lease lasts without a word."""
+        return self.session.ledger.records.lease_seconds
+
+    def machine(self, name: str) -> Machine:
+        """A job's machine, of which nothing is known but what the job calls it; the study knows it from now on."""
+        machine = Machine(name, "cpu", name, cores=0, memory_bytes=0, versions={})
+        with self.session.lock:
+            if name not in self._joined:
+                self.session.join(machine, ENGINE, None)
+                self._joined.add(name)
+        return machine
+
+    def _figures(self, said: EpochSaid, batch_size: int) -> Epoch:
+        examples = self.question.train_examples
+        value = math.nan if said.value is None or said.diverged else float(said.value)
+        return Epoch(
+            epoch=said.epoch,
+            train_loss=math.nan if said.diverged else said.loss,
+            train_value=math.nan,
+            validation_loss=said.validation_loss,
+            value=value,
+            train_seconds=float(said.seconds),
+            evaluation_seconds=float(said.evaluation_seconds),
+            steps=min(math.ceil(examples / batch_size), MOST_STEPS),
+            examples_per_second=examples / said.seconds if said.seconds > 0 else 0.0,
+            peak_bytes=said.peak_bytes,
+            joules=None if said.joules is None else float(said.joules),
+        )
+
+
+class Studies:
+    """The studies of a database, as one server process has them open.
+
+    Args:
+        storage: a path or an SQLAlchemy URL.
+        options: whose lease counts, and where checkpoints are.
+    """
+
+    def __init__(self, storage: str, options: Options) -> None:
+        self.storage = storage
+        self._options = options
+        self._open: dict[str, Served] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def put(self, name: str, question: Question) -> bool:
+        """Make a study, unless it is there already and asks the same; returns whether it was made.
+
+        Raises:
+            Differs: it asks something else.
+            StorageError: the database cannot be used.
+        """
+        with self._lock:
+            if name in self._open:
+                kept: Question | None = self._open[name].question
+            else:
+                with suppress(StorageNotFound):
+                    kept = None
+                    kept = self._kept(name)
+            if kept is not None:
+                _compare(name, kept, question)
+                return False
+            self._open[name], made = self._opened(name, question)
+            return made
+
+    def of(self, name: str, call: Callable[[Served], T]) -> T:
+        """What a call of an open study returns; it is opened where it is not.
+
+        Raises:
+            StudyNotFound: there is none of that name.
+            NotServed: it is a script's.
+            StorageError: the database cannot be used; the study is opened anew by the next call.
+        """
+        with self._lock:
+            if name not in self._open:
+                self._open[name], _ = self._opened(name, self._kept(name))
+            served = self._open[name]
+        try:
+            return call(served)
+        except StorageFailed:
+            # Removed, or away for too long: what this process thinks of it is worth nothing any more.
+            with self._lock:
+                if self._open.get(name) is served:
+                    del self._open[name]
+            served.session.release()
+            raise
+
+    def release(self) -> None:
+        """Close them all; jobs keep their leases, whoever serves them next."""
+        with self._lock:
+            for served in self._open.values():
+                served.session.release()
+            self._open.clear()
+
+    def _opened(self, name: str, question: Question) -> tuple[Served, bool]:
+        stamp = question.stamp()
+        options = replace(self._options, search=question.search, prune=question.pause)
+        # A session goes on for as long as it is worth it; jobs are told when it is not.
+        budget = Budget(trials=question.trials)
+        session = ClientSession.open(name, self.storage, stamp, options=options, budget=budget)
+        try:
+            made, kept = session.ledger.in_turn(lambda: _kept_question(session, question))
+            _compare(name, kept, question)
+        except BaseException:
+            session.release()
+            raise
+        return Served(name, kept, session), made
+
+    def _kept(self, name: str) -> Question:
+        """The question of a study that is there."""
+        with opened(self.storage) as database:
+            study = open_study(database, name)
+            kept = study.user_attrs.get(SERVICE)
+            if Stamp.read(study) is None or kept is None:
+                raise NotServed(f"study {name!r} is not one for jobs: a script of its own trains it.")
+        return _read(kept)
+
+
+def _kept_question(session: ClientSession, question: Question) -> tuple[bool, Question]:
+    kept = session.ledger.study.user_attrs.get(SERVICE)
+    if kept is not None:
+        return False, _read(kept)
+    session.ledger.study.set_user_attr(SERVICE, question.model_dump())
+    return True, question
+
+
+def _read(kept: object) -> Question:
+    try:
+        return Question.model_validate(kept)
+    except ValidationError:
+        raise StorageError("what the database says of the study's question is damaged; restore a copy of it.") from None
+
+
+def _compare(name: str, has: Question, asked: Question) -> None:
+    mine, theirs = has.model_dump(), asked.model_dump()
+    differs = {key: {"has": mine[key], "asked": theirs[key]} for key in mine if mine[key] != theirs[key]}
+    if differs:
+        raise Differs(name, differs)
+
+
+def _client(study: str, client_id: str) -> str:
+    """What a job's leases in a study begin with: of one length for all, so that none begins with another's."""
+    return hashlib.sha256(f"{study}\0{client_id}".encode()).hexdigest()[:32]

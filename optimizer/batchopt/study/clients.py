@@ -1,0 +1,213 @@
+"""A session whose trials are trained by clients, each under a lease of its own: what a server drives.
+
+A client is known by a name that it gives itself, and holds at most one trial. Its lease bears that name and a token,
+new with each asking: of two jobs under one name the one that asked last is believed, and what the other still reports
+is late. The lease is in the database, not in this process, so a server that was started again, or another one on the
+same database, takes the client's next report as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
+
+from batchopt.machine.machine import Machine
+from batchopt.measured import Epoch
+from batchopt.search.steps import Step
+from batchopt.store.leases import LeaseLost
+from batchopt.study.one_at_a_time import one_at_a_time
+from batchopt.study.session import Session, Verdict
+from batchopt.workers.slot import DEATHS_ALLOWED
+
+Outcome = Literal["out of memory", "diverged", "failed"]
+"""How a client may say that a trial has ended, other than by having been trained."""
+
+
+class NothingTrained(Exception):
+    """A trial cannot be complete before it has a value."""
+
+
+class OutOfOrder(Exception):
+    """An epoch was told before the one that comes next.
+
+    Attributes:
+        expected: that one, from 1.
+    """
+
+    def __init__(self, expected: int) -> None:
+        super().__init__(f"epoch {expected} comes next")
+        self.expected = expected
+
+
+class ClientSession(Session):
+    """A session that knows its clients apart; arguments as of `Session`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # The last epoch that a trial's present owner has told; none where it has yet to begin.
+        self._told: dict[int, int] = {}
+        self._lately_lost: set[int] = set()
+
+    @one_at_a_time
+    def ask_for(self, client: str, token: str, *, patience: float) -> tuple[Step, str] | None:
+        """A client's open trial, or else the next step; None where there is none now.
+
+        Args:
+            client: its name, of this study alone; no other's begins with it.
+            token: unlike any before; the client's earlier ones are good for nothing from now on.
+            patience: seconds to wait for this process's turn at asking.
+
+        Returns:
+            The step, and its lease's owner.
+
+        Raises:
+            TurnLost: another process is asking, and nothing was begun; ask again.
+        """
+        self.let_expire()
+        owner = f"{client}{token}"
+        open_trial = self.ledger.held_for(client)
+        if open_trial is not None:
+            trial, before = open_trial
+            if self.ledger.hand_over(trial, before, owner):
+                self._told.pop(trial, None)
+                with suppress(LeaseLost):
+                    return self._step_of(trial, owner), owner
+        step = self.ask(owner, patience=patience)
+        if step is None:
+            return None
+        self._told.pop(step.trial, None)
+        return step, owner
+
+    @one_at_a_time
+    def hear(self, trial: int, owner: str, machine: Machine, figures: Epoch) -> Verdict:
+        """Keep an epoch that a client has trained, once, and say what comes after it.
+
+        Raises:
+            LeaseLost: the trial is no longer the owner's; nothing was written.
+            OutOfOrder: an epoch before it is missing.
+        """
+        step = self._step_of(trial, owner)
+        told, kept = self._told.get(trial, 0), self._shared.progress[trial].epochs
+        if figures.epoch <= told:
+            self.keep_for(trial, owner)
+            return "pause" if told >= step.until_epoch else "continue"
+        if figures.epoch > max(told, kept) + 1:
+            raise OutOfOrder(max(told, kept) + 1)
+        verdict = self.tell(trial, machine, figures, owner=owner)
+        self._told[trial] = figures.epoch
+        if verdict == "pause":
+            self.let_go(trial)
+        return verdict
+
+    @one_at_a_time
+    def keep_for(self, trial: int, owner: str) -> None:
+        """Renew a client's lease; raises as `hear`."""
+        self._step_of(trial, owner)
+        self.renew(owner)
+        if not self.holds(trial):
+            raise LeaseLost(trial)
+
+    @one_at_a_time
+    def let_go_for(self, trial: int, owner: str) -> None:
+        """Let a client's trial go as it is; whoever asks next may take it up. Raises as `hear`."""
+        self._step_of(trial, owner)
+        self.let_go(trial)
+
+    @one_at_a_time
+    def complete_for(self, trial: int, owner: str) -> None:
+        """A client's training has ended by itself: its last epoch is what its trial comes to.
+
+        Raises:
+            LeaseLost: the trial is no longer the owner's; nothing was written.
+            NothingTrained: it has no epoch.
+        """
+        self.keep_for(trial, owner)
+        last = self._last_epoch(trial)
+        if last is None:
+            raise NothingTrained(f"trial {trial} has no epoch yet")
+        with self._noticing(trial):
+            self._learn(trial, last, over=True)
+
+    @one_at_a_time
+    def end_for(self, trial: int, owner: str, outcome: Outcome, why: str = "", machine: str = "") -> None:
+        """A client cannot train its trial; raises as `hear`.
+
+        Args:
+            trial, owner: the client's.
+            outcome: what it met.
+            why: in its words, where it failed.
+            machine: the fingerprint of its machine.
+        """
+        self.keep_for(trial, owner)
+        with self._noticing(trial):
+            if outcome == "out of memory":
+                self.out_of_memory(trial, machine)
+            elif outcome == "diverged":
+                self.rule_out(trial, "diverged", self.ledger.diverge, note="diverged")
+            else:
+                self.fail(trial, why)
+
+    @one_at_a_time
+    def let_expire(self) -> None:
+        """Let go what clients hold that have not been heard of for longer than a lease."""
+        for trial in self.ledger.expired():
+            with suppress(LeaseLost):
+                if self.count_death(trial) >= DEATHS_ALLOWED:
+                    self.fail(trial, f"its clients went silent {DEATHS_ALLOWED} times before the same epoch")
+                else:
+                    self.let_go(trial)
+            self._told.pop(trial, None)
+
+    @one_at_a_time
+    def batch_size(self, trial: int, owner: str) -> int:
+        """Of a client's trial, in examples; raises as `hear`."""
+        return self._step_of(trial, owner).batch_size
+
+    @property
+    def stop_reason(self) -> str:
+        """Why there was no step, as of the last asking; empty where one had only to wait."""
+        return self._search.stop_reason
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody trains anything now, neither here nor elsewhere; as of the last asking."""
+        return not self.others and not self.ledger.owned()
+
+    def epochs_kept(self, trial: int) -> int:
+        """How many epochs of an unfinished trial are kept."""
+        return self._shared.progress[trial].epochs
+
+    def _step_of(self, trial: int, owner: str) -> Step:
+        """The step of a trial that a client holds, whichever process handed it out.
+
+        Raises:
+            LeaseLost: it does not hold it.
+        """
+        if trial in self.ledger.owned(owner) and trial in self._steps:
+            return self._steps[trial]
+        if not self.ledger.adopt(trial, owner):
+            raise LeaseLost(trial)
+        self._steps[trial] = self._shared.taken_up(trial)
+        self._told[trial] = self.epochs_kept(trial)
+        return self._steps[trial]
+
+    @contextmanager
+    def _noticing(self, trial: int) -> Iterator[None]:
+        """Ends a trial; raises LeaseLost where it was lost before its end was written."""
+        self._lately_lost.discard(trial)
+        yield
+        if trial in self._lately_lost:
+            raise LeaseLost(trial)
+
+    def _lose(self, lost: LeaseLost) -> None:
+        self._lately_lost.add(lost.trial)
+        super()._lose(lost)
+
+    def _last_epoch(self, trial: int) -> Epoch | None:
+        """The last epoch of an unfinished trial, as it was told."""
+        rows = self.ledger.epochs_of(trial)
+        if not rows or rows[-1]["value"] is None:
+            return None
+        return Epoch(**{field.name: rows[-1][field.name] for field in dataclasses.fields(Epoch)})
