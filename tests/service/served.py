@@ -89,27 +89,29 @@ class Server:
 
 
 def job(url: str, study: str, client: str, epoch_seconds: float) -> None:
-    """Train whatever there is, and say so in lines."""
-    with httpx.Client(base_url=f"{url}/v1/studies/{study}", timeout=60) as http:
+    """Train whatever there is, and say so in lines; what no server answers is said again."""
+
+    def post(path: str, said: dict[str, Any]) -> httpx.Response:
         while True:
             try:
-                asked = http.post("/trials:ask", json={"client_id": client, "machine": "abacus"})
-                if asked.status_code == 410:
-                    return
-                if asked.status_code != 200:
-                    time.sleep(0.1)
-                    continue
-                step = asked.json()
-                print("asked", step["trial"], flush=True)
-                for epoch in range(1, step["until_epoch"] + 1):
-                    time.sleep(epoch_seconds)
-                    said = {"lease": step["lease"], "epoch": epoch, "value": value(step, epoch), "seconds": 0.5}
-                    answer = http.post(f"/trials/{step['trial']}/epochs", json=said)
-                    print("told", step["trial"], epoch, answer.status_code, flush=True)
-                    if answer.status_code != 200 or answer.json()["verdict"] != "continue":
-                        break
+                return http.post(path, json=said)
             except httpx.TransportError:
                 time.sleep(0.1)
+
+    with httpx.Client(base_url=f"{url}/v1/studies/{study}", timeout=60) as http:
+        while (asked := post("/trials:ask", {"client_id": client, "machine": "abacus"})).status_code != 410:
+            if asked.status_code != 200:
+                time.sleep(0.1)
+                continue
+            step = asked.json()
+            print("asked", step["trial"], flush=True)
+            for epoch in range(1, step["until_epoch"] + 1):
+                time.sleep(epoch_seconds)
+                said = {"lease": step["lease"], "epoch": epoch, "value": value(step, epoch), "seconds": 0.5}
+                answer = post(f"/trials/{step['trial']}/epochs", said)
+                print("told", step["trial"], epoch, answer.status_code, flush=True)
+                if answer.status_code != 200 or answer.json()["verdict"] != "continue":
+                    break
 
 
 def start_job(server: Server, client: str, epoch_seconds: float = 0.0, study: str = "mnist") -> subprocess.Popen[str]:

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from batchopt.errors import BatchoptError, StorageBusy, StorageError, StorageNotFound, StudyMismatch
 from batchopt.question.options import Options
 from batchopt.report.answer.reading import read_report, read_study
-from batchopt.service.limits import BODY_LIMIT, BodyLimit
+from batchopt.service.guard import BODY_LIMIT, BodyLimit
 from batchopt.service.schemas import STUDY_NAME, Ask, EpochSaid, Failure, Held, OutOfMemory, Question
 from batchopt.service.studies import Differs, Done, Studies
 from batchopt.store.leases import LeaseLost, TurnLost
@@ -88,7 +88,7 @@ def _add_questions(app: FastAPI, studies: Studies) -> None:
         """What to train next: the job's own open trial, or a new step; 204 for nothing now, 410 once all is done."""
         try:
             given = studies.of(study, lambda served: served.ask(asked))
-        except TurnLost:
+        except (TurnLost, LeaseLost):
             given = None
         if given is None:
             return Response(status_code=204, headers={"Retry-After": str(RETRY_S)})

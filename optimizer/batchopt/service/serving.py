@@ -10,6 +10,7 @@ import uvicorn
 from batchopt.errors import InvalidInput
 from batchopt.question.options import Options
 from batchopt.service.app import create_app
+from batchopt.signals import Interruption
 from batchopt.store.database import open_database
 
 BACKLOG = 128
@@ -31,6 +32,7 @@ def serve(storage: str, *, host: str, port: int, options: Options, say: Callable
     Raises:
         InvalidInput: the address cannot be used.
         StorageError: the database cannot be used.
+        Interrupted: a signal has ended it.
     """
     open_database(storage, create=True).db.dispose()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -51,4 +53,7 @@ def serve(storage: str, *, host: str, port: int, options: Options, say: Callable
             log_level="warning",
             timeout_graceful_shutdown=CLOSING_S,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        # Uvicorn ends in order, then raises the signal again.
+        with Interruption() as interruption:
+            uvicorn.Server(config).run(sockets=[listening])
+            interruption.check()

@@ -9,6 +9,7 @@ import hashlib
 import math
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from batchopt.errors import StorageError, StorageFailed, StorageNotFound, StudyMismatch
+from batchopt.errors import InvalidInput, StorageError, StorageFailed, StorageNotFound, StudyMismatch
 from batchopt.machine.machine import Machine
 from batchopt.measured import Epoch
 from batchopt.question.options import Budget, Options
@@ -35,14 +36,11 @@ T = TypeVar("T")
 ASK_PATIENCE_S = 5.0
 """How long a job's call waits for this server's turn at asking, where several serve one study."""
 
+LATELY = 10
+"""Leases that a job may be silent for, and still be counted on for what no other has the memory for."""
+
 OWNER = "client:"
 """What the owners of clients' leases begin with; no process's name does."""
-
-ENGINE = "job"
-"""What stands for the engine of a trial that we have not trained."""
-
-MOST_STEPS = 2**31 - 1
-"""What the table of epochs has room for."""
 
 
 class Differs(StudyMismatch):
@@ -99,29 +97,47 @@ class Served:
         self.name = name
         self.question = question
         self.session = session
-        self._joined: set[str] = set()
+        self._holds: dict[str, tuple[float, float]] = {}
 
     def ask(self, asked: Ask) -> Given | Done | None:
-        """A job's own open trial, or the next step; None where there is none now. May raise TurnLost."""
+        """A job's own open trial, or the next step; None where there is none now.
+
+        Raises:
+            TurnLost, LeaseLost: ask again.
+            InvalidInput: the job's machine holds no batch size of the study.
+        """
+        space, largest = self.session.stamp.space, asked.largest_batch_size
+        if largest is not None and largest < space.smallest:
+            raise InvalidInput(f"largest_batch_size {largest}: the study's smallest batch size is {space.smallest}.")
         with self.session.lock:
             client, token = _client(self.name, asked.client_id), secrets.token_hex(16)
-            self.machine(asked.machine)
-            found = self.session.ask_for(f"{OWNER}{client}.", token, patience=ASK_PATIENCE_S)
-            if found is None:
-                if not self.session.idle:
+            machine = _machine(asked.machine)
+            self.session.meet(machine)
+            self._holds[client] = (math.inf if largest is None else largest, time.monotonic())
+            while (found := self.session.ask_for(f"{OWNER}{client}.", token, patience=ASK_PATIENCE_S)) is not None:
+                step, owner = found
+                if step.batch_size <= self._holds[client][0]:
+                    begun = self.session.epochs_kept(step.trial) if self.question.pause else 0
+                    return Given(replace(step, from_epoch=begun), owner.removeprefix(OWNER), self.lease_seconds)
+                if step.batch_size <= self._largest_held():
+                    # For whoever has the memory.
+                    self.session.let_go(step.trial)
                     return None
-                self.session.end()
-                return Done(self.session.stop_reason)
-            step, owner = found
-            begun = self.session.epochs_kept(step.trial) if self.question.pause else 0
-            return Given(replace(step, from_epoch=begun), owner.removeprefix(OWNER), self.lease_seconds)
+                self.session.out_of_memory(step.trial, machine.fingerprint)
+            if not self.session.idle:
+                return None
+            self.session.end()
+            return Done(self.session.stop_reason)
+
+    def _largest_held(self) -> float:
+        """The largest batch size that fits with one of the jobs which have asked lately."""
+        since = time.monotonic() - LATELY * self.lease_seconds
+        self._holds = {client: held for client, held in self._holds.items() if held[1] >= since}
+        return max(largest for largest, _ in self._holds.values())
 
     def hear(self, trial: int, said: EpochSaid) -> Verdict:
         """Keep an epoch, and say what comes after it; raises as `ClientSession.hear`."""
-        with self.session.lock:
-            owner = OWNER + said.lease
-            figures = self._figures(said, self.session.batch_size(trial, owner))
-            return self.session.hear(trial, owner, self.machine(said.machine), figures)
+        return self.session.hear(trial, OWNER + said.lease, _machine(said.machine), _figures(said))
 
     def renew(self, trial: int, lease: str) -> float:
         """Keep a trial its job's, for so many seconds; raises LeaseLost."""
@@ -138,9 +154,7 @@ class Served:
 
     def end(self, trial: int, lease: str, outcome: Outcome, *, why: str = "", machine: str = "") -> None:
         """A job cannot train its trial; raises LeaseLost."""
-        self.renew(trial, lease)
-        fingerprint = self.machine(machine).fingerprint if machine else ""
-        self.session.end_for(trial, OWNER + lease, outcome, why, fingerprint)
+        self.session.end_for(trial, OWNER + lease, outcome, why, _machine(machine) if machine else None)
 
     def report(self) -> Report:
         """What the study has found."""
@@ -150,32 +164,6 @@ class Served:
     def lease_seconds(self) -> float:
         """How long a lease lasts without a word."""
         return self.session.ledger.records.lease_seconds
-
-    def machine(self, name: str) -> Machine:
-        """A job's machine, of which nothing is known but what the job calls it; the study knows it from now on."""
-        machine = Machine(name, "cpu", name, cores=0, memory_bytes=0, versions={})
-        with self.session.lock:
-            if name not in self._joined:
-                self.session.join(machine, ENGINE, None)
-                self._joined.add(name)
-        return machine
-
-    def _figures(self, said: EpochSaid, batch_size: int) -> Epoch:
-        examples = self.question.train_examples
-        value = math.nan if said.value is None or said.diverged else float(said.value)
-        return Epoch(
-            epoch=said.epoch,
-            train_loss=math.nan if said.diverged else said.loss,
-            train_value=math.nan,
-            validation_loss=said.validation_loss,
-            value=value,
-            train_seconds=float(said.seconds),
-            evaluation_seconds=float(said.evaluation_seconds),
-            steps=min(math.ceil(examples / batch_size), MOST_STEPS),
-            examples_per_second=examples / said.seconds if said.seconds > 0 else 0.0,
-            peak_bytes=said.peak_bytes,
-            joules=None if said.joules is None else float(said.joules),
-        )
 
 
 class Studies:
@@ -291,3 +279,26 @@ def _compare(name: str, has: Question, asked: Question) -> None:
 def _client(study: str, client_id: str) -> str:
     """What a job's leases in a study begin with: of one length for all, so that none begins with another's."""
     return hashlib.sha256(f"{study}\0{client_id}".encode()).hexdigest()[:32]
+
+
+def _machine(name: str) -> Machine:
+    """A job's machine, of which nothing is known but what the job calls it."""
+    return Machine(name, "cpu", name, cores=0, memory_bytes=0, versions={})
+
+
+def _figures(said: EpochSaid) -> Epoch:
+    """An epoch as jobs tell it; its steps are not counted yet."""
+    diverged = said.diverged or said.value is None
+    return Epoch(
+        epoch=said.epoch,
+        train_loss=math.nan if diverged else said.loss,
+        train_value=math.nan,
+        validation_loss=said.validation_loss,
+        value=math.nan if diverged else float(said.value or 0.0),
+        train_seconds=float(said.seconds),
+        evaluation_seconds=float(said.evaluation_seconds),
+        steps=0,
+        examples_per_second=0.0,
+        peak_bytes=said.peak_bytes,
+        joules=None if said.joules is None else float(said.joules),
+    )

@@ -123,6 +123,10 @@ class HeldTrials(StudyLedger):
             self.let_go(number)
         self._trials.clear()
 
+    def owner_of(self, number: int) -> str | None:
+        """Whose a trial is whose lease is written here; None for any other."""
+        return self._trials[number].owner if number in self._trials else None
+
     def held_for(self, client: str) -> tuple[int, str] | None:
         """The trial that a client holds, wherever it was asked for, and as which owner; None for none.
 

@@ -9,7 +9,8 @@ same database, takes the client's next report as if nothing had happened.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
@@ -23,6 +24,13 @@ from batchopt.workers.slot import DEATHS_ALLOWED
 
 Outcome = Literal["out of memory", "diverged", "failed"]
 """How a client may say that a trial has ended, other than by having been trained."""
+
+
+ENGINE = "job"
+"""What stands for the engine of a trial that we have not trained."""
+
+MOST_STEPS = 2**31 - 1
+"""What the table of epochs has room for."""
 
 
 class NothingTrained(Exception):
@@ -48,7 +56,10 @@ class ClientSession(Session):
         super().__init__(*arguments, **options)
         # The last epoch that a trial's present owner has told; none where it has yet to begin.
         self._told: dict[int, int] = {}
+        # Who ended a trial, so that an end which is said again, its answer lost on the way, is no error.
+        self._over: dict[int, str] = {}
         self._lately_lost: set[int] = set()
+        self._met: list[Machine] = []
 
     @one_at_a_time
     def ask_for(self, client: str, token: str, *, patience: float) -> tuple[Step, str] | None:
@@ -64,30 +75,36 @@ class ClientSession(Session):
 
         Raises:
             TurnLost: another process is asking, and nothing was begun; ask again.
+            LeaseLost: the open trial was lost in this moment; ask again.
         """
         self.let_expire()
         owner = f"{client}{token}"
-        open_trial = self.ledger.held_for(client)
-        if open_trial is not None:
+        while (open_trial := self.ledger.held_for(client)) is not None:
             trial, before = open_trial
             if self.ledger.hand_over(trial, before, owner):
+                step = self._step_of(trial, owner)
                 self._told.pop(trial, None)
-                with suppress(LeaseLost):
-                    return self._step_of(trial, owner), owner
-        step = self.ask(owner, patience=patience)
-        if step is None:
+                return step, owner
+        begun = self.ask(owner, patience=patience)
+        if begun is None:
             return None
-        self._told.pop(step.trial, None)
-        return step, owner
+        self._told.pop(begun.trial, None)
+        return begun, owner
 
     @one_at_a_time
     def hear(self, trial: int, owner: str, machine: Machine, figures: Epoch) -> Verdict:
         """Keep an epoch that a client has trained, once, and say what comes after it.
 
+        Args:
+            trial, owner, machine: the client's.
+            figures: what it came to; its steps are counted here.
+
         Raises:
             LeaseLost: the trial is no longer the owner's; nothing was written.
             OutOfOrder: an epoch before it is missing.
         """
+        if self._said_already(trial, owner, figures):
+            return "stop"
         step = self._step_of(trial, owner)
         told, kept = self._told.get(trial, 0), self._shared.progress[trial].epochs
         if figures.epoch <= told:
@@ -95,7 +112,8 @@ class ClientSession(Session):
             return "pause" if told >= step.until_epoch else "continue"
         if figures.epoch > max(told, kept) + 1:
             raise OutOfOrder(max(told, kept) + 1)
-        verdict = self.tell(trial, machine, figures, owner=owner)
+        self.meet(machine)
+        verdict = self.tell(trial, machine, self._counted(step, figures), owner=owner)
         self._told[trial] = figures.epoch
         if verdict == "pause":
             self.let_go(trial)
@@ -123,6 +141,8 @@ class ClientSession(Session):
             LeaseLost: the trial is no longer the owner's; nothing was written.
             NothingTrained: it has no epoch.
         """
+        if self._over.get(trial) == owner:
+            return
         self.keep_for(trial, owner)
         last = self._last_epoch(trial)
         if last is None:
@@ -131,23 +151,34 @@ class ClientSession(Session):
             self._learn(trial, last, over=True)
 
     @one_at_a_time
-    def end_for(self, trial: int, owner: str, outcome: Outcome, why: str = "", machine: str = "") -> None:
+    def end_for(self, trial: int, owner: str, outcome: Outcome, why: str = "", machine: Machine | None = None) -> None:
         """A client cannot train its trial; raises as `hear`.
 
         Args:
             trial, owner: the client's.
             outcome: what it met.
             why: in its words, where it failed.
-            machine: the fingerprint of its machine.
+            machine: that ran out of memory.
         """
+        if self._over.get(trial) == owner:
+            return
         self.keep_for(trial, owner)
         with self._noticing(trial):
             if outcome == "out of memory":
-                self.out_of_memory(trial, machine)
+                if machine is not None:
+                    self.meet(machine)
+                self.out_of_memory(trial, machine.fingerprint if machine is not None else "")
             elif outcome == "diverged":
                 self.rule_out(trial, "diverged", self.ledger.diverge, note="diverged")
             else:
                 self.fail(trial, why)
+
+    @one_at_a_time
+    def meet(self, machine: Machine) -> None:
+        """A client trains on a machine; the study knows it from now on."""
+        if machine not in self._met:
+            self.join(machine, ENGINE, None)
+            self._met.append(machine)
 
     @one_at_a_time
     def let_expire(self) -> None:
@@ -159,11 +190,6 @@ class ClientSession(Session):
                 else:
                     self.let_go(trial)
             self._told.pop(trial, None)
-
-    @one_at_a_time
-    def batch_size(self, trial: int, owner: str) -> int:
-        """Of a client's trial, in examples; raises as `hear`."""
-        return self._step_of(trial, owner).batch_size
 
     @property
     def stop_reason(self) -> str:
@@ -201,9 +227,36 @@ class ClientSession(Session):
         if trial in self._lately_lost:
             raise LeaseLost(trial)
 
+    def _end(self, trial: int, state: str, write: Callable[[int], None], note: str = "") -> None:
+        owner = self.ledger.owner_of(trial)
+        super()._end(trial, state, write, note)
+        if owner is not None and trial not in self._lately_lost:
+            self._over[trial] = owner
+
+    def _said_already(self, trial: int, owner: str, figures: Epoch) -> bool:
+        """Whether an epoch is one of a trial that has ended, said again."""
+        if self._over.get(trial) == owner:
+            return True
+        if trial in self.ledger.owned():
+            return False
+        with suppress(KeyError):
+            frozen = self.ledger.frozen(trial)
+            # By another process, or before this one was started: what it has kept tells.
+            return frozen.state.is_finished() and frozen.intermediate_values.get(figures.epoch) == figures.value
+        return False
+
     def _lose(self, lost: LeaseLost) -> None:
         self._lately_lost.add(lost.trial)
         super()._lose(lost)
+
+    def _counted(self, step: Step, figures: Epoch) -> Epoch:
+        """An epoch with its steps, which follow from the study's examples and the trial's batch size."""
+        examples, seconds = self.stamp.program.train_examples, figures.train_seconds
+        return dataclasses.replace(
+            figures,
+            steps=min(math.ceil(examples / step.batch_size), MOST_STEPS),
+            examples_per_second=examples / seconds if seconds > 0 else 0.0,
+        )
 
     def _last_epoch(self, trial: int) -> Epoch | None:
         """The last epoch of an unfinished trial, as it was told."""

@@ -41,8 +41,7 @@ class Session:
     """A study that is taken part in.
 
     Args:
-        ledger: of the study.
-        stamp: its question.
+        ledger, stamp: of the study, and its question.
         options, budget: how it is searched, and when it ends.
         capacity: of the machine that trains; told what its epochs take.
         listener: told what happens.
