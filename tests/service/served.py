@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -40,17 +41,20 @@ class Server:
         port: of an earlier one, for one that was started again.
     """
 
-    def __init__(self, storage: str, *arguments: str, lease: float = 30.0, port: int = 0) -> None:
+    def __init__(self, storage: str, *arguments: str, lease: float = 30.0, port: int = 0, token: str = "") -> None:
         self.storage, self._arguments, self.lease = storage, arguments, lease
         command = [sys.executable, __file__, "--storage", storage, "--lease", str(lease), "--port", str(port)]
-        self.process = subprocess.Popen(
-            [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        # A pipe that nobody reads is full some time.
+        self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115  open for as long as the process
+        output = {"stdout": subprocess.PIPE, "stderr": self._err}
+        self.process = subprocess.Popen([*command, *arguments], text=True, **output)  # type: ignore[call-overload]
         assert self.process.stdout is not None
         self.said = self.process.stdout.readline()
-        assert self.said.startswith("http"), self.process.communicate()[1]
+        assert self.said.startswith("http"), self.stopped()
         self.url = self.said.split()[0]
         self.http = httpx.Client(base_url=self.url, timeout=60)
+        if token:
+            self.http.headers["Authorization"] = f"Bearer {token}"
 
     def again(self) -> Server:
         """Another server in the place of this one, which has been killed."""
@@ -78,14 +82,21 @@ class Server:
     def kill(self) -> None:
         self.http.close()
         self.process.kill()
-        self.process.communicate()
+        self.stopped()
 
     def stop(self) -> tuple[int, str]:
         """End it as a user does; returns its exit code and what it has written to standard error."""
         self.http.close()
         self.process.send_signal(signal.SIGTERM)
-        _, err = self.process.communicate(timeout=30)
+        err = self.stopped()
         return self.process.returncode, err
+
+    def stopped(self) -> str:
+        """What it has written to standard error, once it has ended."""
+        self.process.communicate(timeout=30)
+        with self._err as file:
+            file.seek(0)
+            return file.read()
 
 
 def job(url: str, study: str, client: str, epoch_seconds: float) -> None:

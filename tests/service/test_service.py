@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import optuna
+import pytest
+from batchopt.store.doctor.doctor import examine
 from served import QUESTION, Server, value
+from servers import own_database
 
 
 def train(server: Server, client: str, study: str) -> int:
@@ -43,3 +49,76 @@ def test_a_question_that_is_put_again_changes_nothing_and_another_one_is_refused
     assert other.json()["differs"]["trials"] == {"has": QUESTION["trials"], "asked": 5}
     assert set(other.json()["differs"]) == {"trials", "goal"}
     assert server.put("again").status_code == 200
+
+
+NAMES = str.maketrans(dict.fromkeys("{}'\":,[] ", ""))
+TIME = {"goal": {"kind": "time", "epochs": 4, "target": 0.7}}
+LOSS = {"metric": {"name": "loss", "direction": "minimize"}, "goal": {"kind": "best", "epochs": 4, "value": "best"}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        TIME,
+        LOSS,
+        {"goal": {"kind": "pareto", "epochs": 4}},
+        {"search": "tpe"},
+        {"search": "random", "pause": True},
+        {"pause": True, "trials": 8, "goal": {"kind": "best", "epochs": 8}},
+        {"batch_sizes": {"low": 16, "high": 100}},
+        {"batch_sizes": {"low": 16, "high": 100, "powers_of_two": False}},
+        {"learning_rates": {"low": 0.01, "high": 0.01}},
+    ],
+    ids=lambda changes: "-".join(f"{name}-{said}" for name, said in changes.items()).translate(NAMES),
+)
+def test_questions_of_all_kinds_come_to_an_end(server: Server, changes: dict[str, Any], request: Any) -> None:
+    study = request.node.callspec.id[:100].replace(" ", "")
+    assert server.put(study, **changes).status_code == 201
+    while (asked := server.ask("job", study)).status_code == 200:
+        step, verdict = asked.json(), "continue"
+        epoch = step["from_epoch"]
+        while verdict == "continue":
+            epoch += 1
+            verdict = server.tell(step, epoch, study, seconds=step["batch_size"] / 100).json()["verdict"]
+        assert verdict == "stop" or (changes.get("pause") and epoch == step["until_epoch"])
+    assert asked.status_code == 410, asked.text
+    ended = server.trials(study)
+    assert len(ended) <= (changes.get("trials") or 4) and {trial["state"] for trial in ended} <= {"complete", "pruned"}
+    report = server.http.get(f"/v1/studies/{study}/report")
+    assert report.status_code == 200 and report.json()["goal"]["kind"] == changes.get("goal", {}).get("kind", "best")
+    assert [each["device"] for each in [report.json()["machine"]]] == ["abacus"]
+
+
+def test_a_study_that_is_deleted_meanwhile_is_not_there(server: Server) -> None:
+    server.put("deleted")
+    step = server.ask("a", "deleted").json()
+    optuna.delete_study(study_name="deleted", storage=server.storage)
+    late = server.tell(step, 1, "deleted")
+    assert late.status_code in (404, 412, 503) and late.json()["error"]
+    assert server.tell(step, 1, "deleted").status_code == 404
+    assert server.put("deleted").status_code == 201
+    assert server.tell(step, 1, "deleted").status_code == 412
+    assert server.ask("a", "deleted").status_code == 200
+
+
+def test_two_servers_serve_one_study() -> None:
+    with own_database("postgresql") as storage:
+        one, other = Server(storage), Server(storage)
+        assert (one.put().status_code, other.put().status_code) == (201, 200)
+        first, second = one.ask("a").json(), other.ask("b").json()
+        assert first["trial"] != second["trial"]
+        # Each is told to the other server, then to its own.
+        assert other.tell(first, 1).json()["verdict"] == "continue"
+        assert one.tell(first, 2).json()["verdict"] == "continue"
+        again = other.ask("a").json()
+        assert again["trial"] == first["trial"]
+        assert one.tell(first, 3).status_code == 412
+        for epoch in (1, 2, 3):
+            assert one.tell(again, epoch).json()["verdict"] == "continue"
+        assert {other.tell(again, 4).json()["verdict"], one.tell(again, 4).json()["verdict"]} == {"stop"}
+        assert other.say(second, "release").status_code == 200
+        assert one.ask("c").json()["trial"] == second["trial"]
+        states = [(trial["state"], len(trial["epochs"])) for trial in one.trials()]
+        assert states == [("complete", 4), ("running", 0)]
+        assert one.stop()[0] == other.stop()[0] == 143
+        assert examine(storage).findings == []

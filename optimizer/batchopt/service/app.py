@@ -23,8 +23,8 @@ from starlette.exceptions import HTTPException
 from batchopt.errors import BatchoptError, StorageBusy, StorageError, StorageNotFound, StudyMismatch
 from batchopt.question.options import Options
 from batchopt.report.answer.reading import read_report, read_study
-from batchopt.service.guard import BODY_LIMIT, BodyLimit
-from batchopt.service.schemas import STUDY_NAME, Ask, EpochSaid, Failure, Held, OutOfMemory, Question
+from batchopt.service.guard import Guard, Keys
+from batchopt.service.schemas import STUDY_NAME, Ask, EpochSaid, Failure, Held, Question
 from batchopt.service.studies import Differs, Done, Studies
 from batchopt.store.leases import LeaseLost, TurnLost
 from batchopt.study.clients import NothingTrained, OutOfOrder
@@ -43,11 +43,12 @@ LONGEST_ERROR = 500
 log = logging.getLogger("batchopt.service")
 
 
-def create_app(storage: str, options: Options | None = None) -> FastAPI:
+def create_app(storage: str, keys: Keys, options: Options | None = None) -> FastAPI:
     """The service over one database.
 
     Args:
         storage: a path or an SQLAlchemy URL.
+        keys: who may speak to it.
         options: whose lease counts, and where checkpoints are.
     """
     studies = Studies(storage, options or Options())
@@ -63,7 +64,7 @@ def create_app(storage: str, options: Options | None = None) -> FastAPI:
         version=metadata.version("batchopt"),
         lifespan=lifespan,
     )
-    app.add_middleware(BodyLimit, limit=BODY_LIMIT)
+    app.add_middleware(Guard, keys=keys)
     _answer_errors(app)
     _add_questions(app, studies)
     _add_trials(app, studies)
@@ -139,9 +140,9 @@ def _add_trials(app: FastAPI, studies: Studies) -> None:
         return _json({"state": "complete"})
 
     @app.post(f"{TRIAL}:out-of-memory", tags=["trial"])
-    def out_of_memory(study: Name, trial: Number, said: OutOfMemory) -> Response:
+    def out_of_memory(study: Name, trial: Number, held: Held) -> Response:
         """The trial does not fit: neither its batch size nor any larger one is proposed again."""
-        studies.of(study, lambda served: served.end(trial, said.lease, "out of memory", machine=said.machine))
+        studies.of(study, lambda served: served.end(trial, held.lease, "out of memory"))
         return _json({"state": "pruned"})
 
     @app.post(f"{TRIAL}:diverged", tags=["trial"])
@@ -153,7 +154,7 @@ def _add_trials(app: FastAPI, studies: Studies) -> None:
     @app.post(f"{TRIAL}:fail", tags=["trial"])
     def fail(study: Name, trial: Number, said: Failure) -> Response:
         """The trial cannot be trained, for a reason that is not the search's."""
-        studies.of(study, lambda served: served.end(trial, said.lease, "failed", why=said.why))
+        studies.of(study, lambda served: served.end(trial, said.lease, "failed", said.why))
         return _json({"state": "fail"})
 
 

@@ -247,7 +247,6 @@ class Step:
             "epoch": self._epoch + 1,
             "value": None if diverged else value,
             "seconds": float(seconds),
-            "machine": self._client.machine,
             **({} if loss is None or diverged else {"loss": loss}),
             **known,
         }
@@ -264,7 +263,7 @@ class Step:
 
     def out_of_memory(self) -> None:
         """It does not fit: neither this batch size nor any larger one is proposed again."""
-        self._end(":out-of-memory", machine=self._client.machine)
+        self._end(":out-of-memory")
 
     def diverged(self) -> None:
         """The loss is not finite."""

@@ -1,66 +1,247 @@
-"""Bodies that are too large, refused before they are read, or as soon as they turn out to be."""
+"""Who may speak to the service, and how much: tokens, bodies that are too large, and a line of log for each call.
+
+Where there is no token at all, the service is for this machine alone, and so are the names it may be asked for by: a
+page of another site may have a name of its own point here, and send a browser's calls along.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import json
-from collections.abc import MutableMapping
+import logging
+import re
+import threading
+import time
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from batchopt.errors import InvalidInput, StorageError
+from batchopt.store.access import is_file
+from batchopt.store.database import open_database
+from batchopt.store.tokens import Right, Tokens, hashed
+from batchopt.store.transactions import Transactions
+from batchopt.text import printable
 
 BODY_LIMIT = 1 << 20
 """Bytes of what a job says: a question with all its batch sizes has a hundredth of them."""
 
+DRAINED_BYTES = 64 << 20
+"""Of a body that was refused."""
 
-class _TooLarge(Exception):
-    """A body without a length turned out to be too large."""
+SHORTEST_TOKEN = 16
+"""Letters of a token that somebody has chosen: fewer can be guessed."""
+
+FRESH_S = 5.0
+"""How long what the database said of tokens is believed: so long a revoked one may still be good."""
+
+LONGEST_PATH = 200
+
+OPEN_PATHS = ("/healthz",)
+"""What may be asked without a token."""
+
+STUDY_PATH = re.compile(r"/v1/studies/([^/]+)")
+
+log = logging.getLogger("batchopt.service")
 
 
-class BodyLimit:
-    """Answers 413 where a body is above a limit, and reads no more of it.
+class Keys:
+    """The tokens that a server knows: those of a file, and those of its database.
 
     Args:
-        app: what is protected.
-        limit: in bytes.
+        storage: a path or an SQLAlchemy URL; made where it is not there.
+        file: of tokens, one a line, each followed by the study that it is for, or by nothing; none where None.
+
+    Raises:
+        InvalidInput: the file cannot be read, or has a line that is no token.
+        StorageError: the database cannot be used.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, storage: str, file: Path | None) -> None:
+        self._of_file = {} if file is None else read_tokens(file)
+        database = open_database(storage, create=True)
+        self._close = database.db.dispose
+        self._tokens = Tokens(database.db)
+        self._transactions = Transactions(database.db.url, patience=FRESH_S)
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[Right, float]] = {}
+        self._needed, self._looked = True, -FRESH_S
+        self.needed()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._close()
+
+    def needed(self) -> bool:
+        """Whether there is any token, so that one is asked for."""
+        if self._of_file:
+            return True
+        with self._lock:
+            if time.monotonic() - self._looked >= FRESH_S:
+                self._needed = bool(self._transactions.again(self._tokens.all))
+                self._looked = time.monotonic()
+            return self._needed
+
+    def right(self, token: str) -> Right | None:
+        """What a token allows; None where it is none of ours."""
+        sha256 = hashed(token)
+        if sha256 in self._of_file:
+            return self._of_file[sha256]
+        with self._lock:
+            known = self._known.get(sha256)
+            if known is not None and time.monotonic() - known[1] < FRESH_S:
+                return known[0]
+            self._known.pop(sha256, None)
+            right = self._transactions.again(lambda: self._tokens.right(sha256))
+            if right is not None:
+                self._known[sha256] = (right, time.monotonic())
+            return right
+
+
+def read_tokens(file: Path) -> dict[str, Right]:
+    """The tokens of a file, by their hashes; `#` begins a comment.
+
+    Raises:
+        InvalidInput: naming the line, and never what stands in it.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidInput(f"--token-file {printable(file)}: {why}.") from None
+    rights: dict[str, Right] = {}
+    for number, line in enumerate(lines, start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        if len(words) > 2 or len(words[0]) < SHORTEST_TOKEN or not words[0].isascii():
+            raise InvalidInput(
+                f"--token-file {printable(file)}, line {number}: write a token of at least {SHORTEST_TOKEN} letters, "
+                "and behind it the study that it is for, or nothing."
+            )
+        rights[hashed(words[0])] = Right(f"line {number}", words[1] if len(words) == 2 else None)
+    if not rights:
+        raise InvalidInput(f"--token-file {printable(file)}: there is no token in it.")
+    return rights
+
+
+def is_local(host: str) -> bool:
+    """Whether a host's name or address is this machine's own, that no other one reaches."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_host(host: str, keys: Keys, storage: str) -> None:
+    """Refuse to be reached by other machines without a token.
+
+    Raises:
+        InvalidInput: saying what to do.
+    """
+    if not is_local(host) and not keys.needed():
+        where = "" if is_file(storage) else " with the same --storage"
+        raise InvalidInput(
+            f"--host {printable(host)}: other machines would reach the service, and nobody is asked for a token. Make "
+            f"one with `batchopt token`{where}, or name a --token-file; or serve on 127.0.0.1."
+        )
+
+
+class Guard:
+    """An application behind its door.
+
+    Args:
+        app: what is guarded.
+        keys: who may speak to it.
+        limit: bytes of a body.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, limit: int = BODY_LIMIT) -> None:
         self._app = app
+        self._keys = keys
         self._limit = limit
+        self._too_large = f"the body is above {limit} bytes."
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        told = dict(scope["headers"]).get(b"content-length", b"0")
-        if not told.isdigit() or int(told) > self._limit:
-            await self._refuse(send)
+        began, status = time.monotonic(), 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._let_in(scope, receive, noting)
+        finally:
+            # The path alone: what stands behind it, and in headers, may be a secret.
+            path, took = printable(scope["path"])[:LONGEST_PATH], 1000 * (time.monotonic() - began)
+            log.info("%s %s %d %.0f ms", printable(scope["method"])[:10], path, status, took)
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            refusal = await run_in_threadpool(self._refusal, scope["path"], headers)
+        except StorageError as error:
+            refusal = (503, str(error))
+        told = headers.get("content-length", "0")
+        if refusal is None and (not told.isascii() or not told.isdigit() or int(told[:20]) > self._limit):
+            refusal = (413, self._too_large)
+        if refusal is not None:
+            await _refuse(receive, send, *refusal)
             return
-        read, answered = 0, False
+        read = 0
 
         async def limited() -> MutableMapping[str, Any]:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._limit:
-                raise _TooLarge
+                raise HTTPException(413, self._too_large)
             return message
 
-        async def answering(message: Message) -> None:
-            nonlocal answered
-            answered = True
-            await send(message)
+        await self._app(scope, limited, send)
 
-        try:
-            await self._app(scope, limited, answering)
-        except _TooLarge:
-            if answered:
-                raise
-            await self._refuse(send)
+    def _refusal(self, path: str, headers: Mapping[str, str]) -> tuple[int, str] | None:
+        if not self._keys.needed():
+            host, origin = headers.get("host", ""), headers.get("origin")
+            name = urlsplit(f"//{host}").hostname or ""
+            if is_local(name) and origin in (None, f"http://{host}"):
+                return None
+            return 403, "without a token the service is for this machine alone: ask for it as http://127.0.0.1."
+        if path in OPEN_PATHS:
+            return None
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        right = self._keys.right(token.strip()) if scheme.lower() == "bearer" else None
+        if right is None:
+            return 401, "a token of this service is needed: Authorization: Bearer batchopt_..."
+        study = STUDY_PATH.match(path)
+        if not right.covers(None if study is None else study[1]):
+            return 403, "this token is for another study."
+        return None
 
-    async def _refuse(self, send: Send) -> None:
-        body = json.dumps({"error": f"the body is above {self._limit} bytes."}).encode()
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+
+async def _refuse(receive: Receive, send: Send, status: int, text: str) -> None:
+    body = json.dumps({"error": text}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    # Who is still speaking hears no answer on a connection that is closed: some of it is read, and kept nowhere.
+    read, more = 0, True
+    while more and read < DRAINED_BYTES:
+        message = await receive()
+        read += len(message.get("body", b""))
+        more = message["type"] == "http.request" and message.get("more_body", False)
+    await send({"type": "http.response.body", "body": b""})

@@ -23,7 +23,8 @@ from batchopt.text import printable
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 """Names that need no quoting in a URL, a shell or a file."""
 
-LEASE = r"^[0-9a-f]{32}[.][0-9a-f]{32}$"
+LEASE = r"^[0-9a-f]{32}[.][0-9a-f]{32}[.][0-9a-f]{12}$"
+"""Which job, which of its askings, and from which machine."""
 
 MOST_SIZES = 1000
 MOST_TRIALS = 100_000
@@ -188,7 +189,6 @@ class EpochSaid(Held):
         seconds: of training, evaluation left out.
         loss, validation_loss: where known; one that is not finite means that training has diverged.
         evaluation_seconds, peak_bytes, joules: where known.
-        machine: that trained it.
         over: whether training has ended by itself with this epoch.
     """
 
@@ -200,7 +200,6 @@ class EpochSaid(Held):
     evaluation_seconds: Seconds = 0.0
     peak_bytes: Annotated[int, Field(ge=0, le=MOST_BYTES)] | None = None
     joules: Annotated[float, Field(ge=0, le=MOST_JOULES, allow_inf_nan=False)] | None = None
-    machine: Text = "a machine"
     over: bool = False
 
     @property
@@ -208,12 +207,6 @@ class EpochSaid(Held):
         """Whether it says that training has diverged."""
         losses = [loss for loss in (self.loss, self.validation_loss) if loss is not None]
         return self.value is None or any(not _sane(figure) for figure in (self.value, *losses))
-
-
-class OutOfMemory(Held):
-    """A trial did not fit on a machine."""
-
-    machine: Text = "a machine"
 
 
 class Failure(Held):

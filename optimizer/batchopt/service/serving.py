@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import uvicorn
 
 from batchopt.errors import InvalidInput
 from batchopt.question.options import Options
 from batchopt.service.app import create_app
+from batchopt.service.guard import Keys, check_host
 from batchopt.signals import Interruption
-from batchopt.store.database import open_database
 
 BACKLOG = 128
 """Connections that wait while the application is being made."""
@@ -20,23 +23,28 @@ CLOSING_S = 5
 """How long calls under way may take once the server is told to end."""
 
 
-def serve(storage: str, *, host: str, port: int, options: Options, say: Callable[[str], None]) -> None:
+def serve(
+    storage: str, *, host: str, port: int, options: Options, token_file: Path | None, say: Callable[[str], None]
+) -> None:
     """Serve a database until a signal ends it.
 
     Args:
         storage: a path or an SQLAlchemy URL.
         host, port: to listen on; any port that is free where 0.
         options: whose lease counts, and where checkpoints are.
+        token_file: tokens beside those of the database; none where None.
         say: told in a line where the service is.
 
     Raises:
-        InvalidInput: the address cannot be used.
+        InvalidInput: the address cannot be used, or other machines would reach it without a token.
         StorageError: the database cannot be used.
         Interrupted: a signal has ended it.
     """
-    open_database(storage, create=True).db.dispose()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as listening:
+    # Named as TCP, or else asyncio leaves Nagle's algorithm on, and each answer waits 40 ms for an acknowledgement.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    with closing(Keys(storage, token_file)) as keys, listening:
+        check_host(host, keys, storage)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
@@ -46,14 +54,26 @@ def serve(storage: str, *, host: str, port: int, options: Options, say: Callable
                 f"{host}:{port} cannot be used: {error.strerror}. Use --port with another one."
             ) from None
         name = f"[{host}]" if family == socket.AF_INET6 else host
-        say(f"http://{name}:{listening.getsockname()[1]} serves studies; /docs shows how, Ctrl-C ends it")
+        _log_to_stderr()
         config = uvicorn.Config(
-            create_app(storage, options),
+            create_app(storage, keys, options),
             access_log=False,
+            log_config=None,
             log_level="warning",
             timeout_graceful_shutdown=CLOSING_S,
         )
+        say(f"http://{name}:{listening.getsockname()[1]} serves studies; /docs shows how, Ctrl-C ends it")
         # Uvicorn ends in order, then raises the signal again.
         with Interruption() as interruption:
             uvicorn.Server(config).run(sockets=[listening])
             interruption.check()
+
+
+def _log_to_stderr() -> None:
+    """A line for each call, and for what goes wrong."""
+    lines = logging.StreamHandler()
+    lines.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for name, level in (("batchopt.service", logging.INFO), ("uvicorn", logging.WARNING)):
+        logging.getLogger(name).addHandler(lines)
+        logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).propagate = False

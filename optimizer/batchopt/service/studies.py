@@ -112,9 +112,9 @@ class Served:
         with self.session.lock:
             client, token = _client(self.name, asked.client_id), secrets.token_hex(16)
             machine = _machine(asked.machine)
-            self.session.meet(machine)
             self._holds[client] = (math.inf if largest is None else largest, time.monotonic())
-            while (found := self.session.ask_for(f"{OWNER}{client}.", token, patience=ASK_PATIENCE_S)) is not None:
+            who = (f"{OWNER}{client}.", token, machine)
+            while (found := self.session.ask_for(*who, patience=ASK_PATIENCE_S)) is not None:
                 step, owner = found
                 if step.batch_size <= self._holds[client][0]:
                     begun = self.session.epochs_kept(step.trial) if self.question.pause else 0
@@ -137,7 +137,7 @@ class Served:
 
     def hear(self, trial: int, said: EpochSaid) -> Verdict:
         """Keep an epoch, and say what comes after it; raises as `ClientSession.hear`."""
-        return self.session.hear(trial, OWNER + said.lease, _machine(said.machine), _figures(said))
+        return self.session.hear(trial, OWNER + said.lease, _figures(said))
 
     def renew(self, trial: int, lease: str) -> float:
         """Keep a trial its job's, for so many seconds; raises LeaseLost."""
@@ -152,9 +152,9 @@ class Served:
         """A job's training has ended by itself; raises as `ClientSession.complete_for`."""
         self.session.complete_for(trial, OWNER + lease)
 
-    def end(self, trial: int, lease: str, outcome: Outcome, *, why: str = "", machine: str = "") -> None:
+    def end(self, trial: int, lease: str, outcome: Outcome, why: str = "") -> None:
         """A job cannot train its trial; raises LeaseLost."""
-        self.session.end_for(trial, OWNER + lease, outcome, why, _machine(machine) if machine else None)
+        self.session.end_for(trial, OWNER + lease, outcome, why)
 
     def report(self) -> Report:
         """What the study has found."""

@@ -135,7 +135,11 @@ class HeldTrials(StudyLedger):
         """
         for trial_id, owner in self._again(self.records.leased).items():
             if owner.startswith(client):
-                return self._number(trial_id), owner
+                number = self._again(lambda key=trial_id: self._number_if_begun(key))  # type: ignore[misc]
+                if number is not None:
+                    return number, owner
+                # Of a trial that was deleted; another one may have its id by now.
+                self._again(lambda key=trial_id, name=owner: self.records.release_lease(key, name))  # type: ignore[misc]
         return None
 
     def hand_over(self, number: int, owner: str, heir: str) -> bool:
@@ -185,9 +189,10 @@ class HeldTrials(StudyLedger):
         with self.db.begin() as connection:
             if not hold_lease(connection, trial_id, owner, self.records.lease_seconds):
                 return False
-            if self._state(connection, trial_id) != TrialState.RUNNING:
+            guid = guid_of(connection, trial_id, study_id_of(self.study))
+            if guid is None or self._state(connection, trial_id) != TrialState.RUNNING:
+                # The lease is of a trial that was deleted, and whose id another one has now.
                 return False
-            guid = named(connection, trial_id, study_id_of(self.study), self._checkpoints)
         self._trials[number] = _Held(trial_id, guid, owner)
         return True
 
@@ -240,8 +245,17 @@ class HeldTrials(StudyLedger):
             raise gone
         self._again(lambda: keep_place(self.db, trial_id, study_id_of(self.study), number))
 
-    def _number(self, trial_id: int) -> int:
-        return self._again(lambda: self.database.storage.get_trial_number_from_id(trial_id))
+    def _number_if_begun(self, trial_id: int) -> int | None:
+        """The number of a running trial of this study that somebody has begun; None for any other."""
+        with self.db.connect() as connection:
+            if guid_of(connection, trial_id, study_id_of(self.study)) is None:
+                return None
+            if self._state(connection, trial_id) != TrialState.RUNNING:
+                return None
+        try:
+            return self.database.storage.get_trial_number_from_id(trial_id)
+        except KeyError:
+            return None
 
     def _id(self, number: int) -> int:
         if number not in self._trials:

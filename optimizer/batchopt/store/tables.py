@@ -148,6 +148,17 @@ confirmations_table = Table(
     Column("test_value", Float(53)),
 )
 
+tokens_table = Table(
+    "batchopt_tokens",
+    metadata,
+    # SHA-256 of the token, which nobody can turn back: a token is as long as it is.
+    Column("sha256", String(64), primary_key=True),
+    Column("name", String(128), nullable=False),
+    # The study that it is for; NULL for one that may do all.
+    Column("study", String(512)),
+    Column("made_at", Float(53), nullable=False),
+)
+
 
 optunas_studies = table("studies", column("study_id"), column("study_name"))
 

@@ -1,9 +1,9 @@
 """A session whose trials are trained by clients, each under a lease of its own: what a server drives.
 
-A client is known by a name that it gives itself, and holds at most one trial. Its lease bears that name and a token,
-new with each asking: of two jobs under one name the one that asked last is believed, and what the other still reports
-is late. The lease is in the database, not in this process, so a server that was started again, or another one on the
-same database, takes the client's next report as if nothing had happened.
+A client is known by a name that it gives itself, and holds at most one trial. Its lease bears that name, a token, new
+with each asking, and its machine: of two jobs under one name the one that asked last is believed, and what the other
+still reports is late. The lease is in the database, not in this process, so a server that was started again, or another
+one on the same database, takes the client's next report as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -59,15 +59,16 @@ class ClientSession(Session):
         # Who ended a trial, so that an end which is said again, its answer lost on the way, is no error.
         self._over: dict[int, str] = {}
         self._lately_lost: set[int] = set()
-        self._met: list[Machine] = []
+        self._met: dict[str, Machine] = {}
 
     @one_at_a_time
-    def ask_for(self, client: str, token: str, *, patience: float) -> tuple[Step, str] | None:
+    def ask_for(self, client: str, token: str, machine: Machine, *, patience: float) -> tuple[Step, str] | None:
         """A client's open trial, or else the next step; None where there is none now.
 
         Args:
             client: its name, of this study alone; no other's begins with it.
             token: unlike any before; the client's earlier ones are good for nothing from now on.
+            machine: that the client trains on.
             patience: seconds to wait for this process's turn at asking.
 
         Returns:
@@ -78,7 +79,8 @@ class ClientSession(Session):
             LeaseLost: the open trial was lost in this moment; ask again.
         """
         self.let_expire()
-        owner = f"{client}{token}"
+        self.meet(machine)
+        owner = f"{client}{token}.{machine.fingerprint}"
         while (open_trial := self.ledger.held_for(client)) is not None:
             trial, before = open_trial
             if self.ledger.hand_over(trial, before, owner):
@@ -92,32 +94,43 @@ class ClientSession(Session):
         return begun, owner
 
     @one_at_a_time
-    def hear(self, trial: int, owner: str, machine: Machine, figures: Epoch) -> Verdict:
+    def hear(self, trial: int, owner: str, figures: Epoch) -> Verdict:
         """Keep an epoch that a client has trained, once, and say what comes after it.
 
         Args:
-            trial, owner, machine: the client's.
+            trial, owner: the client's.
             figures: what it came to; its steps are counted here.
 
         Raises:
             LeaseLost: the trial is no longer the owner's; nothing was written.
             OutOfOrder: an epoch before it is missing.
         """
-        if self._said_already(trial, owner, figures):
-            return "stop"
+        try:
+            return self._hear(trial, owner, figures)
+        except LeaseLost:
+            if self._said_already(trial, owner, figures):
+                return "stop"
+            raise
+
+    def _hear(self, trial: int, owner: str, figures: Epoch) -> Verdict:
         step = self._step_of(trial, owner)
-        told, kept = self._told.get(trial, 0), self._shared.progress[trial].epochs
-        if figures.epoch <= told:
+        if figures.epoch > self._next_epoch(trial):
+            # Those before it may have been told to another server.
+            del self._steps[trial]
+            step = self._step_of(trial, owner)
+        if figures.epoch <= self._told.get(trial, 0):
             self.keep_for(trial, owner)
-            return "pause" if told >= step.until_epoch else "continue"
-        if figures.epoch > max(told, kept) + 1:
-            raise OutOfOrder(max(told, kept) + 1)
-        self.meet(machine)
-        verdict = self.tell(trial, machine, self._counted(step, figures), owner=owner)
+            return "pause" if self._told[trial] >= step.until_epoch else "continue"
+        if figures.epoch > self._next_epoch(trial):
+            raise OutOfOrder(self._next_epoch(trial))
+        verdict = self.tell(trial, self._machine_of(owner), self._counted(step, figures), owner=owner)
         self._told[trial] = figures.epoch
         if verdict == "pause":
             self.let_go(trial)
         return verdict
+
+    def _next_epoch(self, trial: int) -> int:
+        return max(self._told.get(trial, 0), self.epochs_kept(trial)) + 1
 
     @one_at_a_time
     def keep_for(self, trial: int, owner: str) -> None:
@@ -151,23 +164,20 @@ class ClientSession(Session):
             self._learn(trial, last, over=True)
 
     @one_at_a_time
-    def end_for(self, trial: int, owner: str, outcome: Outcome, why: str = "", machine: Machine | None = None) -> None:
+    def end_for(self, trial: int, owner: str, outcome: Outcome, why: str = "") -> None:
         """A client cannot train its trial; raises as `hear`.
 
         Args:
             trial, owner: the client's.
             outcome: what it met.
             why: in its words, where it failed.
-            machine: that ran out of memory.
         """
         if self._over.get(trial) == owner:
             return
         self.keep_for(trial, owner)
         with self._noticing(trial):
             if outcome == "out of memory":
-                if machine is not None:
-                    self.meet(machine)
-                self.out_of_memory(trial, machine.fingerprint if machine is not None else "")
+                self.out_of_memory(trial, self._machine_of(owner).fingerprint)
             elif outcome == "diverged":
                 self.rule_out(trial, "diverged", self.ledger.diverge, note="diverged")
             else:
@@ -176,9 +186,9 @@ class ClientSession(Session):
     @one_at_a_time
     def meet(self, machine: Machine) -> None:
         """A client trains on a machine; the study knows it from now on."""
-        if machine not in self._met:
+        if machine.fingerprint not in self._met:
             self.join(machine, ENGINE, None)
-            self._met.append(machine)
+            self._met[machine.fingerprint] = machine
 
     @one_at_a_time
     def let_expire(self) -> None:
@@ -248,6 +258,14 @@ class ClientSession(Session):
     def _lose(self, lost: LeaseLost) -> None:
         self._lately_lost.add(lost.trial)
         super()._lose(lost)
+
+    def _machine_of(self, owner: str) -> Machine:
+        """The machine that an owner asked from, to this server or to another one."""
+        fingerprint = owner.rpartition(".")[2]
+        if fingerprint not in self._met:
+            described = self.ledger.transactions.again(self.ledger.records.machines)[fingerprint]
+            self.meet(Machine(**{name: value for name, value in described.items() if name != "fingerprint"}))
+        return self._met[fingerprint]
 
     def _counted(self, step: Step, figures: Epoch) -> Epoch:
         """An epoch with its steps, which follow from the study's examples and the trial's batch size."""
