@@ -1,21 +1,26 @@
 """`batchopt serve` as a process of its own, and jobs that speak to it: a formula in the place of training.
 
-`python served.py ARGUMENTS` is `batchopt serve ARGUMENTS`, with leases as short as tests need them.
-`python served.py job URL STUDY NAME [EPOCH_SECONDS]` is a job that goes on until the study is done, or it is killed.
+The processes are forked from one that has imported what all of them import, as in `commands.py`: most of their time.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(
+    ["batchopt.cli.batchopt", "batchopt.study.study", "batchopt.service.serving", "batchopt.study.searching", "httpx"]
+)
 
 QUESTION: dict[str, Any] = {
     "batch_sizes": [16, 64, 256],
@@ -32,26 +37,89 @@ def value(step: dict[str, Any], epoch: int) -> float:
     return (1 - 0.5**epoch) / (1 + abs(step["learning_rate"] - 0.01) + step["batch_size"] / 1000)
 
 
+class Running:
+    """A process that goes on, and what it writes.
+
+    Args:
+        target, arguments: what it does.
+    """
+
+    def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._outputs = [Path(self._folder.name, name) for name in ("out", "err")]
+        for output in self._outputs:
+            output.touch()
+        self._process = _PROCESSES.Process(target=_become, args=(target, arguments, list(map(str, self._outputs))))
+        self._process.start()
+        self.pid = self._process.pid or 0
+
+    def lines(self) -> Iterator[str]:
+        """The lines of its standard output as they come, until it ends."""
+        with self._outputs[0].open() as output:
+            line = ""
+            while True:
+                ended = self._process.exitcode is not None
+                line += output.readline()
+                if line.endswith("\n"):
+                    yield line.rstrip()
+                    line = ""
+                elif ended:
+                    return
+                else:
+                    time.sleep(0.01)
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def ended(self, timeout: float = 60) -> tuple[int, list[str], str]:
+        """Its exit code, lines of standard output, and standard error, once it has ended."""
+        self._process.join(timeout)
+        code, out, err = self._process.exitcode, *(output.read_text() for output in self._outputs)
+        if code is None:
+            self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._folder.cleanup()
+        assert code is not None, f"it did not end: {out}{err}"
+        return code, out.splitlines(), err
+
+
+def _become(target: Callable[..., None], arguments: tuple[Any, ...], outputs: list[str]) -> None:
+    for number, output in enumerate(outputs, start=1):
+        os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), number)
+    target(*arguments)
+
+
+def _serve(arguments: list[str]) -> None:
+    """`batchopt serve`, with leases as short as tests need them."""
+    from batchopt.question import options
+
+    options.MIN_LEASE_SECONDS = 0.1
+    sys.argv = ["batchopt", "serve", *arguments]
+    from batchopt.cli.batchopt import main
+
+    main()
+
+
 class Server:
     """A server process.
 
     Args:
         storage: its database.
         arguments: of `batchopt serve`.
+        lease: seconds of one.
         port: of an earlier one, for one that was started again.
+        token: said with every call.
     """
 
     def __init__(self, storage: str, *arguments: str, lease: float = 30.0, port: int = 0, token: str = "") -> None:
-        self.storage, self._arguments, self.lease = storage, arguments, lease
-        command = [sys.executable, __file__, "--storage", storage, "--lease", str(lease), "--port", str(port)]
-        # A pipe that nobody reads is full some time.
-        self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115  open for as long as the process
-        output = {"stdout": subprocess.PIPE, "stderr": self._err}
-        self.process = subprocess.Popen([*command, *arguments], text=True, **output)  # type: ignore[call-overload]
-        assert self.process.stdout is not None
-        self.said = self.process.stdout.readline()
-        assert self.said.startswith("http"), self.stopped()
-        self.url = self.said.split()[0]
+        self.storage, self.lease = storage, lease
+        self._arguments = arguments
+        said = ["--storage", storage, "--lease", str(lease), "--port", str(port), *arguments]
+        self.process = Running(_serve, said)
+        first = next(self.process.lines(), None)
+        assert first is not None, self.process.ended()[2]
+        self.url = first.split()[0]
         self.http = httpx.Client(base_url=self.url, timeout=60)
         if token:
             self.http.headers["Authorization"] = f"Bearer {token}"
@@ -81,22 +149,15 @@ class Server:
 
     def kill(self) -> None:
         self.http.close()
-        self.process.kill()
-        self.stopped()
+        self.process.signal(signal.SIGKILL)
+        self.process.ended()
 
     def stop(self) -> tuple[int, str]:
         """End it as a user does; returns its exit code and what it has written to standard error."""
         self.http.close()
-        self.process.send_signal(signal.SIGTERM)
-        err = self.stopped()
-        return self.process.returncode, err
-
-    def stopped(self) -> str:
-        """What it has written to standard error, once it has ended."""
-        self.process.communicate(timeout=30)
-        with self._err as file:
-            file.seek(0)
-            return file.read()
+        self.process.signal(signal.SIGTERM)
+        code, _, err = self.process.ended()
+        return code, err
 
 
 def job(url: str, study: str, client: str, epoch_seconds: float) -> None:
@@ -125,22 +186,6 @@ def job(url: str, study: str, client: str, epoch_seconds: float) -> None:
                     break
 
 
-def start_job(server: Server, client: str, epoch_seconds: float = 0.0, study: str = "mnist") -> subprocess.Popen[str]:
+def start_job(server: Server, client: str, epoch_seconds: float = 0.0, study: str = "mnist") -> Running:
     """A job as a process of its own."""
-    command = [sys.executable, __file__, "job", server.url, study, client, str(epoch_seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "job":
-        job(*sys.argv[2:5], float(sys.argv[5]))
-    else:
-        sys.path.insert(0, str(Path(__file__).parents[1]))
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        from batchopt.question import options
-
-        options.MIN_LEASE_SECONDS = 0.1
-        sys.argv = ["batchopt", "serve", *sys.argv[1:]]
-        from batchopt.cli.batchopt import main
-
-        main()
+    return Running(job, server.url, study, client, epoch_seconds)

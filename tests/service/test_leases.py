@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from served import QUESTION, Server, start_job, value
+from served import Server, start_job, value
 from servers import own_database
 
 LEASE = 1.0
@@ -182,20 +183,16 @@ def killed_jobs(storage: str) -> None:
     server = Server(storage, lease=2.0)
     assert server.put(trials=3).status_code == 201
     victim, other = start_job(server, "victim", 0.2), start_job(server, "other", 0.2)
-    assert victim.stdout is not None
-    for line in victim.stdout:
-        if line.startswith("told"):
-            break
-    victim.kill()
-    taken = line.split()[1]
+    taken = next(line for line in victim.lines() if line.startswith("told")).split()[1]
+    victim.signal(signal.SIGKILL)
     server.kill()
     server = server.again()
-    said = other.communicate(timeout=60)[0].splitlines()
-    victim.communicate()
+    assert victim.ended()[0] == -signal.SIGKILL
+    code, said, err = other.ended()
+    assert code == 0, err
     assert f"asked {taken}" in said
     # In training when the server was killed, and told to the next one as if nothing had happened.
     first = said[0].split()[1]
     assert [line for line in said if line == f"asked {first}"] == said[:1]
     whole(server, 3)
     assert server.stop()[0] == 143
-    assert QUESTION["trials"] != 3

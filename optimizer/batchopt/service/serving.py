@@ -42,8 +42,8 @@ def serve(
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named as TCP, or else asyncio leaves Nagle's algorithm on, and each answer waits 40 ms for an acknowledgement.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    with closing(Keys(storage, token_file)) as keys, listening:
+    kind = (family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    with closing(Keys(storage, token_file)) as keys, socket.socket(*kind) as listening:
         check_host(host, keys, storage)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
