@@ -9,9 +9,9 @@ import pytest
 from served import Server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a fresh SQLite database, of a module's tests together."""
+    """A server with a fresh SQLite database, of all tests together that leave it as it was."""
     started = Server(f"sqlite:///{tmp_path_factory.mktemp('served')}/studies.db")
     yield started
     code, err = started.stop()

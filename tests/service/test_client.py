@@ -15,6 +15,8 @@ from batchopt.service import client as module
 from batchopt.service.client import Client, ServiceError
 from served import QUESTION, Server, value
 
+OLDEST = next(map(str, sorted(Path.home().glob(".pyenv/versions/3.9*/bin/python3"))), sys.executable)
+
 JOB = """
 import sys, time
 sys.path.insert(0, {folder!r})
@@ -104,8 +106,8 @@ def start(folder: Path, url: str, study: str, seconds: float) -> subprocess.Pope
     """A job in a folder with nothing but the client's file."""
     (folder / "client.py").write_text(Path(module.__file__).read_text())
     script = JOB.format(folder=str(folder), url=url, study=study, seconds=seconds)
-    # No site packages, and nothing of ours: the standard library.
-    return subprocess.Popen([sys.executable, "-I", "-S", "-c", script], stdout=subprocess.PIPE, text=True)
+    # No site packages, and nothing of ours: the standard library, of the oldest Python that is here.
+    return subprocess.Popen([OLDEST, "-I", "-S", "-c", script], stdout=subprocess.PIPE, text=True)
 
 
 def test_the_file_alone_is_a_client_and_a_terminated_job_lets_its_trial_go(server: Server, tmp_path: Path) -> None:
@@ -147,6 +149,16 @@ def test_a_lease_is_renewed_while_an_epoch_is_trained(storage: str) -> None:
                         assert server.ask("thief").status_code == 204
                 assert step.report(0.5, 0.1) == ("stop" if epoch == 4 else "continue")
     server.stop()
+
+
+def test_the_example_of_the_readme_runs(server: Server) -> None:
+    section = (Path(__file__).parents[2] / "README.md").read_text().partition("## Jobs in any framework")[2]
+    example = section.partition("```python\n")[2].partition("```")[0]
+    assert "http://127.0.0.1:8077" in example
+    script = example.replace("http://127.0.0.1:8077", server.url)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "'batch_size':" in done.stdout and len(server.trials("mine")) == 5
 
 
 def test_the_client_is_small_and_old_pythons_read_it() -> None:

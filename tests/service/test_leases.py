@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
+from batchopt.store.doctor.doctor import examine
 from served import Server, start_job, value
 from servers import own_database
 
-LEASE = 1.0
+LEASE = 0.6
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +173,7 @@ def whole(server: Server, trials: int) -> None:
         assert [epoch["value"] for epoch in trial["epochs"]] == [value(trial, at) for at in (1, 2, 3, 4)]
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_killed_jobs_and_a_killed_server_lose_nothing(kind: str, tmp_path: Path) -> None:
     if kind == "sqlite":
         killed_jobs(f"sqlite:///{tmp_path}/studies.db")
@@ -196,3 +199,39 @@ def killed_jobs(storage: str) -> None:
     assert [line for line in said if line == f"asked {first}"] == said[:1]
     whole(server, 3)
     assert server.stop()[0] == 143
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_many_kills_of_jobs_and_servers(kind: str, tmp_path: Path) -> None:
+    """Jobs are killed at any moment, and every tenth kill is the server's: nothing is lost, nothing counted twice."""
+    trials, kills = 20, 60
+    with own_database(kind) if kind != "sqlite" else nullcontext(f"sqlite:///{tmp_path}/studies.db") as storage:
+        server, chance = Server(storage, lease=1.0), random.Random(0)
+        server.put(trials=trials)
+        jobs = [start_job(server, f"job{number}", 0.02) for number in range(3)]
+        for kill in range(kills):
+            time.sleep(chance.uniform(0.0, 0.3))
+            if kill % 10 == 9:
+                server.kill()
+                server = server.again()
+                continue
+            number = chance.randrange(len(jobs))
+            with suppress(ProcessLookupError):
+                jobs[number].signal(signal.SIGKILL)
+            jobs[number].ended()
+            # Half of them come back under their own name.
+            jobs[number] = start_job(server, f"job{number}" if chance.random() < 0.5 else f"new{kill}", 0.02)
+        for each in jobs:
+            code, _, err = each.ended(120)
+            assert code == 0, err
+        found = server.trials()
+        assert [trial["trial"] for trial in found] == list(range(trials))
+        for trial in found:
+            if trial["state"] == "complete":
+                assert [epoch["value"] for epoch in trial["epochs"]] == [value(trial, at) for at in (1, 2, 3, 4)]
+            else:
+                # Its jobs were killed three times before the same epoch.
+                assert trial["state"] == "fail" and "went silent" in trial["note"]
+        assert server.stop()[0] == 143
+        assert examine(storage).findings == []

@@ -101,6 +101,7 @@ def test_a_study_that_is_deleted_meanwhile_is_not_there(server: Server) -> None:
     assert server.ask("a", "deleted").status_code == 200
 
 
+@pytest.mark.slow
 def test_two_servers_serve_one_study() -> None:
     with own_database("postgresql") as storage:
         one, other = Server(storage), Server(storage)
