@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -9,6 +10,7 @@ import pytest
 from batchopt.store.doctor.doctor import examine
 from served import QUESTION, Server, value
 from servers import own_database
+from written_study import write_study
 
 
 def train(server: Server, client: str, study: str) -> int:
@@ -99,6 +101,21 @@ def test_a_study_that_is_deleted_meanwhile_is_not_there(server: Server) -> None:
     assert server.put("deleted").status_code == 201
     assert server.tell(step, 1, "deleted").status_code == 412
     assert server.ask("a", "deleted").status_code == 200
+
+
+def test_a_scripts_study_can_be_read_and_not_be_trained_by_jobs(server: Server) -> None:
+    write_study(Path(server.storage.removeprefix("sqlite:///")), "scripted")
+    before = server.trials("scripted")
+    for answer in (server.put("scripted"), server.ask("a", "scripted")):
+        assert answer.status_code == 409 and "a script of its own trains it" in answer.json()["error"]
+    assert server.http.get("/v1/studies/scripted/report").status_code == 200
+    assert server.trials("scripted") == before
+
+
+def test_a_study_that_was_half_made_is_made(server: Server) -> None:
+    optuna.create_study(study_name="half", storage=server.storage, direction="maximize")
+    assert server.ask("a", "half").status_code == 404
+    assert server.put("half").status_code == 201 and server.ask("a", "half").status_code == 200
 
 
 @pytest.mark.slow

@@ -17,16 +17,17 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from batchopt.errors import InvalidInput, StorageError, StorageFailed, StorageNotFound, StudyMismatch
+from batchopt.errors import InvalidInput, StorageError, StorageFailed, StorageNotFound, StudyMismatch, StudyNotFound
 from batchopt.machine.machine import Machine
 from batchopt.measured import Epoch
 from batchopt.question.options import Budget, Options
 from batchopt.report.answer.recommendation import Report
 from batchopt.search.steps import Step
-from batchopt.service.schemas import Ask, EpochSaid, Question
+from batchopt.service.schemas import PROGRAM, Ask, EpochSaid, Question
 from batchopt.store.access import opened
 from batchopt.store.attributes import SERVICE
 from batchopt.store.history import open_study
+from batchopt.store.making import unmade
 from batchopt.store.stamp import Stamp
 from batchopt.study.clients import ClientSession, Outcome
 from batchopt.study.session import Verdict
@@ -35,6 +36,8 @@ T = TypeVar("T")
 
 ASK_PATIENCE_S = 5.0
 """How long a job's call waits for this server's turn at asking, where several serve one study."""
+
+LOCKS = 64
 
 LATELY = 10
 """Leases that a job may be silent for, and still be counted on for what no other has the memory for."""
@@ -98,6 +101,7 @@ class Served:
         self.question = question
         self.session = session
         self._holds: dict[str, tuple[float, float]] = {}
+        self._asking = threading.Lock()
 
     def ask(self, asked: Ask) -> Given | Done | None:
         """A job's own open trial, or the next step; None where there is none now.
@@ -109,7 +113,8 @@ class Served:
         space, largest = self.session.stamp.space, asked.largest_batch_size
         if largest is not None and largest < space.smallest:
             raise InvalidInput(f"largest_batch_size {largest}: the study's smallest batch size is {space.smallest}.")
-        with self.session.lock:
+        # A decision takes a while. Of all jobs that ask, one at a time stands in the way of those that report.
+        with self._asking, self.session.lock:
             client, token = _client(self.name, asked.client_id), secrets.token_hex(16)
             machine = _machine(asked.machine)
             self._holds[client] = (math.inf if largest is None else largest, time.monotonic())
@@ -178,8 +183,8 @@ class Studies:
         self.storage = storage
         self._options = options
         self._open: dict[str, Served] = {}
-        self._lock = threading.Lock()
-        self._closed = False
+        # So many for names without number.
+        self._locks = [threading.Lock() for _ in range(LOCKS)]
 
     def put(self, name: str, question: Question) -> bool:
         """Make a study, unless it is there already and asks the same; returns whether it was made.
@@ -188,7 +193,7 @@ class Studies:
             Differs: it asks something else.
             StorageError: the database cannot be used.
         """
-        with self._lock:
+        with self._opening(name):
             if name in self._open:
                 kept: Question | None = self._open[name].question
             else:
@@ -209,7 +214,7 @@ class Studies:
             NotServed: it is a script's.
             StorageError: the database cannot be used; the study is opened anew by the next call.
         """
-        with self._lock:
+        with self._opening(name):
             if name not in self._open:
                 self._open[name], _ = self._opened(name, self._kept(name))
             served = self._open[name]
@@ -217,7 +222,7 @@ class Studies:
             return call(served)
         except StorageFailed:
             # Removed, or away for too long: what this process thinks of it is worth nothing any more.
-            with self._lock:
+            with self._opening(name):
                 if self._open.get(name) is served:
                     del self._open[name]
             served.session.release()
@@ -225,10 +230,13 @@ class Studies:
 
     def release(self) -> None:
         """Close them all; jobs keep their leases, whoever serves them next."""
-        with self._lock:
-            for served in self._open.values():
-                served.session.release()
-            self._open.clear()
+        for served in self._open.values():
+            served.session.release()
+        self._open.clear()
+
+    def _opening(self, name: str) -> threading.Lock:
+        """What keeps two calls from opening one study, and no call of most others from going on meanwhile."""
+        return self._locks[hash(name) % len(self._locks)]
 
     def _opened(self, name: str, question: Question) -> tuple[Served, bool]:
         stamp = question.stamp()
@@ -248,10 +256,13 @@ class Studies:
         """The question of a study that is there."""
         with opened(self.storage) as database:
             study = open_study(database, name)
-            kept = study.user_attrs.get(SERVICE)
-            if Stamp.read(study) is None or kept is None:
-                raise NotServed(f"study {name!r} is not one for jobs: a script of its own trains it.")
-        return _read(kept)
+            kept, stamp = study.user_attrs.get(SERVICE), Stamp.read(study)
+            if kept is not None:
+                return _read(kept)
+            if unmade(study) if stamp is None else stamp.program.model == PROGRAM:
+                # Whoever was making it has died, or is at it.
+                raise StudyNotFound(f"study {name!r} is not made yet: put its question.")
+        raise NotServed(f"study {name!r} is not one for jobs: a script of its own trains it.")
 
 
 def _kept_question(session: ClientSession, question: Question) -> tuple[bool, Question]:
