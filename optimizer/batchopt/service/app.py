@@ -15,6 +15,7 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -34,6 +35,9 @@ Name = Annotated[str, Path(pattern=STUDY_NAME)]
 Number = Annotated[int, Path(ge=0, le=2**31 - 1)]
 
 TRIAL = "/v1/studies/{study}/trials/{trial}"
+
+ASKING = 8
+"""How many jobs are being given a step at the same time, of one study one after the other."""
 
 RETRY_S = 1
 """When a job for which there is nothing now is to ask again."""
@@ -84,9 +88,15 @@ def _add_questions(app: FastAPI, studies: Studies) -> None:
         made = studies.put(study, question)
         return _json({"study": study, "made": made, "question": question.model_dump()}, 201 if made else 200)
 
+    # Those who ask wait for each other, on threads of their own: else they would take all that others report on.
+    asking = CapacityLimiter(ASKING)
+
     @app.post("/v1/studies/{study}/trials:ask", tags=["trial"])
-    def ask(study: Name, asked: Ask) -> Response:
+    async def ask(study: Name, asked: Ask) -> Response:
         """What to train next: the job's own open trial, or a new step; 204 for nothing now, 410 once all is done."""
+        return await to_thread.run_sync(answer_to, study, asked, limiter=asking)
+
+    def answer_to(study: str, asked: Ask) -> Response:
         try:
             given = studies.of(study, lambda served: served.ask(asked))
         except (TurnLost, LeaseLost):
