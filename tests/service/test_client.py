@@ -137,6 +137,7 @@ def test_a_job_goes_on_while_the_server_is_killed_and_started_again(storage: str
     assert server.stop()[0] == 143
 
 
+@pytest.mark.slow
 def test_a_lease_is_renewed_while_an_epoch_is_trained(storage: str) -> None:
     server = Server(storage, lease=0.6)
     server.put(trials=1)

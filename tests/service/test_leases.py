@@ -156,6 +156,7 @@ def test_a_renewed_trial_is_nobody_elses(hasty: Server) -> None:
         assert hasty.ask("b", "renewed").status_code == 204
 
 
+@pytest.mark.slow
 def test_a_trial_whose_jobs_go_silent_three_times_fails(hasty: Server) -> None:
     hasty.put("deadly", trials=1)
     assert [asked(hasty, client, "deadly")["trial"] for client in "abc"] == [0, 0, 0]

@@ -63,13 +63,13 @@ LOSS = {"metric": {"name": "loss", "direction": "minimize"}, "goal": {"kind": "b
     [
         TIME,
         LOSS,
-        {"goal": {"kind": "pareto", "epochs": 4}},
+        pytest.param({"goal": {"kind": "pareto", "epochs": 4}}, marks=pytest.mark.slow),
         {"search": "tpe"},
-        {"search": "random", "pause": True},
+        pytest.param({"search": "random", "pause": True}, marks=pytest.mark.slow),
         {"pause": True, "trials": 8, "goal": {"kind": "best", "epochs": 8}},
-        {"batch_sizes": {"low": 16, "high": 100}},
-        {"batch_sizes": {"low": 16, "high": 100, "powers_of_two": False}},
-        {"learning_rates": {"low": 0.01, "high": 0.01}},
+        pytest.param({"batch_sizes": {"low": 16, "high": 100}}, marks=pytest.mark.slow),
+        pytest.param({"batch_sizes": {"low": 16, "high": 100, "powers_of_two": False}}, marks=pytest.mark.slow),
+        pytest.param({"learning_rates": {"low": 0.01, "high": 0.01}}, marks=pytest.mark.slow),
     ],
     ids=lambda changes: "-".join(f"{name}-{said}" for name, said in changes.items()).translate(NAMES),
 )
