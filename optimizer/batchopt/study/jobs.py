@@ -20,13 +20,15 @@ from optuna.trial import FrozenTrial
 from batchopt.errors import InvalidInput
 from batchopt.machine.machine import Machine
 from batchopt.measured import Epoch
-from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
 from batchopt.search.steps import Step
 from batchopt.store.attributes import LEASE, SERVICE
 from batchopt.store.history import as_trial, read_trials
 from batchopt.store.leases import LeaseLost
 from batchopt.study.one_at_a_time import one_at_a_time
 from batchopt.study.session import Session, Verdict
+
+MOST_REMEMBERED = 10_000
+"""Leases whose machines are remembered."""
 
 LEASE_FORM = re.compile(r"job:[0-9a-f]{16}:[0-9a-f]{16}:([0-9]{1,9})-([0-9]{1,9})")
 """Of which client, a nonce, from which epoch and until which: all that is to be known of a step beside its trial."""
@@ -53,6 +55,7 @@ class JobSession(Session):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._joined: set[str] = set()
+        self._machines: dict[str, Machine] = {}
 
     @property
     def done(self) -> str:
@@ -124,7 +127,7 @@ class JobSession(Session):
                     raise InvalidInput(f"epoch {told.epoch}: a trial of this study has {self.ending.last_epoch}.")
                 if told.epoch > known + 1 and told.epoch < self.ending.last_epoch:
                     raise InvalidInput(f"epoch {told.epoch}: epoch {known + 1} was not told yet. Tell them in order.")
-                machine = machine_named(self.ledger.frozen(trial).user_attrs.get(LEASE, {}).get("machine", ""))
+                machine = self._machine_of(trial, lease)
                 if machine.fingerprint not in self._joined:
                     self.ledger.add_machine(machine, "job")
                     self._joined.add(machine.fingerprint)
@@ -177,20 +180,27 @@ class JobSession(Session):
                 continue
         return None
 
+    def _machine_of(self, trial: int, lease: str) -> Machine:
+        """The machine that a lease was asked for; remembered, as each epoch of it asks."""
+        if lease not in self._machines:
+            if len(self._machines) >= MOST_REMEMBERED:
+                self._machines.clear()
+            told = self.ledger.frozen(trial).user_attrs.get(LEASE, {})
+            self._machines[lease] = machine_named(told.get("machine", ""))
+        return self._machines[lease]
+
     def _taken_up(self, trial: int, lease: str) -> Step:
         from_epoch, until_epoch = _epochs_of(lease, trial)
         if not self.ledger.take_up(trial, lease):
             raise LeaseLost(trial)
-        frozen = self.ledger.frozen(trial)
         (record,) = read_trials(self.ledger.study, self.ledger.records, lambda one: one.number == trial)
         known = as_trial(
             record, held=True, max_epochs=self.ending.last_epoch, target=self.ending.target, sign=self.stamp.metric.sign
         )
         self._search.learn(known)
         self._shared.remember(record)
-        extra = {name: frozen.params[name] for name in self.stamp.space.extra}
-        size, rate = frozen.params[BATCH_SIZE], frozen.params[LEARNING_RATE]
-        step = Step(trial, size, rate, until_epoch=until_epoch, from_epoch=from_epoch, extra=extra)
+        assert record.batch_size is not None and record.learning_rate is not None
+        step = Step(trial, record.batch_size, record.learning_rate, until_epoch, from_epoch, extra=record.extra)
         self._steps[trial] = step
         return step
 

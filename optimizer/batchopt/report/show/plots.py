@@ -110,7 +110,7 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
 
 def learning_curves(trials: Sequence[TrialRecord], metric: Metric) -> go.Figure:
     """The metric after each epoch, a line a trial, coloured by batch size."""
-    trained = [trial for trial in trials if trial.batch_size and trial.epochs]
+    trained = [trial for trial in trials if trial.batch_size and trial.learning_rate and trial.epochs]
     logs = [math.log2(trial.batch_size or 1) for trial in trained]
     least, most = min(logs, default=0.0), max(logs, default=1.0)
     figure = go.Figure()
