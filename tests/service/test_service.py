@@ -78,6 +78,24 @@ def test_a_study_is_trained_to_its_end_and_then_gives_its_recommendation(service
     assert len(service.get(f"{study}/trials.csv").text.splitlines()) == 17
 
 
+def test_a_loss_is_searched_as_a_loss_and_what_nothing_tells_is_asked_for(service: httpx.Client) -> None:
+    path = f"/v1/studies/loss-{secrets.token_hex(4)}"
+    assert service.put(path, json=QUESTION | {"metric": "val_loss"}).status_code == 201
+    for _ in range(4):
+        step = ask(service, path, "one")
+        for epoch in range(1, 5):
+            loss = 2.0 - accuracy(step["batch_size"], step["learning_rate"], epoch)
+            say(service, path, step, "/epochs", {"epoch": epoch, "value": loss, "seconds": 1.0})
+    report = service.get(f"{path}/report").json()
+    assert report["metric"] == {"name": "val_loss", "direction": "minimize"}
+    trials = service.get(f"{path}/trials").json()
+    assert report["recommendation"]["value"] == min(trial["epochs"][-1]["value"] for trial in trials)
+    refused = service.put(f"{path}-other", json=QUESTION | {"metric": "closeness"})
+    assert refused.status_code == 422 and "direction" in refused.text
+    asked = QUESTION | {"metric": "closeness", "direction": "maximize"}
+    assert service.put(f"{path}-other", json=asked).status_code == 201
+
+
 def test_a_client_gets_its_own_open_trial_again_and_another_client_another(service: httpx.Client, study: str) -> None:
     first, again, other = (ask(service, study, name) for name in ("one", "one", "two"))
     assert (first["trial"], first["lease"]) == (again["trial"], again["lease"])
