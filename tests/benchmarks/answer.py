@@ -19,12 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 from batchopt.goals.crossing import epochs_to_target
 from batchopt.goals.time import ToTarget
+from batchopt.question.metric import Metric
 from batchopt.search import Scheduler
 from families import TABLE
 from record_table import SPACE
 from rich.progress import track
 
 SEEDS = 3
+ACCURACY = Metric()
 
 
 class Recorded:
@@ -56,7 +58,9 @@ class Recorded:
     def seconds_to(self, target: float, batch_size: int, learning_rate: float, seed: int) -> float:
         """Until one run is at a target; infinite where it never is in the table."""
         values = self._whole(batch_size, learning_rate, seed)
-        epochs = epochs_to_target(target, {at: (value, 0.0) for at, value in enumerate(values, start=1)})
+        epochs = epochs_to_target(
+            ACCURACY.target(target), {at: (value, 0.0) for at, value in enumerate(values, start=1)}
+        )
         return math.inf if epochs is None else epochs * self.seconds(batch_size)
 
     def mean_seconds_to(self, target: float, batch_size: int, learning_rate: float) -> float:
@@ -156,7 +160,7 @@ def study_of_time(recorded: Recorded, seed: int, target: float, *, trials: int, 
         max_trials=trials,
         until=False,
         seconds_per_epoch=recorded.seconds,
-        view=ToTarget(target),
+        view=ToTarget(ACCURACY.target(target)),
     )
     trained = train(scheduler, recorded, seed, target)
     advice = scheduler.advise()
@@ -166,7 +170,8 @@ def study_of_time(recorded: Recorded, seed: int, target: float, *, trials: int, 
     truth = recorded.mean_seconds_to(target, best.batch_size, best.learning_rate)
     reached = []
     for trial in trained:
-        epochs_needed = epochs_to_target(target, {at: (value, 0.0) for at, value in enumerate(trial.values, start=1)})
+        curve = {at: (value, 0.0) for at, value in enumerate(trial.values, start=1)}
+        epochs_needed = epochs_to_target(ACCURACY.target(target), curve)
         if epochs_needed is not None:
             reached.append((epochs_needed * recorded.seconds(trial.batch_size), trial.batch_size, trial.learning_rate))
     _, lucky_size, lucky_rate = min(reached)
