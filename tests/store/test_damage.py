@@ -204,12 +204,12 @@ def test_a_number_that_no_study_has_is_one_line_and_the_doctor_names_it(
         assert any(table in what and column in what for what in found), (table, column, found)
 
 
-def test_a_trial_that_has_lost_its_learning_rate_is_left_out_of_pictures(
+def test_a_trial_that_has_lost_its_learning_rate_is_left_out(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     lost = ("trial_params", 2, "param_name"), "another"
-    assert sweep(written, tmp_path, [lost], [["report", "--html", "page.html"]]) == []
+    assert sweep(written, tmp_path, [lost], [["report", "--html", "page.html"], ["a session"]]) == []
 
 
 @pytest.mark.slow

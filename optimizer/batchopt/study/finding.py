@@ -101,7 +101,8 @@ def best_of(trials: Sequence[FrozenTrial], stamp: Stamp) -> TrialEnded | None:
     """The best complete trial by the goal, as it was told when it ended."""
     best = None
     for trial in trials:
-        if trial.state == TrialState.COMPLETE:
+        # One may have lost a parameter.
+        if trial.state == TrialState.COMPLETE and {BATCH_SIZE, LEARNING_RATE} <= trial.params.keys():
             size, rate = trial.params[BATCH_SIZE], trial.params[LEARNING_RATE]
             told, epochs = trial.user_attrs, len(trial.intermediate_values)
             curve, seconds = trial.intermediate_values, told.get("train_seconds", 0.0)
