@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,3 +43,12 @@ def listed(names: Sequence[str], last: str = "and") -> str:
 def extra_words(extra: Mapping[str, Any]) -> str:
     """The values of further dimensions, to follow what was said before."""
     return "".join(f", {printable(name)} {printable(value)}" for name, value in extra.items())
+
+
+def finite(value: Any) -> Any:
+    """JSON values without what JSON has no word for: a number that is not finite is null."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -16,6 +15,7 @@ from batchopt.report.show.console import TextConsole
 from batchopt.report.show.live import LiveView, PlainView
 from batchopt.store.access import explained
 from batchopt.text import printable
+from batchopt.words import finite
 
 PIPE_WIDTH = 160
 """Columns of a table that goes to a file or another program."""
@@ -63,17 +63,9 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(printable(text, lines=True), err=err)
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def print_json(document: Any) -> None:
     """Print one JSON document; what is no finite number is null there."""
-    click.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
+    click.echo(json.dumps(finite(document), indent=2, allow_nan=False))
 
 
 def view(*, quiet: bool, to_stderr: bool) -> AbstractContextManager[Listener]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -26,6 +25,7 @@ from batchopt.service.schemas import Asking, Completion, EpochTold, Question, Re
 from batchopt.service.studies import Studies
 from batchopt.store.leases import LeaseLost, TurnLost
 from batchopt.study.jobs import JobSession, Work
+from batchopt.words import finite
 
 ASKING_PATIENCE_S = 5.0
 """How long a job's request waits for its turn at asking before it is told to come again."""
@@ -258,15 +258,7 @@ def _lease(if_match: str | None) -> str:
 
 
 def _answer(document: Any, status: int = 200) -> JSONResponse:
-    return JSONResponse(_finite(document), status)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return JSONResponse(finite(document), status)
 
 
 def _say_errors(app: FastAPI) -> None:
