@@ -44,6 +44,7 @@ class Opened:
         finished: how many it has already.
         running: how many were left unfinished, to be taken up again.
         max_batch_size: the largest batch size of the space that this machine holds; None where all fit.
+        accumulate: whether larger ones are trained in micro-batches.
         best: the best of the trials that are complete already; None where none is.
     """
 
@@ -58,6 +59,7 @@ class Opened:
     finished: int
     running: int
     max_batch_size: int | None = None
+    accumulate: bool = False
     best: TrialEnded | None = None
 
 

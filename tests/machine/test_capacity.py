@@ -144,3 +144,27 @@ def test_a_larger_batch_is_never_foreseen_to_need_less_than_a_smaller_one() -> N
     needs = [capacity.step_bytes(size) for size in SIZES]
     assert needs == sorted(needs, key=lambda need: need or 0)
     assert needs[:2] == [30 * MIB, 30 * MIB]
+
+
+def test_with_micro_batches_any_size_is_proposed_and_costs_what_the_largest_that_fits_costs_an_example() -> None:
+    capacity = Capacity(SIZES, MEMORY, accumulate=True)
+    for size in (8, 64, 512):
+        capacity.record_measurement(size, size * MIB // 10, MEMORY)
+    capacity.record_failure(1024)
+    assert (capacity.held, capacity.max_batch_size) == (512, None)
+    assert [capacity.micro_batch_size(size) for size in (64, 512, 1024, 8192)] == [None, None, 512, 512]
+    capacity.record_step_times([StepTime(size, size * 1e-5 + 1e-3, 0.0, 0.0, 3) for size in (8, 64, 512)], 8192)
+    law = capacity.seconds_per_epoch()
+    assert law is not None
+    assert law(8192) == pytest.approx(law(1024)) == pytest.approx(law(512))
+    capacity.record_epoch(8192, 2 * law(512), side_by_side=False)
+    assert law(8192) == pytest.approx(2 * 16 * (512e-5 + 1e-3))
+
+
+def test_a_shortage_makes_micro_batches_smaller_until_there_is_no_smaller_size() -> None:
+    capacity = Capacity(SIZES[:2], MEMORY, accumulate=True)
+    assert capacity.at_once(16) == 16
+    assert capacity.record_out_of_memory(16, capacity.machine)
+    assert (capacity.at_once(16), capacity.max_batch_size) == (8, None)
+    assert capacity.record_out_of_memory(8, capacity.machine)
+    assert (capacity.at_once(16), capacity.max_batch_size) == (16, 7)

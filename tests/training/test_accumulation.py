@@ -8,13 +8,13 @@ from typing import Any
 import keras
 import pytest
 from batchopt import Dataset, Task
-from batchopt.errors import ModelError
+from batchopt.errors import InvalidInput, ModelError
 from batchopt.training.accumulation import accumulated_batches, accumulating, looks_at_batches, why_not
 from batchopt.training.messages import Train
 from batchopt.training.probe import choose_engine
 from batchopt.training.programs import Programs
 from batchopt.training.resident import Resident
-from batchopt.training.seeds import epoch_rng
+from batchopt.training.seeds import epoch_rng, trial_seed
 from keras import layers
 from models import adam, compiled, several, sgd, stack, table, tokens, weighted
 
@@ -122,3 +122,31 @@ def test_that_batch_normalization_sees_micro_batches_is_said_once() -> None:
         programs.begin(asked, said.append)
         assert len(said) == (trial > 1)
     assert "batch normalization normalizes by each micro-batch" in said[0]
+
+
+@pytest.mark.parametrize("engine", ["fused", pytest.param("fit", marks=pytest.mark.slow)])
+def test_an_optimizer_that_accumulates_takes_batches_of_a_part_as_fit_would(engine: Any) -> None:
+    """32 examples a step are four batches of 8; of 85, the last step of an epoch goes on in the next one."""
+
+    def build(rate: float) -> keras.Model:
+        return compiled(stack(), adam(rate, gradient_accumulation_steps=4))
+
+    task, resident = Task(build, lambda path: table()), Resident(table())
+    first, _ = choose_engine(task, resident, learning_rate=0.04, extra={}, pinned=engine)
+    programs = Programs(task, resident, first, lambda program, batch_size: None)
+    programs.begin(Train(0, 0, 32, RATE, {}, from_epoch=0, until_epoch=EPOCHS), print)
+    ours = [programs.current.epoch(epoch, batch_size=32, rng=epoch_rng(0, 0, epoch)) for epoch in (1, 2)]
+    assert [epoch.steps for epoch in ours] == [2, 2]
+
+    keras.utils.set_random_seed(trial_seed(0, 0))
+    model, theirs = build(RATE), []
+    (x, y), validation = table().train, table().validation
+    for epoch in (1, 2):
+        order = epoch_rng(0, 0, epoch).permutation(len(x))
+        model.fit(x[order], y[order], batch_size=8, shuffle=False, verbose=0)
+        theirs += model.evaluate(*validation, verbose=0)
+    assert [figure for epoch in ours for figure in (epoch.validation_loss, epoch.value)] == pytest.approx(
+        theirs, abs=1e-5
+    )
+    with pytest.raises(InvalidInput, match=r"batch size 30: .* so batch sizes are multiples of 4"):
+        programs.begin(Train(1, 0, 30, RATE, {}, from_epoch=0, until_epoch=EPOCHS), print)

@@ -89,6 +89,11 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
         default=None,
         help="Measure the machine again, or never.  [default: what was not measured before]",
     )
+    @click.option(
+        "--accumulate/--no-accumulate",
+        default=None,
+        help="Train a batch that memory does not hold in micro-batches.  [default: as the study did, or no]",
+    )
     @click.option("--share", is_flag=True, help="Share a GPU that another study uses.")
     @click.option(
         "--lease",

@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 @click.option("--data", metavar="PATH", help="The data file, if the study was given one.")
 @click.option("--train-examples", type=int, help="The size of the subset, if the study was given one.")
 @click.option("--memory-limit", metavar="2GiB", help="Limit training to this much device memory.")
+@click.option(
+    "--accumulate/--no-accumulate",
+    default=None,
+    help="Train a batch that memory does not hold in micro-batches.  [default: as the study did]",
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="What it was trained with as one JSON document.")
 def train_command(

@@ -24,6 +24,7 @@ class Capacity:
         rows: what is known of memory already.
         machine: its fingerprint.
         recorded: whether all that a database knows is known here too.
+        accumulate: whether a batch that memory does not hold is trained in micro-batches of the largest size that fits.
 
     Attributes:
         steps: the law of step times; None before any were measured.
@@ -38,9 +39,11 @@ class Capacity:
         *,
         machine: str = "",
         recorded: bool = False,
+        accumulate: bool = False,
     ) -> None:
         self.machine = machine
         self.recorded = recorded
+        self.accumulate = accumulate
         self.sizes = list(sizes)
         self.memory = memory
         self.steps: StepTimeLaw | None = None
@@ -67,7 +70,25 @@ class Capacity:
 
     @property
     def max_batch_size(self) -> int | None:
-        """The largest batch size to propose, in examples; None where nothing says that any is too large.
+        """The largest batch size to propose, in examples; None where nothing says that any is too large."""
+        held = self.held
+        return None if self.accumulate and held is not None and held >= self.sizes[0] else held
+
+    def at_once(self, batch_size: int) -> int:
+        """Examples of a batch that are on the device at once: all of them, unless gradients are accumulated."""
+        held = self.held
+        if not self.accumulate or held is None or batch_size <= held:
+            return batch_size
+        return max((size for size in self.sizes if size <= held), default=batch_size)
+
+    def micro_batch_size(self, batch_size: int) -> int | None:
+        """The size of the micro-batches that a batch is trained in; None where it is trained whole."""
+        at_once = self.at_once(batch_size)
+        return None if at_once == batch_size else at_once
+
+    @property
+    def held(self) -> int | None:
+        """The largest batch whose examples fit all at once; None where nothing says that any does not.
 
         What was verified fits, and of what was not, only what lies below it. What another session has verified must
         also be foretold to fit in the memory that there is now, and in that of other machines that have joined.
@@ -175,7 +196,7 @@ class Capacity:
     def record_step_times(self, rows: Sequence[StepTime], train_examples: int) -> None:
         """Steps were timed."""
         self.step_rows = list(rows)
-        self.steps = StepTimeLaw(rows, train_examples) if rows else None
+        self.steps = StepTimeLaw(rows, train_examples, self.at_once) if rows else None
 
     def seconds_per_epoch(self, *, refined: bool = True) -> Callable[[int], float] | None:
         """Batch size -> seconds per epoch, `refined` as epochs are told or not; None where no step was timed."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,18 +28,22 @@ class StepTimeLaw:
     Args:
         rows: probed, at least one.
         train_examples: examples of an epoch.
+        at_once: batch size -> how many of its examples a step takes at once; a batch of more takes as much longer.
 
     Attributes:
         overhead_s: alpha, seconds per step whatever its size.
         per_example_s: beta, seconds per example.
     """
 
-    def __init__(self, rows: Sequence[StepTime], train_examples: int) -> None:
+    def __init__(
+        self, rows: Sequence[StepTime], train_examples: int, at_once: Callable[[int], int] = lambda size: size
+    ) -> None:
         # Not at the top: it costs half a second, and most commands have no use for it.
         from scipy.optimize import isotonic_regression, nnls
 
         ordered = sorted(rows, key=lambda row: row.batch_size)
         self._train_examples = train_examples
+        self._at_once = at_once
         self._log_sizes = np.log([row.batch_size for row in ordered])
         # A larger batch never takes less time; where a timing says so it is noise.
         self._log_seconds = isotonic_regression(np.log([row.step_time_s for row in ordered])).x
@@ -55,8 +59,13 @@ class StepTimeLaw:
         """The batch size that reaches half of the throughput there is; None where one of the two was not seen."""
         return self.overhead_s / self.per_example_s if self.overhead_s > 0 and self.per_example_s > 0 else None
 
-    def step_time_s(self, batch_size: float) -> float:
+    def step_time_s(self, batch_size: int) -> float:
         """Seconds per step, as probed; beyond the probed sizes it goes on as at the nearest two, but never falls."""
+        at_once = self._at_once(batch_size)
+        return batch_size / at_once * self._at(at_once)
+
+    def _at(self, batch_size: int) -> float:
+        """Of a batch whose examples are taken all at once."""
         x = float(np.log(batch_size))
         if len(self._log_sizes) == 1:
             return float(np.exp(self._log_seconds[0]) * batch_size / np.exp(self._log_sizes[0]))

@@ -61,6 +61,8 @@ class Options:
         probe: whether the machine is measured: what is not recorded of it where None, anew where true, nothing where
             false.
         share: whether a GPU may be shared, with other studies or by several workers.
+        accumulate: whether a batch that memory does not hold is trained in micro-batches of the largest size that fits,
+            their gradients averaged; None for the study's own, no for a new one.
         ray: train in a Ray cluster: `auto`, an address, or `local` for one that is started on this machine.
         ray_cpus, ray_gpus: what each worker gets there; None for a GPU and its part of the node's cores where there are
             GPUs, or else for a node.
@@ -84,6 +86,7 @@ class Options:
     memory_limit: int | None = None
     probe: bool | None = None
     share: bool = False
+    accumulate: bool | None = None
     ray: str | None = None
     ray_cpus: float | None = None
     ray_gpus: float | None = None

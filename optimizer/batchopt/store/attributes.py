@@ -43,6 +43,9 @@ ENGINES = "engines"
 MEMORY_LIMITS = "memory_limits"
 """User attribute of a study: `--memory-limit` as last given on each machine, in bytes, by its fingerprint."""
 
+ACCUMULATE = "accumulate"
+"""User attribute of a study: whether batches that memory does not hold are trained in micro-batches."""
+
 TOGETHER = 100
 """How many processes of one machine may begin in the same moment; of those in each other's way one gets through."""
 

@@ -19,7 +19,7 @@ from optuna.distributions import json_to_distribution
 
 from batchopt.optuna_private import OPTUNAS_TABLES
 from batchopt.question.task import MOST_EPOCHS
-from batchopt.store.attributes import ATTRIBUTE, DEATHS, ELAPSED, ENGINES, GUID, MEMORY_LIMITS
+from batchopt.store.attributes import ACCUMULATE, ATTRIBUTE, DEATHS, ELAPSED, ENGINES, GUID, MEMORY_LIMITS
 from batchopt.store.stamp import Stamp
 from batchopt.store.tables import (
     PREFIX,
@@ -196,6 +196,7 @@ OF_ATTRIBUTES: dict[str, Callable[[Any], bool]] = {
     ATTRIBUTE: _is_stamp,
     ELAPSED: _amount,
     ENGINES: lambda value: _entries(value, _text_of),
+    ACCUMULATE: lambda value: isinstance(value, bool),
     MEMORY_LIMITS: lambda value: _entries(value, lambda limit: limit is None or _amount(limit)),
     GUID: _text_of,
     DEATHS: lambda value: _entries(value, _amount) and value.keys() == {"epochs", "deaths"},

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 from batchopt.machine.machine import Machine
 from batchopt.measured import MemoryRow, StepTime
 from batchopt.optuna_private import study_id_of
-from batchopt.store.attributes import ELAPSED, ENGINES, MEMORY_LIMITS, TOGETHER
+from batchopt.store.attributes import ACCUMULATE, ELAPSED, ENGINES, MEMORY_LIMITS, TOGETHER
 from batchopt.store.measurements import MeasuredOn, Measurements
 from batchopt.store.records import Records, put_entry
 from batchopt.store.tables import optunas_study_system_attributes, optunas_trials
@@ -65,6 +65,11 @@ class StudyLedger:
     def elapsed(self) -> float:
         """The wall seconds of all sessions so far."""
         return float(self._again(lambda: self.study.user_attrs.get(ELAPSED, 0.0)))
+
+    def set_accumulate(self, accumulate: bool) -> None:
+        """Keep whether batches that memory does not hold are trained in micro-batches, for reports, too."""
+        if self._again(lambda: self.study.user_attrs.get(ACCUMULATE, False)) != accumulate:
+            self._again(lambda: self.study.set_user_attr(ACCUMULATE, accumulate))
 
     def add_machine(self, machine: Machine, engine: str, *, deterministic: bool = False) -> None:
         """Remember a machine, and how this study's program is trained on it."""

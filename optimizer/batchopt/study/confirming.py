@@ -29,13 +29,12 @@ from batchopt.question.task import Task
 from batchopt.report.answer.confirmation import from_common
 from batchopt.report.answer.recommendation import Report
 from batchopt.signals import Interruption
-from batchopt.store.attributes import ENGINES
+from batchopt.store.attributes import ACCUMULATE, ENGINES
 from batchopt.store.confirmations import ROLES, ConfirmationRun, Role, plan_of
 from batchopt.store.database import open_database
 from batchopt.store.history import open_study
 from batchopt.store.leases import Turns
 from batchopt.store.ledger import Ledger
-from batchopt.store.measurements import Measurements, measured_on
 from batchopt.store.stamp import Stamp, check_program
 from batchopt.store.transactions import Transactions
 from batchopt.study.single_run import SingleRun
@@ -43,7 +42,7 @@ from batchopt.training.messages import EpochDone, OpenedTest, OpenTest, Train
 from batchopt.training.seeds import confirmation_seed
 from batchopt.workers.cluster import joined
 from batchopt.workers.slot import Slot
-from batchopt.workers.starting import first_setup, ready_slot
+from batchopt.workers.starting import first_setup, known_capacity, ready_slot
 
 if TYPE_CHECKING:
     from batchopt.search.advice import Estimate
@@ -93,19 +92,23 @@ def confirm(
         ledger = Ledger(database, again(lambda: open_study(database, name)), transactions=transactions)
         stamp = again(lambda: Stamp.read(ledger.study))
         assert stamp is not None, "what has a report has a stamp"
+        kept = again(lambda: ledger.study.user_attrs)
+        # One worker has the machine to itself, so that seconds mean something.
+        options = dataclasses.replace(options, workers=None)
+        if options.accumulate is None:
+            options = dataclasses.replace(options, accumulate=kept.get(ACCUMULATE, False))
         setup = first_setup(
             task,
-            # One worker has the machine to itself, so that seconds mean something.
-            dataclasses.replace(options, workers=None),
+            options,
             stamp.space,
             goal=stamp.goal,
             budget=Budget(),
-            known_engines=again(lambda: ledger.study.user_attrs).get(ENGINES, {}),
+            known_engines=kept.get(ENGINES, {}),
             cluster=cluster,
         )
 
-        def start() -> tuple[Slot, int | None]:
-            """A worker, and the largest batch size that its machine is known to hold."""
+        def start() -> tuple[Slot, Capacity]:
+            """A worker, and what is known of its machine."""
             listener(Starting(1))
             slot = ready_slot(setup, smallest=stamp.space.smallest, interruption=interruption, listener=listener)
             held.enter_context(slot)
@@ -115,10 +118,8 @@ def confirm(
             if not ready.has_test:
                 raise DataError("--confirm: the data has no test set. Load it with Dataset(..., test=...).")
             ledger.add_machine(ready.machine, ready.engine)
-            key = measured_on(ready.machine, ready.program, ready.engine)
-            rows = again(lambda: Measurements(database.db).memory(key, options.memory_limit))
-            sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
-            return slot, Capacity(sizes, ready.memory, rows).max_batch_size
+            known = partial(known_capacity, slot, stamp.space, options, storage)
+            return slot, again(lambda: known(interruption=interruption, listener=listener))
 
         turns = Turns(database.db, -study_id_of(ledger.study), ledger.owner, lease_seconds=math.inf)
         _Confirmation(ledger, turns, stamp, report, seeds, interruption, listener).run(start)
@@ -196,7 +197,7 @@ class _Confirmation:
         self._interruption = interruption
         self._listener = listener
 
-    def run(self, start: Callable[[], tuple[Slot, int | None]]) -> None:
+    def run(self, start: Callable[[], tuple[Slot, Capacity]]) -> None:
         """Go on until nothing is missing; `start` gives a worker, where one is needed."""
         self._await_turn()
         try:
@@ -209,8 +210,8 @@ class _Confirmation:
             if kept and not begun:
                 when = f"one was confirmed after {kept[-1].trials} trials"
                 self._listener(Noted(f"the recommendation has changed since {when}; the new one is confirmed too"))
-            slot, largest = start()
-            self._train_missing(slot, planned(self._report, begun, largest))
+            slot, self._capacity = start()
+            self._train_missing(slot, planned(self._report, begun, self._capacity.max_batch_size))
         finally:
             with suppress(StorageError):
                 # Where nothing can be written any more, the turn expires by itself.
@@ -257,6 +258,7 @@ class _Confirmation:
                 until_epoch=epochs,
                 purpose="confirm",
                 until=target,
+                micro_batch_size=self._capacity.micro_batch_size(configuration.batch_size),
             )
         )
         trained: list[Epoch] = []

@@ -79,6 +79,7 @@ class Ending:
                 limits=ledger.study.user_attrs.get(MEMORY_LIMITS, {}),
                 described={},
                 name="",
+                accumulate=capacity.accumulate,
             ).seconds_per_epoch
 
     def over(self, figures: Epoch) -> bool:

@@ -15,7 +15,7 @@ from batchopt.question.goal import Goal
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.store.access import opened
 from batchopt.store.address import shown_storage
-from batchopt.store.attributes import ENGINES
+from batchopt.store.attributes import ACCUMULATE, ENGINES
 from batchopt.store.database import check_storage
 from batchopt.store.deletion import check_numbers
 from batchopt.store.making import unmade
@@ -30,12 +30,14 @@ class Found:
     Attributes:
         stamp: its question.
         engines: how epochs are run on each of its machines, by fingerprint.
+        accumulate: whether batches that memory does not hold are trained in micro-batches.
         finished, running: how many of its trials are.
         best: the best of those that are complete; None where none is.
     """
 
     stamp: Stamp
     engines: dict[str, EngineName]
+    accumulate: bool
     finished: int
     running: int
     best: TrialEnded | None
@@ -71,6 +73,7 @@ def find(
             return Found(
                 stamp,
                 engines=study.user_attrs.get(ENGINES, {}),
+                accumulate=study.user_attrs.get(ACCUMULATE, False),
                 finished=sum(trial.state.is_finished() for trial in trials),
                 running=sum(trial.state == TrialState.RUNNING for trial in trials),
                 best=best_of(trials, stamp),

@@ -134,6 +134,7 @@ class Loop:
             last_epoch=self._session.ending.last_epoch,
             save_seconds=self._save_seconds,
             until=self._session.ending.target,
+            micro_batch_size=self._session.capacity.micro_batch_size(step.batch_size),
         )
 
     def _put_aside(self, slot: Slot) -> None:

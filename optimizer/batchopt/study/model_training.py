@@ -15,6 +15,7 @@ from typing import get_args
 
 from batchopt.errors import DeviceError, InvalidInput, TrainingFailed
 from batchopt.events import Listener, Noted, Starting, TrainingModel
+from batchopt.machine.capacity import Capacity
 from batchopt.measured import Epoch
 from batchopt.question.metric import Target
 from batchopt.question.options import Budget, Configuration, Options
@@ -24,7 +25,7 @@ from batchopt.report.answer.recommendation import Report
 from batchopt.signals import Interruption
 from batchopt.store.access import opened
 from batchopt.store.address import shown_storage
-from batchopt.store.attributes import ENGINES
+from batchopt.store.attributes import ACCUMULATE, ENGINES
 from batchopt.store.history import open_study
 from batchopt.store.stamp import Stamp, check_program, versions
 from batchopt.study.model_file import Kept, ModelFile, sealed
@@ -35,7 +36,7 @@ from batchopt.training.messages import EpochDone, ModelSaved, SaveModel, Train
 from batchopt.training.seeds import model_seed
 from batchopt.workers.cluster import LOCAL
 from batchopt.workers.slot import Slot
-from batchopt.workers.starting import first_setup, ready_slot
+from batchopt.workers.starting import first_setup, known_capacity, ready_slot
 
 NUMBER = 0
 """Of the model among those of a study, for its seed; there is one."""
@@ -86,19 +87,23 @@ def train_model(
             "first."
         )
     with opened(storage) as database:
-        engines = dict(open_study(database, name).user_attrs.get(ENGINES, {}))
+        kept = open_study(database, name).user_attrs
+    if options.accumulate is None:
+        options = dataclasses.replace(options, accumulate=kept.get(ACCUMULATE, False))
     with Interruption() as interruption:
+        engines = kept.get(ENGINES, {})
         setup = first_setup(task, options, stamp.space, goal=stamp.goal, budget=Budget(trials=1), known_engines=engines)
         setup = dataclasses.replace(setup, join_validation=on == "all")
         listener(Starting(1))
         with ready_slot(setup, smallest=stamp.space.smallest, interruption=interruption, listener=listener) as slot:
             assert slot.ready is not None
             check_program(name, shown_storage(storage), stamp, slot.ready.program)
+            capacity = known_capacity(slot, stamp.space, options, storage, interruption=interruption, listener=listener)
             epochs, target = stamp.goal.epochs, stamp.target
             if on == "all":
                 # Validation has nothing to say of when to end; the trial that is recommended has.
                 epochs, target = len(read_study(storage, name)[report.advised.best.trial].epochs), None
-            return _Training(slot, file, stamp, report, on, epochs, target, interruption, listener).run()
+            return _Training(slot, capacity, file, stamp, report, on, epochs, target, interruption, listener).run()
 
 
 class _Training:
@@ -106,6 +111,7 @@ class _Training:
 
     Args:
         slot: with a worker that is ready.
+        capacity: of its machine.
         epochs: at most.
         target: at which it ends; None for none.
     """
@@ -113,6 +119,7 @@ class _Training:
     def __init__(
         self,
         slot: Slot,
+        capacity: Capacity,
         file: ModelFile,
         stamp: Stamp,
         report: Report,
@@ -127,6 +134,7 @@ class _Training:
         self._slot, self._file, self._stamp, self._report, self._on = slot, file, stamp, report, on
         self._configuration = Configuration(best.batch_size, best.learning_rate, dict(best.extra))
         self._epochs, self._target = epochs, target
+        self._micro_batch_size = capacity.micro_batch_size(best.batch_size)
         self._listener = listener
         self._single = SingleRun(
             slot,
@@ -177,6 +185,7 @@ class _Training:
                 last_epoch=self._epochs,
                 purpose="model",
                 until=self._target,
+                micro_batch_size=self._micro_batch_size,
             )
         )
         self._listener(TrainingModel(configuration, self._stamp.metric, from_epoch, self._epochs))

@@ -3,8 +3,7 @@
 Whatever trains drives a session: the loop with its workers, a server, a test with a formula. It asks for a step, tells
 each epoch of it, and ends by releasing what it holds. What a session promises is kept in the database: a trial belongs
 to whoever asked for it, as long as that one renews its lease, and nothing late is written to it by anybody else.
-
-A session may be used from any thread, by one at a time: each method waits for the others.
+Any thread may use a session, one at a time: each method waits for the others.
 """
 
 from __future__ import annotations
@@ -74,8 +73,7 @@ class Session:
         self._steps: dict[int, Step] = {}
         self._renewed = time.monotonic()
         self._started = time.monotonic() - ledger.elapsed()
-        self._held = ExitStack()
-        self.lock = threading.RLock()
+        self._held, self.lock = ExitStack(), threading.RLock()
 
     @classmethod
     def open(
@@ -246,20 +244,22 @@ class Session:
 
     @one_at_a_time
     def out_of_memory(self, trial: int, fingerprint: str = "", *, by_size: bool = True) -> None:
-        """A trial did not fit in memory: neither it nor any larger batch size is proposed again.
+        """A trial did not fit in memory: it goes on in smaller micro-batches, or neither it nor a larger one is tried.
 
-        Args:
-            trial: its number.
-            fingerprint: of the machine that ran out; empty where it is known not to fit without a try.
-            by_size: whether it was for the batch size, and not for another dimension, or for building the model.
+        `fingerprint` is of the machine that ran out, empty where that is foreseen; `by_size` is false where it was not
+        for the batch size, but for building the model.
         """
         step = self._steps[trial]
-        by_size = by_size and not (fingerprint and step.extra)
-        if by_size and fingerprint and self.capacity.record_out_of_memory(step.batch_size, fingerprint):
+        at_once, by_size = self.capacity.at_once(step.batch_size), by_size and not (fingerprint and step.extra)
+        if by_size and fingerprint and self.capacity.record_out_of_memory(at_once, fingerprint):
             self.ledger.add_memory(self.capacity.rows)
-        over = self.capacity.bytes_over(step.batch_size)
-        reason: Infeasibility = "memory" if by_size else "untrainable"
-        self.rule_out(trial, reason, lambda number: self.ledger.exceed_memory(number, over), note="out of memory")
+        if by_size and (less := self.capacity.at_once(step.batch_size)) < at_once:
+            self.listener(Noted(f"trial {trial}: {at_once} examples at once ran out of memory; now {less} at once"))
+            self.let_go(trial)
+        else:
+            reason: Infeasibility = "memory" if by_size else "untrainable"
+            by = self.capacity.bytes_over(step.batch_size)
+            self.rule_out(trial, reason, lambda number: self.ledger.exceed_memory(number, by), note="out of memory")
 
     @one_at_a_time
     def count_death(self, trial: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -156,6 +157,7 @@ class Study:
                 capacity.rows,
                 anew=not capacity.recorded,
             )
+            ledger.set_accumulate(capacity.accumulate)
             listener(plan.opened)
             show = partial(bring_up_to_date, ledger, listener)
             heard = ShownWhileItGoesOn(listener, show)
@@ -251,9 +253,12 @@ class Study:
         waiting = Transactions(url, say=say, check=interruption.check, patience=LOCKED_S)
         found = waiting.again(partial(find, self.name, self.storage, self._space_for, self.goal, self.options.seed))
         listener(Starting(self.options.workers or 1))
+        options = self.options
+        if options.accumulate is None and found:
+            options = dataclasses.replace(options, accumulate=found.accumulate)
         setup = first_setup(
             self.task,
-            self.options,
+            options,
             early,
             goal=self.goal,
             budget=budget,
@@ -283,7 +288,7 @@ class Study:
         if not found:
             directions = kind_of(stamp.goal, stamp.metric).directions
             waiting.again(partial(refuse_foreign, self.name, self.storage, directions))
-        capacity = waiting.again(partial(recorded_capacity, ready, space, self.options, self.storage))
+        capacity = waiting.again(partial(recorded_capacity, ready, space, options, self.storage))
         if probing and self.options.probe is not False:
             capacity = measured(slot, capacity, timed=True, interruption=interruption, listener=listener)
             ready = slot.ready or ready
@@ -301,7 +306,8 @@ class Study:
             trials=budget.trials,
             finished=found.finished if found else 0,
             running=found.running if found else 0,
-            max_batch_size=capacity.max_batch_size,
+            max_batch_size=capacity.held,
+            accumulate=capacity.accumulate,
             best=found.best if found else None,
         )
         return slot, Plan(opened, stamp, new=found is None), capacity

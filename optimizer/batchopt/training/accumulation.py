@@ -9,13 +9,13 @@ gradients, as Adam, squares each then.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from batchopt.errors import ModelError
+from batchopt.errors import InvalidInput, ModelError
 
 MEANS = ("sum_over_batch_size", "mean", "auto")
 """Reductions of losses that are means over a batch."""
@@ -30,10 +30,52 @@ def why_not(model: Any) -> str:
     return "" if other is None else f"its loss is no mean over a batch, but {other}"
 
 
+def check_accumulates(model: Any) -> None:
+    """Refuse a model whose gradients cannot be averaged over micro-batches.
+
+    Raises:
+        ModelError: why.
+    """
+    if why := why_not(model):
+        raise ModelError(f"--accumulate: this model cannot be trained in micro-batches, as {why}. Leave it out.")
+
+
+def looked_at(model: Any, *, accumulate: bool) -> list[str]:
+    """What there is to say of how a model accumulates gradients, by its optimizer; `accumulate` is ours.
+
+    Raises:
+        ModelError: ours cannot.
+    """
+    if accumulate:
+        check_accumulates(model)
+    batches = accumulated_batches(model.optimizer)
+    if batches == 1:
+        return []
+    return [
+        f"the optimizer accumulates {batches} batches (gradient_accumulation_steps): a batch size is of all examples "
+        f"of a step, which is trained as {batches} batches of a part each"
+    ]
+
+
 def accumulated_batches(optimizer: Any) -> int:
     """How many batches an optimizer takes for one step, by its own `gradient_accumulation_steps`."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     return int(getattr(inner, "gradient_accumulation_steps", None) or 1)
+
+
+def check_divides(optimizer: Any, batch_sizes: Sequence[int]) -> None:
+    """Refuse a batch size that is no whole number of examples in each of the batches that an optimizer accumulates.
+
+    Raises:
+        InvalidInput: naming it.
+    """
+    batches = accumulated_batches(optimizer)
+    for batch_size in batch_sizes:
+        if batch_size % batches:
+            raise InvalidInput(
+                f"batch size {batch_size}: the optimizer takes {batches} batches for a step "
+                f"(gradient_accumulation_steps), so batch sizes are multiples of {batches}. Write such --batch-sizes."
+            )
 
 
 def looks_at_batches(model: Any) -> bool:
@@ -55,8 +97,7 @@ def accumulating(model: Any, micro_batch_size: int) -> Callable[[Any], Any]:
     Raises:
         ModelError: its gradients cannot be averaged.
     """
-    if why := why_not(model):
-        raise ModelError(f"--accumulate: this model cannot be trained in micro-batches, as {why}. Leave it out.")
+    check_accumulates(model)
     loss_metric = next(metric for metric in model.metrics if metric.name == "loss")
 
     def step(data: Any) -> Any:

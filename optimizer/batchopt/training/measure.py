@@ -88,7 +88,7 @@ def make_room(program: Program, memory: DeviceMemory, gauge: Gauge, batch_size: 
     if much():
         gc.collect()
     if much():
-        program.engine.keep_only(batch_size)
+        program.engine.keep_only(program.batch_of(batch_size))
 
 
 def predict_memory(program: Program, batch_sizes: Sequence[int]) -> PredictedMemory:
@@ -96,7 +96,7 @@ def predict_memory(program: Program, batch_sizes: Sequence[int]) -> PredictedMem
     found: dict[int, int] = {}
     for batch_size in batch_sizes:
         try:
-            step_bytes = program.engine.predict_memory(batch_size)
+            step_bytes = program.engine.predict_memory(program.batch_of(batch_size))
         except (*REFUSALS, RuntimeError, ImportError) as error:
             # An experimental interface, asked on devices and in versions that nobody has tried.
             return PredictedMemory(found, refusal=reason(error))
@@ -160,9 +160,7 @@ class _Clock:
         return self.program.train_examples // self.batch_size
 
     def seconds_for(self, steps: int) -> float:
-        started = time.perf_counter()
-        self.program.engine.train(self.rng, self.batch_size, steps=steps)
-        return time.perf_counter() - started
+        return self.program.train_steps(self.rng, self.batch_size, steps)
 
     def find_steps(self) -> None:
         """Make a round long enough, or an epoch."""
@@ -176,7 +174,7 @@ class _Clock:
         self.long.append(self.seconds_for(self.steps) if self.steps > 1 else self.short[-1])
 
     def row(self) -> StepTime:
-        rest = self.program.train_examples % self.batch_size / self.batch_size
+        rest = self.program.train_examples % self.program.batch_of(self.batch_size) / self.batch_size
         short = statistics.median(self.short)
         if self.steps > 1:
             each = sorted((long - short) / (self.steps - 1) for long in self.long)

@@ -48,6 +48,7 @@ class Setup:
         known_engines: what was chosen before on machines of these fingerprints; not timed again.
         learning_rate, extra: a configuration of the space, to build the model once and look at it.
         memory_limit: bytes of device memory that training may use; all there is where None.
+        accumulate: whether batches may be trained in micro-batches.
         hold_data, share: whether the data may be held on the device, and a GPU shared with other studies.
         cluster: start the worker in a Ray cluster, with so much of it; on this machine where None.
         deterministic: whether equal epochs are to come out equal to the last bit.
@@ -69,6 +70,7 @@ class Setup:
     memory_limit: int | None = None
     hold_data: bool = True
     share: bool = False
+    accumulate: bool = False
     cluster: ClusterShare | None = None
     deterministic: bool = False
     batch_sizes: int = 10

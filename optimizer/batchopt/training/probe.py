@@ -136,7 +136,7 @@ def _time(program: Program, batch_size: int) -> EngineTiming:
     whole_batches = program.train_examples // batch_size
     # Once for all batch sizes, and the compiler's own first use with it: not what a batch size costs.
     program.engine.prepare_evaluation()
-    compile_seconds = program.prepare(batch_size)
+    compile_seconds = program.engine.prepare(batch_size)
     rng = np.random.default_rng(0)
 
     def seconds_for(steps: int) -> float:

@@ -24,6 +24,7 @@ import tensorflow as tf
 from batchopt.errors import DataError, ModelError
 from batchopt.measured import EngineName, Epoch
 from batchopt.question.task import Dataset, Task, take
+from batchopt.training.accumulation import accumulated_batches
 from batchopt.training.callbacks import TrialCallbacks, described
 from batchopt.training.data_check import SEARCHED, check_with
 from batchopt.training.engines import Engine, make_engine
@@ -69,7 +70,18 @@ class Program:
 
     def prepare(self, batch_size: int) -> float:
         """Compile for a batch size; returns seconds. Changes variables: `load` a state afterwards."""
-        return self.engine.prepare(batch_size)
+        return self.engine.prepare(self.batch_of(batch_size))
+
+    def batch_of(self, batch_size: int) -> int:
+        """Examples of each batch that the engine takes; an optimizer that accumulates makes one step of several."""
+        return max(1, batch_size // accumulated_batches(self.model.optimizer))
+
+    def train_steps(self, rng: np.random.Generator, batch_size: int, steps: int) -> float:
+        """Train so many whole steps, and the partial batch that an epoch ends with; returns seconds."""
+        batch = self.batch_of(batch_size)
+        started = time.perf_counter()
+        self.engine.train(rng, batch, steps=steps * (batch_size // batch))
+        return time.perf_counter() - started
 
     def state(self) -> State:
         """The state that training has reached; `load` goes on from there."""
@@ -98,11 +110,12 @@ class Program:
 
         What callbacks do around epochs is neither training nor evaluation, and on no clock.
         """
+        batch = self.batch_of(batch_size)
         if callbacks is not None:
             callbacks.epoch_begins(number)
         around_batches = () if callbacks is None else callbacks.for_fit()
         started = time.perf_counter()
-        train = self.engine.train(rng, batch_size, callbacks=around_batches)
+        train = self.engine.train(rng, batch, callbacks=around_batches)
         trained = time.perf_counter()
         with contextlib.nullcontext() if callbacks is None else callbacks.evaluation() as told:
             began = time.perf_counter()
@@ -122,7 +135,8 @@ class Program:
             value=validation[self._metric],
             train_seconds=trained - started,
             evaluation_seconds=evaluated - began,
-            steps=-(-self.train_examples // batch_size),
+            # Keras goes on where an epoch has ended within a step.
+            steps=max(1, -(-self.train_examples // batch) // (batch_size // batch)),
             examples_per_second=self.train_examples / (trained - started),
             raw_loss=None if validation is raw else loss_of(raw),
             raw_value=None if validation is raw else raw[self._metric],

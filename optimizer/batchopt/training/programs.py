@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from batchopt.measured import EngineName
 from batchopt.question.task import Task
-from batchopt.training.accumulation import looks_at_batches
+from batchopt.training.accumulation import check_divides, looks_at_batches
 from batchopt.training.callbacks import TrialCallbacks, made
 from batchopt.training.checkpoint import Pace, pack, unpack, unpack_callbacks
 from batchopt.training.form import form_of
@@ -97,6 +97,7 @@ class Programs:
             if is_pruned(error):
                 raise Untrainable(reason(error)) from error
             raise
+        check_divides(fresh.optimizer, [request.batch_size])
         given = given_by_name(self._resident.data, seed=seed, batch_size=request.batch_size, epochs=self._epochs)
         callbacks = made(self._task, request.learning_rate, request.extra, given)
         each_batch = callbacks is not None and bool(callbacks.around_batches)
@@ -117,11 +118,13 @@ class Programs:
         del fresh
         self.current = self._by_form[key]
         self._make_room(self.current, request.batch_size)
-        self.current.engine.micro_batch_size = micro = request.micro_batch_size
-        if micro is not None and micro < request.batch_size and not self._told and looks_at_batches(self.current.model):
+        micro = None if request.micro_batch_size is None else self.current.batch_of(request.micro_batch_size)
+        self.current.engine.micro_batch_size = micro
+        at_once = request.micro_batch_size or request.batch_size
+        if at_once < request.batch_size and not self._told and looks_at_batches(self.current.model):
             self._told = True
             say(
-                f"batches of more than {micro} are trained as micro-batches: gradients are of the whole batch, but "
+                f"batches of more than {at_once} are trained as micro-batches: gradients are of the whole batch, but "
                 "batch normalization normalizes by each micro-batch"
             )
         try:
@@ -136,7 +139,7 @@ class Programs:
                 self._refused.add(known)
                 say(f"XLA refuses this model: {reason(refusal)}; it is trained by engine fused")
             self.current = self._by_form[key] = Program(self._task, self._resident, "fused", self.current.model)
-            self.current.engine.micro_batch_size = request.micro_batch_size
+            self.current.engine.micro_batch_size = micro
             compile_seconds = self.current.prepare(request.batch_size)
         self.current.load(state)
         what = "the model" if request.purpose == "model" else f"trial {request.trial}"
@@ -147,7 +150,7 @@ class Programs:
                 "another version wrote it; it starts over"
             )
             kept = None
-        steps = given["steps_per_epoch"]
+        steps = -(-self.current.train_examples // self.current.batch_of(request.batch_size))
         if not self._with_callbacks(request, callbacks, steps, goes_on=kept is not None) and kept is not None:
             assert callbacks is not None
             say(

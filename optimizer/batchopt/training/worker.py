@@ -25,7 +25,7 @@ from batchopt.machine.machine import Machine
 from batchopt.machine.memory import shown_bytes
 from batchopt.measured import DeviceMemory
 from batchopt.question.options import gpu_indices
-from batchopt.question.task import Dataset, ProgramStamp
+from batchopt.question.task import Dataset, ProgramStamp, asked_by
 from batchopt.training.by_value import Opening, opened
 from batchopt.training.checkpoint import Pace
 from batchopt.training.class_weight import weighed
@@ -111,12 +111,7 @@ class Trainer:
         )
         engine_seconds = time.perf_counter() - started
         self.remarks += engine_of_callbacks(first.callbacks, setup.engine)
-        batches = accumulation.accumulated_batches(first.model.optimizer)
-        if batches > 1:
-            self.remarks.append(
-                f"the optimizer accumulates {batches} batches (gradient_accumulation_steps): batch sizes are of one "
-                f"of them, and each of its steps takes {batches} times as many examples"
-            )
+        self.remarks += accumulation.looked_at(first.model, accumulate=setup.accumulate)
         stamp = ProgramStamp(
             model=program.signature(first.model, first.callbacks),
             data=data_fingerprint(data),
@@ -269,10 +264,14 @@ class Trainer:
         return map(Remark, remarks)
 
     def _measure(self, request: Measure) -> Iterator[Answer]:
+        from batchopt.training.accumulation import check_divides
         from batchopt.training.measure import measure
 
         self._position = None
         self._programs.current.engine.micro_batch_size = None
+        if not asked_by(self._task.build_model, {"batch_size": None}):
+            # Where it asks for the batch size, it may accumulate as many batches as that needs.
+            check_divides(self._programs.current.model.optimizer, request.batch_sizes)
         start = self._programs.current.state()
         yield from measure(self._programs.current, self._memory, self._gauge, request.batch_sizes, request.seconds)
         self._programs.current.load(start)

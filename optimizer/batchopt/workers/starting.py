@@ -65,6 +65,7 @@ def first_setup(
         known_engines=dict(known_engines),
         memory_limit=options.memory_limit,
         share=options.share,
+        accumulate=bool(options.accumulate),
         cluster=cluster,
         batch_sizes=min(trials, len(space.grid_batch_sizes())),
         epochs=trials * goal.epochs,
@@ -139,9 +140,11 @@ def ready_slot(setup: Setup, *, smallest: int, interruption: Interruption, liste
         if not setup.hold_data or setup.engine == "fit":
             # It was on the host already.
             break
-    if setup.memory_limit is None:
+    need = None if setup.memory_limit is None else least_limit(setup, smallest, interruption)
+    if setup.memory_limit is None or need is None or need <= setup.memory_limit:
+        # What ran out was not the batch's: tracing the model takes memory too.
         raise DeviceError(f"not enough memory to set up the study: {why}")
-    raise too_small(setup.memory_limit, smallest, least_limit(setup, smallest, interruption))
+    raise too_small(setup.memory_limit, smallest, need)
 
 
 def measured(
@@ -179,13 +182,32 @@ def measured(
             other = ready_slot(setup, smallest=capacity.sizes[0], interruption=interruption, listener=listener)
             assert other.ready is not None
             slot.worker, slot.ready = other.worker, other.ready
-            capacity = Capacity(capacity.sizes, slot.ready.memory, machine=slot.ready.machine.fingerprint)
+            capacity = Capacity(
+                capacity.sizes,
+                slot.ready.memory,
+                machine=slot.ready.machine.fingerprint,
+                accumulate=capacity.accumulate,
+            )
 
 
-def new_capacity(ready: Ready, space: SearchSpace) -> Capacity:
+def known_capacity(
+    slot: Slot, space: SearchSpace, options: Options, storage: str, *, interruption: Interruption, listener: Listener
+) -> Capacity:
+    """What a database knows of a worker's machine, measured where nothing tells how large micro-batches may be.
+
+    Arguments and errors as for `recorded_capacity` and `measured`.
+    """
+    assert slot.ready is not None
+    capacity = recorded_capacity(slot.ready, space, dataclasses.replace(options, probe=False), storage)
+    if not capacity.accumulate or capacity.verified:
+        return capacity
+    return measured(slot, capacity, timed=False, interruption=interruption, listener=listener)
+
+
+def new_capacity(ready: Ready, space: SearchSpace, *, accumulate: bool = False) -> Capacity:
     """Nothing is known yet but the device's memory."""
     sizes = [int(size) for size in space.grid_batch_sizes()]
-    return Capacity(sizes, ready.memory, machine=ready.machine.fingerprint)
+    return Capacity(sizes, ready.memory, machine=ready.machine.fingerprint, accumulate=accumulate)
 
 
 def recorded_capacity(ready: Ready, space: SearchSpace, options: Options, storage: str) -> Capacity:
@@ -193,7 +215,7 @@ def recorded_capacity(ready: Ready, space: SearchSpace, options: Options, storag
 
     What was measured with another TensorFlow holds no longer, and is used only where nothing may be measured.
     """
-    capacity = new_capacity(ready, space)
+    capacity = new_capacity(ready, space, accumulate=bool(options.accumulate))
     if options.probe:
         return capacity
     # Optuna's own, or one whose tables another process is making in this moment, knows nothing either.
@@ -206,6 +228,13 @@ def recorded_capacity(ready: Ready, space: SearchSpace, options: Options, storag
         measurements = Measurements(database.db)
         key = measured_on(ready.machine, ready.program, ready.engine)
         rows = measurements.memory(key, options.memory_limit)
-        capacity = Capacity(capacity.sizes, ready.memory, rows, machine=capacity.machine, recorded=True)
+        capacity = Capacity(
+            capacity.sizes,
+            ready.memory,
+            rows,
+            machine=capacity.machine,
+            recorded=True,
+            accumulate=capacity.accumulate,
+        )
         capacity.record_step_times(measurements.step_times(key), ready.program.train_examples)
     return capacity

@@ -34,7 +34,7 @@ class Place:
         fingerprint: its name in the database.
         name: for people, unlike those of the study's other machines.
         seconds_per_epoch: batch size -> seconds; None where it has neither been probed nor trained anything.
-        max_batch_size: the largest batch size that fits; None where nothing says that any is too large.
+        max_batch_size: the largest batch size to be trained; None where nothing says that any is too large.
         largest: the largest that is known to fit, by a real step or epoch; None where none is.
         memory_bytes: of device memory, that training may use; None where nobody said.
         step_time: the law of its step times; None with fewer than three batch sizes.
@@ -84,6 +84,7 @@ def place_of(
     limits: Mapping[str, int | None],
     described: Mapping[str, Any],
     name: str,
+    accumulate: bool = False,
 ) -> Place:
     """What is known of a machine of a study.
 
@@ -96,21 +97,24 @@ def place_of(
         limits: the device memory that each was told to use, by fingerprint.
         described: the machine, as it describes itself.
         name: the machine's, for people.
+        accumulate: whether batches that memory does not hold are trained in micro-batches.
     """
     program = program_fingerprint(dataclasses.asdict(stamp.program))
     key = MeasuredOn(fingerprint, program, engines.get(fingerprint, "fused"))
     trained = _trained_on(fingerprint, trials)
-    rows = measurements.step_times(key) or [_as_step_time(size, epochs) for size, epochs in sorted(trained.items())]
-    law = StepTimeLaw(rows, stamp.program.train_examples) if rows else None
+    sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
+    limit = limits.get(fingerprint)
+    capacity = Capacity(sizes, None, measurements.memory(key, limit), accumulate=accumulate)
+    # What was trained there fits, unless it failed since, or the limit was another one, or it was not there as a whole.
+    held = capacity.held
+    known = [size for size in (capacity.verified, *trained) if size and size <= (held or size)]
+    whole = {size: epochs for size, epochs in sorted(trained.items()) if capacity.at_once(size) == size}
+    rows = measurements.step_times(key) or [_as_step_time(size, epochs) for size, epochs in whole.items()]
+    law = StepTimeLaw(rows, stamp.program.train_examples, capacity.at_once) if rows else None
     if law is not None:
         for size, epochs in trained.items():
             for epoch in epochs:
                 law.tell(size, epoch["train_seconds"])
-    sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
-    limit = limits.get(fingerprint)
-    capacity = Capacity(sizes, None, measurements.memory(key, limit))
-    # What was trained there fits, unless it failed since, or the limit was another one.
-    known = [size for size in (capacity.verified, *trained) if size and size <= (capacity.max_batch_size or size)]
     return Place(
         fingerprint,
         name,

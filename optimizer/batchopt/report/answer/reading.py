@@ -24,7 +24,7 @@ from batchopt.report.answer.places import Place, chosen, is_this, machines_of, n
 from batchopt.report.answer.recommendation import MachineAdvice, Report, advise_from, compared, recommend
 from batchopt.report.answer.targets import fastest_by_laws, to_target
 from batchopt.store.access import opened
-from batchopt.store.attributes import ATTRIBUTE, ELAPSED, ENGINES, MEMORY_LIMITS
+from batchopt.store.attributes import ACCUMULATE, ATTRIBUTE, ELAPSED, ENGINES, MEMORY_LIMITS
 from batchopt.store.confirmations import Confirmations
 from batchopt.store.database import Database
 from batchopt.store.history import TrialRecord, open_study, read_trials
@@ -93,6 +93,7 @@ def read_evidence(
                 limits=study.user_attrs.get(MEMORY_LIMITS, {}),
                 described=machines[key],
                 name=names[key],
+                accumulate=study.user_attrs.get(ACCUMULATE, False),
             )
             for key in machines
         }
@@ -125,6 +126,7 @@ def read_evidence(
             time=in_time,
             front=front(advice, metric.sign) if asked.kind == "pareto" else [],
             max_batch_size=_largest(place, stamp),
+            accumulate=study.user_attrs.get(ACCUMULATE, False),
             largest_of_space=stamp.space.largest,
             memory_bytes=place.memory_bytes,
             step_time=place.step_time,

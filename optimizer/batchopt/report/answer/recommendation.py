@@ -102,6 +102,7 @@ class Report:
         time: who reached the target, where the goal is `time`; None for another.
         front: for the goal `pareto`, what no other batch size is both faster and as good as, fastest first.
         max_batch_size: the largest of the space that is known to fit on the machine; None where none is.
+        accumulate: whether larger ones are trained in micro-batches.
         largest_of_space: the largest that the study may try.
         memory_bytes: of device memory, that training may use there; None where nobody said.
         step_time: the law of step times there; None with fewer than three batch sizes.
@@ -127,6 +128,7 @@ class Report:
     time: TimeAnswer | None = None
     front: list[Estimate] = field(default_factory=list)
     max_batch_size: int | None = None
+    accumulate: bool = False
     largest_of_space: int | None = None
     memory_bytes: int | None = None
     step_time: StepTimeFit | None = None

@@ -20,7 +20,8 @@ def memory_sentences(report: Report) -> list[str]:
         return []
     memory = "" if report.memory_bytes is None else f" of {shown_bytes(report.memory_bytes)}"
     every = ", the largest of this study" if largest == report.largest_of_space else ""
-    return [f"The largest batch size known to fit in memory{memory} is {largest}{every}."]
+    more = "; larger ones are trained in micro-batches" if report.accumulate and not every else ""
+    return [f"The largest batch size known to fit in memory{memory} is {largest}{every}{more}."]
 
 
 def step_time_sentences(report: Report) -> list[str]:

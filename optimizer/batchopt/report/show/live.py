@@ -42,7 +42,8 @@ def opened_lines(opened: Opened) -> list[str]:
     cores = f"{machine.cores} core{'s' if machine.cores > 1 else ''}"
     where = f"GPU {machine.device}, {cores}" if machine.kind == "gpu" else f"CPU {machine.processor}, {cores}, no GPU"
     timed = [timing for timing in opened.timings if not timing.refusal]
-    held = f", holds batch sizes up to {opened.max_batch_size}" if opened.max_batch_size is not None else ""
+    held = "" if opened.max_batch_size is None else f", holds batch sizes up to {opened.max_batch_size}"
+    held += ", larger ones in micro-batches" if held and opened.accumulate else ""
     timings = ", ".join(f"{timing.engine} {1e6 * timing.step_time_s:.0f} us a step" for timing in timed)
     refused = [f"{timing.engine} refused: {timing.refusal}" for timing in opened.timings if timing.refusal]
     said = [timings, *refused] if timings else refused
