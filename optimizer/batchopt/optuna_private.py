@@ -31,6 +31,12 @@ def storage_of(study: Study) -> BaseStorage:
     return study._storage
 
 
+def stored_value(trial_id: int, step: int, value: float) -> dict[str, object]:
+    """An intermediate value as a row of Optuna's table; any float, NaN and infinity included."""
+    stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+    return {"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
+
+
 def figure_attribute(figure: str) -> str:
     """How the system attributes of a study begin that hold a figure of optuna-dashboard's, cut into parts."""
     # It brings a web server along, which nothing else needs.

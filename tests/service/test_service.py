@@ -119,7 +119,7 @@ def test_who_sleeps_past_the_lease_and_reports_late_writes_nothing(service: http
     assert heir["trial"] == late["trial"]
     answer = say(service, study, late, "/epochs", {"epoch": 1, "value": 0.99, "seconds": 1.0})
     assert answer.status_code == 412
-    assert "nothing was written" in answer.json()["error"]
+    assert "Nothing was written" in answer.json()["error"]
     assert service.get(f"{study}/trials").json()[0]["epochs"] == []
     assert say(service, study, heir, ":renew").status_code == 200
 
@@ -291,27 +291,42 @@ def batchopt(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_token_opens_its_own_study_alone(tmp_path: Path) -> None:
-    tokens = str(tmp_path / "tokens.json")
-    everything = batchopt("token", "--tokens", tokens).stdout.strip()
-    own = batchopt("token", "--tokens", tokens, "--study", "mnist").stdout.strip()
-    kept = Path(tokens).read_text()
-    assert everything not in kept and own not in kept
-    assert Path(tokens).stat().st_mode & 0o077 == 0
-    with served(f"sqlite:///{tmp_path}/studies.db", "--tokens", tokens) as service:
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    everything = batchopt("token", "--storage", storage).stdout.strip()
+    own = batchopt("token", "--storage", storage, "--study", "mnist").stdout.strip()
+    gone = batchopt("token", "--storage", storage, "--name", "gone").stdout.strip()
+    assert batchopt("token", "--storage", storage, "--revoke", "gone").stdout.strip() == "revoked: gone"
+    assert batchopt("token", "--storage", storage, "--list").stdout.splitlines() == ["all: all", "mnist: study mnist"]
+    content = (tmp_path / "studies.db").read_bytes()
+    assert not any(token.encode() in content for token in (everything, own, gone))
+    with served(storage, "--host", "0.0.0.0") as service:
 
         def put(token: str | None, name: str) -> int:
             headers = {} if token is None else {"Authorization": f"Bearer {token}"}
             return service.put(f"/v1/studies/{name}", json=QUESTION, headers=headers).status_code
 
-        assert [put(token, "mnist") for token in (None, "wrong", own, everything)] == [401, 401, 201, 200]
+        def get(token: str, path: str) -> int:
+            return service.get(path, auth=("anyone", token)).status_code
+
+        assert [put(token, "mnist") for token in (None, "wrong", gone, own, everything)] == [401, 401, 401, 201, 200]
         assert [put(token, "other") for token in (own, everything)] == [403, 201]
         assert service.get("/healthz").status_code == 200
+        # A browser asks for the token as a password.
+        assert [get(own, path) for path in ("/v1/studies/mnist/trials", "/v1/studies/other/trials")] == [200, 403]
+        assert [get(own, path) for path in ("/docs", "/metrics")] == [200, 403]
+        evil = {"Origin": "http://evil.example", "Authorization": f"Bearer {everything}"}
+        assert service.put("/v1/studies/other", json=QUESTION, headers=evil).status_code == 403
 
 
 def test_another_address_without_a_token_is_refused(tmp_path: Path) -> None:
     refused = batchopt("serve", "--host", "0.0.0.0", "--storage", f"sqlite:///{tmp_path}/studies.db")
     assert refused.returncode == 2
     assert "batchopt token" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_without_a_token_no_other_name_is_answered(service: httpx.Client) -> None:
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+        assert service.put("/v1/studies/rebound", json=QUESTION, headers=headers).status_code == 403
 
 
 def test_the_client_needs_the_standard_library_alone() -> None:

@@ -58,6 +58,9 @@ class Search(Protocol):
         handed out here before. One that would have been given up is told by `given_up`.
         """
 
+    def limit(self, batch_size: int | None) -> None:
+        """The largest batch size that whoever asks next can train; None for no limit."""
+
     def finish_asking(self, trial: int) -> None:
         """Give a trial that is in the study already the parameters that it lacks: its process ended while it asked."""
 

@@ -1,37 +1,39 @@
-"""The service: a study's session over HTTP. Nothing a job is told lives in this process alone."""
+"""The service: a study's session over HTTP. Nothing a job is told lives in this process alone.
+
+An error is `{"error": "..."}` with a status that says whose it is: 422 for what was said, 428 where the lease was left
+out, 401 and 403 for who said it, 404 and 409 for the study, 410 once it is done, 412 for a lease that is lost, 413 for
+a body that is too large, 503 for the database.
+"""
 
 from __future__ import annotations
 
-import csv
+import asyncio
 import hashlib
-import io
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib import metadata
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import FastAPI, Header, HTTPException, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException as AnyHTTPException
 
-from batchopt.errors import BatchoptError, InvalidInput, StorageError, StorageNotFound, StudyMismatch
-from batchopt.report.answer.reading import list_studies, read_evidence, read_study
 from batchopt.search.steps import Step
-from batchopt.service.auth import Door
-from batchopt.service.limits import LimitedBodies
+from batchopt.service.answers import answer_errors, json_answer
+from batchopt.service.guard import Guard, Keys
+from batchopt.service.reading import add_reading, recommendation_of
 from batchopt.service.schemas import Asking, Completion, EpochTold, Question, Reason
-from batchopt.service.studies import Studies
-from batchopt.store.leases import LeaseLost, TurnLost
-from batchopt.study.jobs import JobSession, Work
-from batchopt.words import finite
-
-ASKING_PATIENCE_S = 5.0
-"""How long a job's request waits for its turn at asking before it is told to come again."""
+from batchopt.service.studies import Served, Studies
+from batchopt.store.leases import LeaseLost
+from batchopt.study.jobs import Work
+from batchopt.study.telling import Telling
 
 RETRY_SECONDS = 1
 """After which a job asks again where there is nothing for it now."""
+
+TRIAL = "/v1/studies/{study}/trials/{trial}"
 
 StudyName = Annotated[str, Path(min_length=1, max_length=512)]
 TrialNumber = Annotated[int, Path(ge=0, le=2**31 - 1)]
@@ -40,193 +42,180 @@ Sum = Annotated[str, Query(pattern="^[0-9a-f]{64}$")]
 Lease = Annotated[str | None, Header(alias="If-Match", max_length=200)]
 
 
-def make_app(storage: str, door: Door) -> FastAPI:
+def make_app(storage: str, keys: Keys) -> FastAPI:
     """The application.
 
     Args:
         storage: of the studies, a path or an SQLAlchemy URL.
-        door: who may come in.
+        keys: who may come in.
     """
     studies = Studies(storage)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        studies.close()
+        await run_in_threadpool(studies.close)
 
-    app = FastAPI(title="batchopt", lifespan=lifespan, dependencies=[Depends(door.check)])
-    app.add_middleware(LimitedBodies)
-    _say_errors(app)
+    app = FastAPI(
+        title="batchopt",
+        summary="Which batch size, and which learning rate with it: studies for jobs in any framework.",
+        version=metadata.version("batchopt"),
+        lifespan=lifespan,
+    )
+    app.state.answers = Counter()
+    app.add_middleware(Guard, keys=keys)
+    answer_errors(app)
+    _add_studies(app, studies)
+    _add_trials(app, studies)
+    _add_states(app, studies)
+    add_reading(app, studies)
+    return app
 
-    @app.get("/healthz")
-    def health() -> dict[str, str]:
-        """Whether it answers, and its database does."""
-        # The first study makes it.
-        with suppress(StorageNotFound):
-            list_studies(storage)
-        return {"status": "ok"}
 
-    @app.put("/v1/studies/{study}")
+def _add_studies(app: FastAPI, studies: Studies) -> None:
+    @app.put("/v1/studies/{study}", tags=["study"])
     def put_study(study: StudyName, question: Question, response: Response) -> dict[str, Any]:
         """Make a study; nothing happens where it is there and asks the same."""
         new = studies.put(study, question)
         response.status_code = 201 if new else 200
         return {"study": study, "new": new}
 
-    @app.post("/v1/studies/{study}/trials:ask", responses={204: {}, 410: {}})
-    def ask(study: StudyName, asking: Asking) -> Response:
-        """The next step for a client; its open one where it has one."""
-        session = studies.session(study, asking.largest_batch_size)
-        try:
-            work = session.ask_for(
-                asking.client_id, asking.machine, can_pause=asking.can_pause, patience=ASKING_PATIENCE_S
+    @app.post("/v1/studies/{study}/trials:ask", responses={204: {}, 410: {}}, tags=["trial"])
+    async def ask(study: StudyName, asking: Asking) -> Response:
+        """What to train next: the job's own open trial, or a new step; 204 for nothing now, 410 once all is done."""
+        asked_at = time.monotonic()
+
+        def ask() -> Response:
+            work = served.ask(
+                asking.client_id,
+                asking.machine,
+                can_pause=asking.can_pause,
+                largest=asking.largest_batch_size,
+                asked_at=asked_at,
             )
-        except TurnLost:
-            work = None
-        if work is not None:
-            return JSONResponse(_described(work, session))
-        if done := session.done:
-            session.end()
-            return _answer({"done": done, "recommendation": _recommendation(storage, study)}, 410)
-        return Response(status_code=204, headers={"Retry-After": str(RETRY_SECONDS)})
+            if work is not None:
+                return JSONResponse(_described(work, served))
+            if done := served.session.done:
+                served.session.end()
+                return json_answer({"done": done, "recommendation": recommendation_of(studies.storage, study)}, 410)
+            return Response(status_code=204, headers={"Retry-After": str(RETRY_SECONDS)})
 
-    @app.post("/v1/studies/{study}/trials/{trial}/epochs")
-    def tell(study: StudyName, trial: TrialNumber, told: EpochTold, if_match: Lease = None) -> dict[str, Any]:
-        """Keep an epoch; as often as it is told, once."""
-        session = studies.session(study)
-        examples = session.stamp.program.train_examples
-        verdict = session.tell_for(trial, _lease(if_match), lambda step: told.figures(step, examples))
-        return {"verdict": verdict, **_expiry(session)}
+        async with studies.of(study) as served:
+            return await asyncio.get_running_loop().run_in_executor(served.asking, ask)
 
-    @app.post("/v1/studies/{study}/trials/{trial}:renew")
-    def renew(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> dict[str, Any]:
-        """Keep the lease."""
-        session = studies.session(study)
-        with session.held_by(trial, _lease(if_match)):
-            pass
-        return _expiry(session)
 
-    @app.post("/v1/studies/{study}/trials/{trial}:release")
-    def release(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> dict[str, Any]:
-        """Let a trial go, for whoever asks next."""
-        session = studies.session(study)
-        with session.held_by(trial, _lease(if_match)):
-            session.let_go(trial)
+def _add_trials(app: FastAPI, studies: Studies) -> None:
+    async def told(study: str, trial: int, lease: str, epoch: EpochTold) -> dict[str, Any]:
+        async with studies.of(study) as served:
+            session = served.session
+            examples = session.stamp.program.train_examples
+            answer = session.telling.tell(trial, lease, lambda size: epoch.figures(size, examples))
+            return {"verdict": await asyncio.wrap_future(answer), **_expiry(served)}
+
+    async def ended(study: str, trial: int, lease: str, end: Callable[[Telling], None]) -> dict[str, Any]:
+        def once() -> str:
+            telling = served.session.telling
+            try:
+                end(telling)
+            except LeaseLost:
+                if telling.ended_by(trial, lease) is None:
+                    raise
+            found = telling.ended_by(trial, lease)
+            return "running" if found is None else found.state.name.lower()
+
+        async with studies.of(study) as served:
+            return {"state": await run_in_threadpool(once)}
+
+    @app.post(f"{TRIAL}/epochs", tags=["trial"])
+    async def tell(study: StudyName, trial: TrialNumber, said: EpochTold, if_match: Lease = None) -> dict[str, Any]:
+        """Keep an epoch, once however often it is told; renews the lease. The verdict: continue, pause or stop."""
+        return await told(study, trial, _lease(if_match), said)
+
+    @app.post(f"{TRIAL}:renew", tags=["trial"])
+    async def renew(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> dict[str, Any]:
+        """Keep the lease; to be said several times in its seconds."""
+        lease = _lease(if_match)
+        async with studies.of(study) as served:
+            await run_in_threadpool(served.session.telling.renew, trial, lease)
+            return _expiry(served)
+
+    @app.post(f"{TRIAL}:release", tags=["trial"])
+    async def release(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> dict[str, Any]:
+        """Let a trial go as it is, for whoever asks next."""
+        lease = _lease(if_match)
+        async with studies.of(study) as served:
+            await run_in_threadpool(served.session.telling.let_go, trial, lease)
         return {"state": "released"}
 
-    @app.post("/v1/studies/{study}/trials/{trial}:complete")
-    def complete(
+    @app.post(f"{TRIAL}:complete", tags=["trial"])
+    async def complete(
         study: StudyName, trial: TrialNumber, said: Completion | None = None, if_match: Lease = None
     ) -> dict[str, Any]:
-        """The job is done with a trial: all its epochs were told, or this is the value of the last one."""
-        session, lease = studies.session(study), _lease(if_match)
-        if (state := session.ended_by(trial, lease)) is not None:
-            return {"state": state}
+        """Training has ended by itself: the last epoch that was told counts, or `value`, as that of the last epoch."""
+        lease = _lease(if_match)
         if said is None or said.value is None:
-            with session.held_by(trial, lease):
-                raise InvalidInput(
-                    f"trial {trial} has epochs left. Tell them, give `value` as the last one's, or :release it."
-                )
-        last = EpochTold(epoch=session.ending.last_epoch, value=said.value, seconds=said.seconds)
-        session.tell_for(trial, lease, lambda step: last.figures(step, session.stamp.program.train_examples))
-        return {"state": session.ended_by(trial, lease) or "running"}
+            return await ended(study, trial, lease, lambda telling: telling.complete(trial, lease))
+        async with studies.of(study) as served:
+            session = served.session
+            figures = EpochTold(epoch=session.ending.last_epoch, value=said.value, seconds=said.seconds)
+            examples = session.stamp.program.train_examples
+            answer = session.telling.tell(trial, lease, lambda size: figures.figures(size, examples), alone=True)
+            await asyncio.wrap_future(answer)
+            return await ended(study, trial, lease, lambda telling: None)
 
-    @app.post("/v1/studies/{study}/trials/{trial}:out-of-memory")
-    def out_of_memory(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> dict[str, Any]:
-        """The trial did not fit in memory: no larger batch size is proposed."""
-        with _ending(studies.session(study), trial, _lease(if_match)) as session:
-            if session is not None:
-                session.out_of_memory(trial)
-        return {"state": "pruned"}
+    @app.post(f"{TRIAL}:out-of-memory", tags=["trial"])
+    async def out_of_memory(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> dict[str, Any]:
+        """The trial did not fit in memory: its machine is given no batch size as large again."""
+        lease = _lease(if_match)
+        return await ended(study, trial, lease, lambda telling: telling.exceed_memory(trial, lease))
 
-    @app.post("/v1/studies/{study}/trials/{trial}:diverged")
-    def diverged(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> dict[str, Any]:
-        """The loss is not finite."""
-        with _ending(studies.session(study), trial, _lease(if_match)) as session:
-            if session is not None:
-                session.diverge(trial)
-        return {"state": "pruned"}
+    @app.post(f"{TRIAL}:diverged", tags=["trial"])
+    async def diverged(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> dict[str, Any]:
+        """The loss is not finite: evidence against the trial's corner."""
+        lease = _lease(if_match)
+        return await ended(study, trial, lease, lambda telling: telling.diverge(trial, lease))
 
-    @app.post("/v1/studies/{study}/trials/{trial}:fail")
-    def fail(study: StudyName, trial: TrialNumber, said: Reason, if_match: Lease = None) -> dict[str, Any]:
+    @app.post(f"{TRIAL}:fail", tags=["trial"])
+    async def fail(study: StudyName, trial: TrialNumber, said: Reason, if_match: Lease = None) -> dict[str, Any]:
         """The trial cannot be trained, for a reason that is not the search's."""
-        with _ending(studies.session(study), trial, _lease(if_match)) as session:
-            if session is not None:
-                session.fail(trial, said.why)
-        return {"state": "fail"}
+        lease = _lease(if_match)
+        return await ended(study, trial, lease, lambda telling: telling.fail(trial, lease, said.why))
 
-    @app.put("/v1/studies/{study}/trials/{trial}/checkpoint")
+
+def _add_states(app: FastAPI, studies: Studies) -> None:
+    """Trials' states: bytes of the jobs' own."""
+
+    @app.put(f"{TRIAL}/checkpoint", tags=["checkpoint"])
     async def put_checkpoint(
         study: StudyName, trial: TrialNumber, request: Request, epoch: Epoch, sha256: Sum, if_match: Lease = None
     ) -> dict[str, Any]:
         """Keep the state of a trial after an epoch, bytes of the job's own; nothing of a body that was cut."""
-        content, lease = await request.body(), _lease(if_match)
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise InvalidInput(
-                "the bytes that came have another SHA-256 than `sha256`: they were cut or changed. Retry."
+        lease, digest, content = _lease(if_match), hashlib.sha256(), bytearray()
+        async for chunk in request.stream():
+            digest.update(chunk)
+            content += chunk
+        if digest.hexdigest() != sha256:
+            raise HTTPException(
+                422, "the bytes that came have another SHA-256 than `sha256`: they were cut or changed. Retry."
             )
-
-        def keep() -> None:
-            studies.session(study).keep_for(trial, lease, epoch, content)
-
-        await run_in_threadpool(keep)
+        async with studies.of(study) as served:
+            await run_in_threadpool(served.session.telling.keep_state, trial, lease, epoch, bytes(content))
         return {"epoch": epoch, "bytes": len(content)}
 
-    @app.get("/v1/studies/{study}/trials/{trial}/checkpoint", responses={204: {}})
-    def get_checkpoint(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> Response:
+    @app.get(f"{TRIAL}/checkpoint", responses={204: {}}, tags=["checkpoint"])
+    async def get_checkpoint(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> Response:
         """The state that a trial goes on from, for who holds it; 204 where it begins anew."""
-        epoch, content = studies.session(study).state_for(trial, _lease(if_match))
-        if content is None:
+        lease = _lease(if_match)
+        async with studies.of(study) as served:
+            kept = await run_in_threadpool(served.session.telling.state, trial, lease)
+        if kept is None:
             return Response(status_code=204)
+        epoch, content = kept
         sums = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "Batchopt-Epoch": str(epoch)}
         return Response(content, headers=sums, media_type="application/octet-stream")
 
-    @app.get("/v1/studies/{study}/recommendation")
-    def recommendation(study: StudyName) -> Response:
-        """What to use, as far as is known; null before the first complete trial."""
-        return _answer({"recommendation": _recommendation(storage, study)})
 
-    @app.get("/v1/studies/{study}/report")
-    def report(study: StudyName) -> Response:
-        """All that the study has found."""
-        return _answer(read_evidence(storage, study).report.describe())
-
-    @app.get("/v1/studies/{study}/report.html", response_class=HTMLResponse)
-    def report_page(study: StudyName) -> HTMLResponse:
-        """The report with its pictures, as one page."""
-        from batchopt.report.show.page import page
-
-        return HTMLResponse(page(read_evidence(storage, study)))
-
-    @app.get("/v1/studies/{study}/trials")
-    def trials(study: StudyName) -> Response:
-        """Every trial with its epochs."""
-        return _answer([trial.describe() for trial in read_study(storage, study)])
-
-    @app.get("/v1/studies/{study}/trials.csv")
-    def trials_csv(study: StudyName) -> Response:
-        """The same as rows, one for each epoch."""
-        rows = [row for trial in read_study(storage, study) for row in trial.rows()]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-        return Response(text.getvalue(), media_type="text/csv")
-
-    return app
-
-
-@contextmanager
-def _ending(session: JobSession, trial: int, lease: str) -> Iterator[JobSession | None]:
-    """A trial held to be ended; None where this lease has ended it before."""
-    if session.ended_by(trial, lease) is not None:
-        yield None
-        return
-    with session.held_by(trial, lease):
-        yield session
-
-
-def _described(work: Work, session: JobSession) -> dict[str, Any]:
+def _described(work: Work, served: Served) -> dict[str, Any]:
     step: Step = work.step
     return {
         "trial": step.trial,
@@ -237,59 +226,16 @@ def _described(work: Work, session: JobSession) -> dict[str, Any]:
         "until_epoch": step.until_epoch,
         "lease": work.lease,
         "reason": step.reason,
-        **_expiry(session),
+        **_expiry(served),
     }
 
 
-def _expiry(session: JobSession) -> dict[str, Any]:
+def _expiry(served: Served) -> dict[str, Any]:
     """When the lease ends: in seconds, which no clock that jumps can spoil, and by this server's clock."""
-    seconds = session.ledger.records.lease_seconds
-    return {"lease_seconds": seconds, "expires_at": time.time() + seconds}
-
-
-def _recommendation(storage: str, study: str) -> Any:
-    return read_evidence(storage, study).report.describe().get("recommendation")
+    return {"lease_seconds": served.lease_seconds, "expires_at": time.time() + served.lease_seconds}
 
 
 def _lease(if_match: str | None) -> str:
     if not if_match:
         raise HTTPException(428, "say which lease this is for: the header If-Match, with the `lease` that :ask gave.")
     return if_match.strip().strip('"')
-
-
-def _answer(document: Any, status: int = 200) -> JSONResponse:
-    return JSONResponse(finite(document), status)
-
-
-def _say_errors(app: FastAPI) -> None:
-    """Whatever a client can mend is one line of JSON, with the status that says what kind of thing it is."""
-
-    @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        # Without the input: it may be a megabyte, or no number that JSON has.
-        found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        return JSONResponse({"error": "; ".join(found[:5])}, 422)
-
-    @app.exception_handler(AnyHTTPException)
-    def refused(request: Request, error: AnyHTTPException) -> JSONResponse:
-        return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
-
-    @app.exception_handler(LeaseLost)
-    def lost(request: Request, error: LeaseLost) -> JSONResponse:
-        text = f"{error}, or this is not its lease; nothing was written. Stop training it and :ask for another."
-        return JSONResponse({"error": text}, 412)
-
-    @app.exception_handler(BatchoptError)
-    def mendable(request: Request, error: BatchoptError) -> JSONResponse:
-        headers = {"Retry-After": "5"} if _status(error) == 503 else None
-        return JSONResponse({"error": str(error)}, _status(error), headers=headers)
-
-
-def _status(error: BatchoptError) -> int:
-    if isinstance(error, InvalidInput):
-        return 422
-    if isinstance(error, StudyMismatch):
-        return 409
-    if isinstance(error, StorageNotFound):
-        return 404
-    return 503 if isinstance(error, StorageError) else 500

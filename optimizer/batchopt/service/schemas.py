@@ -15,7 +15,6 @@ from batchopt.question.metric import Direction, direction_by
 from batchopt.question.options import DEFAULT_TRIALS, LEASE_SECONDS, MAX_SEED, MOST, MOST_BYTES, Budget, Options
 from batchopt.question.space import LARGEST_BATCH_SIZE, SearchSpace
 from batchopt.question.task import ProgramStamp
-from batchopt.search.steps import Step
 from batchopt.store.stamp import Stamp
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
@@ -130,11 +129,11 @@ class EpochTold(Said):
     peak_memory_bytes: Annotated[int, Field(ge=0, le=MOST_BYTES)] | None = None
     examples: Annotated[int, Field(ge=1, le=MOST_BYTES)] | None = None
 
-    def figures(self, step: Step, examples: int) -> Epoch:
+    def figures(self, batch_size: int, examples: int) -> Epoch:
         """As it is kept.
 
         Args:
-            step: whose epoch it is.
+            batch_size: of its trial.
             examples: of the study's training set, where the job does not say how many it trained on.
         """
         examples = self.examples or examples
@@ -147,7 +146,7 @@ class EpochTold(Said):
             value=self.value,
             train_seconds=self.seconds,
             evaluation_seconds=0.0,
-            steps=min(math.ceil(examples / step.batch_size), 2**31 - 1),
+            steps=min(math.ceil(examples / batch_size), 2**31 - 1),
             examples_per_second=examples / self.seconds if self.seconds > 0 else 0.0,
             peak_bytes=self.peak_memory_bytes,
             joules=self.energy_joules,

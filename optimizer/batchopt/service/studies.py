@@ -1,26 +1,79 @@
-"""The studies of one database, each opened when somebody asks for it, from what is kept with it."""
+"""The studies of one server process: a session for each, opened when somebody first speaks of it.
+
+Nothing is kept here that the database does not have: a server that is killed loses no more than the calls under way.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from batchopt.errors import StudyMismatch, StudyNotFound
-from batchopt.machine.capacity import Capacity
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from batchopt.errors import StorageError, StorageFailed, StudyMismatch, StudyNotFound
 from batchopt.service.schemas import Question, differences
 from batchopt.store.access import opened
 from batchopt.store.attributes import SERVICE
 from batchopt.store.history import open_study
+from batchopt.store.leases import TurnLost
 from batchopt.store.making import checked_name
-from batchopt.study.jobs import JobSession
+from batchopt.study.jobs import JobSession, Work
 
-MOST_SESSIONS = 32
-"""Open at once, each with its own connections and posterior; the one longest not asked for is closed for another."""
+ASKING_PATIENCE_S = 5.0
+"""How long a job's request waits for its turn at asking before it is told to come again."""
+
+MOST_SESSIONS, IDLE_S = 32, 600.0
+"""Open at once, each with its own connections and posterior; of more those are closed that nobody has spoken of for
+so long."""
+
+
+class Served:
+    """One study as this server has it open.
+
+    Args:
+        name: of the study.
+        question: that it asks.
+        session: open.
+
+    Attributes:
+        used: when somebody last spoke of it.
+    """
+
+    def __init__(self, name: str, question: Question, session: JobSession) -> None:
+        self.name, self.question, self.session = name, question, session
+        self.used = time.monotonic()
+        # A decision takes a while: who asks waits on a thread of its own, and stands in nobody's way but who asks too.
+        self.asking = ThreadPoolExecutor(1, thread_name_prefix="asking")
+
+    def ask(self, client: str, machine: str, *, can_pause: bool, largest: int | None, asked_at: float) -> Work | None:
+        """A job's own open trial, or the next step; None where there is none now, or others are before it."""
+        if time.monotonic() - asked_at > ASKING_PATIENCE_S:
+            return None
+        with suppress(TurnLost):
+            return self.session.ask_for(
+                client, machine, can_pause=can_pause, patience=ASKING_PATIENCE_S, largest=largest
+            )
+        return None
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a lease lasts without a word."""
+        return self.session.ledger.records.lease_seconds
+
+    def close(self) -> None:
+        """Close it; what jobs hold stays theirs."""
+        self.asking.shutdown()
+        self.session.release()
 
 
 class Studies:
-    """Opens sessions, and keeps them open.
+    """Opens studies, and keeps them open.
 
     Args:
         storage: a path, or an SQLAlchemy URL.
@@ -28,80 +81,100 @@ class Studies:
 
     def __init__(self, storage: str) -> None:
         self.storage = storage
-        self._sessions: OrderedDict[tuple[str, int | None], JobSession] = OrderedDict()
+        self._open: OrderedDict[str, Served] = OrderedDict()
         self._lock = threading.Lock()
 
     def put(self, name: str, question: Question) -> bool:
-        """Make a study, unless it is there.
-
-        Returns:
-            Whether it is new.
+        """Make a study, unless it is there; returns whether it is new.
 
         Raises:
             StudyMismatch: it is there, and asks something else.
             InvalidInput: a name or a question that cannot be.
         """
         checked_name(name)
-        asked = question.model_dump(mode="json")
-        stamp, options, budget = question.stamp(), question.options(), question.budget()
-        with JobSession.open(name, self.storage, stamp, options=options, budget=budget) as session:
-            stored = session.service
-            if stored is None:
-                session.remember_service(asked)
-                return True
-            if differing := differences(stored, asked):
-                raise StudyMismatch(
-                    f"study {name!r} has {'; '.join(differing)}. A study keeps its question. "
-                    "PUT another name, or ask what it asks."
-                )
-        return False
+        with self._lock:
+            new = False
+            if name not in self._open:
+                self._open[name], new = self._opened(name, question)
+            kept = self._open[name].question
+        if differing := differences(kept.model_dump(mode="json"), question.model_dump(mode="json")):
+            raise StudyMismatch(
+                f"study {name!r} has {'; '.join(differing)}. A study keeps its question. "
+                "PUT another name, or ask what it asks."
+            )
+        return new
 
-    def session(self, name: str, largest: int | None = None) -> JobSession:
-        """A study, for jobs that hold batch sizes up to `largest`.
+    @asynccontextmanager
+    async def of(self, name: str) -> AsyncIterator[Served]:
+        """An open study for a call of it; it is opened where it is not.
 
         Raises:
-            StudyNotFound: there is none, or it is a study script's own.
+            StudyNotFound: there is none of that name, or it is a study script's own.
+            StorageError: the database cannot be used; the study is opened anew by the next call.
         """
-        with self._lock:
-            if (found := self._sessions.get((name, largest))) is not None:
-                self._sessions.move_to_end((name, largest))
-                return found
-            question = self._question(name)
-            stamp = question.stamp()
-            sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
-            capacity = Capacity(sizes, None)
-            if largest is not None:
-                capacity.record_failure(largest + 1)
-            made = JobSession.open(
-                name,
-                self.storage,
-                stamp,
-                options=question.options(),
-                budget=question.budget(),
-                capacity=capacity,
-            )
-            self._sessions[(name, largest)] = made
-            if len(self._sessions) > MOST_SESSIONS:
-                _, oldest = self._sessions.popitem(last=False)
-                oldest.release()
-            return made
+        served = self._open.get(name)
+        if served is None:
+            served = await run_in_threadpool(self._found, name)
+        served.used = time.monotonic()
+        try:
+            yield served
+        except StorageFailed:
+            # Removed, or away for too long: what this process thinks of it is worth nothing any more.
+            await run_in_threadpool(self._forget, served)
+            raise
 
-    def forget(self, name: str) -> None:
-        """Open a study anew, as one that was deleted or damaged is."""
-        with self._lock:
-            for key in [key for key in self._sessions if key[0] == name]:
-                self._sessions.pop(key).release()
+    def open(self) -> list[Served]:
+        """Those that are open."""
+        return list(self._open.values())
 
     def close(self) -> None:
-        """Close all of them; what jobs hold stays theirs."""
+        """Close all of them."""
         with self._lock:
-            for session in self._sessions.values():
-                session.release()
-            self._sessions.clear()
+            for served in self._open.values():
+                served.close()
+            self._open.clear()
 
-    def _question(self, name: str) -> Question:
+    def _found(self, name: str) -> Served:
+        with self._lock:
+            if name not in self._open:
+                self._close_idle()
+                self._open[name], _ = self._opened(name, self._kept(name))
+            return self._open[name]
+
+    def _forget(self, served: Served) -> None:
+        with self._lock:
+            if self._open.get(served.name) is served:
+                del self._open[served.name]
+        served.close()
+
+    def _close_idle(self) -> None:
+        for name, served in list(self._open.items()):
+            if len(self._open) >= MOST_SESSIONS and time.monotonic() - served.used > IDLE_S:
+                del self._open[name]
+                served.close()
+
+    def _opened(self, name: str, question: Question) -> tuple[Served, bool]:
+        session = JobSession.open(
+            name, self.storage, question.stamp(), options=question.options(), budget=question.budget()
+        )
+        try:
+            asked = question.model_dump(mode="json")
+            kept, new = session.remembered_service(asked)
+            return Served(name, _read(kept), session), new
+        except BaseException:
+            session.release()
+            raise
+
+    def _kept(self, name: str) -> Question:
         with opened(self.storage) as database:
             stored: dict[str, Any] | None = open_study(database, name).user_attrs.get(SERVICE)
         if stored is None:
             raise StudyNotFound(f"study {name!r} was not made by the service. PUT its question, or use another name.")
-        return Question.model_validate(stored)
+        return _read(stored)
+
+
+def _read(kept: object) -> Question:
+    try:
+        return Question.model_validate(kept)
+    except ValidationError:
+        raise StorageError("what the database says of the study's question is damaged; restore a copy of it.") from None

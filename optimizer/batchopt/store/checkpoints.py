@@ -142,6 +142,13 @@ class Checkpoints:
         except Away as away:
             raise StoreAway(f"checkpoint {printable(row.location)}: {away}") from away
 
+    def epoch(self, trial_id: int) -> int:
+        """The epoch of a trial's checkpoint; 0 where there is none."""
+        table = checkpoints_table
+        with self._db.connect() as connection:
+            query = sa.select(table.c.epoch).where(table.c.trial_id == trial_id)
+            return connection.execute(query).scalar() or 0
+
     def _forget_file(self, connection: sa.Connection, trial_id: int) -> None:
         table = checkpoints_table
         location = connection.execute(sa.select(table.c.location).where(table.c.trial_id == trial_id)).scalar()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import TypeVar
 
 import sqlalchemy as sa
 from optuna.exceptions import UpdateFinishedTrialError
@@ -19,20 +20,13 @@ from batchopt.store.database import Database
 from batchopt.store.deletion import guid_of, keep_place, named, study_gone
 from batchopt.store.leases import Deleted, Fence, LeaseLost, TurnLost, Turns, hold_lease
 from batchopt.store.owner import new_owner
-from batchopt.store.records import Records, take_lease
+from batchopt.store.records import Records, put_attributes, take_lease
 from batchopt.store.study_facts import StudyLedger
 from batchopt.store.tables import optunas_trials
+from batchopt.store.together import Held, Told, keep_together
 from batchopt.store.transactions import Transactions
 
 T = TypeVar("T")
-
-
-class _Held(NamedTuple):
-    """A trial whose lease is written here."""
-
-    trial_id: int
-    guid: str
-    owner: str
 
 
 class HeldTrials(StudyLedger):
@@ -62,7 +56,7 @@ class HeldTrials(StudyLedger):
         self.owner = new_owner()
         self._study_name = self._again(lambda: study.study_name)
         self._turns = Turns(database.db, study_id_of(study), self.owner, lease_seconds=lease_seconds)
-        self._trials: dict[int, _Held] = {}
+        self._trials: dict[int, Held] = {}
         self.transactions.explain = self._deleted
         self.database = database
         self._checkpoints = checkpoints
@@ -78,35 +72,37 @@ class HeldTrials(StudyLedger):
             with suppress(TurnLost), self.turn():
                 return self._again(operation)
 
-    def begin(self, number: int, owner: str | None = None) -> bool:
+    def begin(
+        self, number: int, owner: str | None = None, attributes: Mapping[str, object] = MappingProxyType({})
+    ) -> bool:
         """Own a running trial: one that was just asked for, or one that nobody owns.
 
         Args:
             number: the trial's.
             owner: whose it is to be, a client's name unlike any other's; this process's where None.
+            attributes: written with it, as user attributes of the trial.
 
         Returns:
             Whether it is the owner's now; not where another one was faster, or where it has ended.
         """
-        return self._again(lambda: self._begin(number, owner or self.owner))
+        return self._again(lambda: self._begin(number, owner or self.owner, attributes))
 
     def frozen(self, number: int) -> FrozenTrial:
         """A trial as Optuna has it now."""
         return self._again(lambda: self.database.storage.get_trial(self._id_of(number)))
 
-    def owned(self, owner: str | None = None) -> list[int]:
-        """The numbers of the unfinished trials of one owner, or of all whose leases are written here."""
-        return [number for number, held in self._trials.items() if owner in (None, held.owner)]
+    def owned(self) -> list[int]:
+        """The numbers of the unfinished trials that are written here."""
+        return list(self._trials)
 
-    def renew(self, owner: str | None = None) -> list[int]:
-        """Keep an owner's trials its own, this process's where None.
+    def renew(self) -> list[int]:
+        """Keep this process's trials its own.
 
         Returns:
             The numbers of those that are not any more; they are forgotten here.
         """
-        owner = owner or self.owner
-        mine = {number: held.trial_id for number, held in self._trials.items() if held.owner == owner}
-        lost = self._again(lambda: self.records.renew_leases(mine.values(), owner))
+        mine = {number: held.trial_id for number, held in self._trials.items()}
+        lost = self._again(lambda: self.records.renew_leases(mine.values(), self.owner))
         numbers = [number for number, trial_id in mine.items() if trial_id in lost]
         for number in numbers:
             del self._trials[number]
@@ -120,17 +116,47 @@ class HeldTrials(StudyLedger):
         """
         return self._again(lambda: self._take_up(number, owner))
 
-    def holder(self, number: int) -> str:
-        """The owner of a trial whose lease is written here."""
-        return self._trials[number].owner
+    def holder(self, number: int) -> str | None:
+        """The owner of a trial whose lease is written here; None where it is not."""
+        held = self._trials.get(number)
+        return None if held is None else held.owner
 
-    def put_down(self, number: int) -> None:
-        """Write no more for a trial's owner; the lease stays as it is."""
-        self._trials.pop(number, None)
+    def take_over(self, number: int, other: HeldTrials) -> None:
+        """Write for the owner of a trial that another ledger of this study writes for until now."""
+        self._trials[number] = other._trials.pop(number)
+
+    def keep_together(self, told: Sequence[Told]) -> set[int]:
+        """Keep epochs of trials that are held, at most one of each, and renew their leases, in one transaction.
+
+        Returns:
+            The numbers of those that are their owners' no longer: of them nothing was written, and they are forgotten.
+        """
+        held = {one.trial: self._trials[one.trial] for one in told if one.trial in self._trials}
+        there = [one for one in told if one.trial in held]
+
+        def keep() -> set[int]:
+            with self.db.begin() as connection:
+                return keep_together(
+                    connection, study_id_of(self.study), held, there, lease_seconds=self.records.lease_seconds
+                )
+
+        lost = self._again(keep) | {one.trial for one in told if one.trial not in held}
+        for number in lost:
+            if self._trials.get(number) is held.get(number):
+                self._trials.pop(number, None)
+        return lost
 
     def leases_of(self, client: str) -> list[tuple[int, str]]:
         """The unfinished trials, by number, that were last leased to owners whose names begin so, and these names."""
-        leased = self._again(lambda: self.records.leases_of(client))
+        return self._numbered(self._again(lambda: self.records.leases_of(client)))
+
+    def expired(self, client: str) -> list[tuple[int, str]]:
+        """Those of them whose leases have expired."""
+        return self._numbered(self._again(lambda: self.records.expired(client)))
+
+    def _numbered(self, leased: dict[int, str]) -> list[tuple[int, str]]:
+        if not leased:
+            return []
         running = self._again(lambda: self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
         ids = {trial_id_of(trial): trial.number for trial in running}
         return sorted((ids[trial_id], owner) for trial_id, owner in leased.items() if trial_id in ids)
@@ -150,7 +176,7 @@ class HeldTrials(StudyLedger):
         for number in self.owned():
             self.let_go(number)
 
-    def _begin(self, number: int, owner: str) -> bool:
+    def _begin(self, number: int, owner: str, attributes: Mapping[str, object]) -> bool:
         trial_id = self._id_of(number)
         try:
             with self.db.begin() as connection:
@@ -161,9 +187,11 @@ class HeldTrials(StudyLedger):
                     connection.rollback()
                     return False
                 guid = named(connection, trial_id, study_id_of(self.study), self._checkpoints)
+                if attributes:
+                    put_attributes(connection, trial_id, attributes)
         except sa.exc.IntegrityError:
             return False
-        self._trials[number] = _Held(trial_id, guid, owner)
+        self._trials[number] = Held(trial_id, guid, owner)
         return True
 
     def _take_up(self, number: int, owner: str) -> bool:
@@ -179,7 +207,7 @@ class HeldTrials(StudyLedger):
             guid = guid_of(connection, trial_id, study_id_of(self.study))
         if guid is None:
             return False
-        self._trials[number] = _Held(trial_id, guid, owner)
+        self._trials[number] = Held(trial_id, guid, owner)
         return True
 
     def _deleted(self, error: KeyError) -> StorageFailed | None:

@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.study import Study
@@ -102,6 +103,15 @@ class Ledger(HeldTrials):
             DamagedCheckpoint: its bytes are not those that were written.
         """
         return self._again(lambda: self._checkpoints.get(self._trials[number].trial_id))
+
+    def checkpoint_epoch(self, number: int) -> int:
+        """After which epoch the state is that an unfinished trial can go on from; 0 where there is none."""
+        return self._again(lambda: self._checkpoints.epoch(self._id_of(number)))
+
+    def epochs_of(self, number: int) -> list[dict[str, Any]]:
+        """The epochs of a trial that is held, in order, as rows."""
+        trial_id = self._id(number)
+        return self._again(lambda: self.records.epochs([trial_id])[trial_id])
 
     def complete(self, number: int, *values: float) -> None:
         """It has what its goal asks for; raises as `add_epoch`, as do all the ends of a trial."""

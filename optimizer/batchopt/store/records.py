@@ -6,7 +6,6 @@ import functools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -128,6 +127,13 @@ class Records:
         with self._db.connect() as connection:
             return {row.trial_id: row.owner for row in connection.execute(query)}
 
+    def expired(self, client: str) -> dict[int, str]:
+        """The owner of each trial, by trial id, whose owner's name begins so and whose lease has expired."""
+        table = leases_table
+        over = sa.and_(table.c.expires_at < database_clock(), table.c.owner.startswith(client, autoescape=True))
+        with self._db.connect() as connection:
+            return {row.trial_id: row.owner for row in connection.execute(sa.select(table).where(over))}
+
     def leased(self) -> dict[int, str]:
         """The owner of each trial whose lease has not expired, by trial id."""
         table = leases_table
@@ -178,8 +184,13 @@ def put_entry(connection: sa.Connection, study_id: int, attribute: str, key: str
 def put_epoch(connection: sa.Connection, trial_id: int, machine: str, epoch: Epoch, compile_seconds: float) -> None:
     """Keep an epoch, inside a transaction."""
     key = {"trial_id": trial_id, "epoch": epoch.epoch}
-    figures = {name: _storable(value) for name, value in asdict(epoch).items() if name not in key}
-    replace_row(connection, epochs_table, key, {"machine": machine, "compile_seconds": compile_seconds} | figures)
+    replace_row(connection, epochs_table, key, epoch_row(trial_id, machine, epoch, compile_seconds))
+
+
+def epoch_row(trial_id: int, machine: str, epoch: Epoch, compile_seconds: float = 0.0) -> dict[str, Any]:
+    """An epoch as a row of its table."""
+    figures = {name: _storable(value) for name, value in vars(epoch).items()}
+    return {"trial_id": trial_id, "machine": machine, "compile_seconds": compile_seconds, **figures}
 
 
 def put_checkpoint(

@@ -28,6 +28,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from batchopt.optuna_private import OPTUNAS_TABLES
+
 PREFIX = "batchopt_"
 
 SCHEMA_VERSION = 4
@@ -150,6 +152,17 @@ confirmations_table = Table(
     Column("test_value", Float(53)),
 )
 
+tokens_table = Table(
+    "batchopt_tokens",
+    metadata,
+    # SHA-256 of the token, which nobody can turn back: a token is as long as it is.
+    Column("sha256", String(64), primary_key=True),
+    Column("name", String(128), nullable=False),
+    # The study that it is for; NULL for one that may do all.
+    Column("study", String(512)),
+    Column("made_at", Float(53), nullable=False),
+)
+
 
 optunas_studies = table("studies", column("study_id"), column("study_name"))
 
@@ -163,7 +176,7 @@ optunas_trials = table(
 
 optunas_user_attributes = table("trial_user_attributes", column("trial_id"), column("key"), column("value_json"))
 
-optunas_values = table("trial_intermediate_values", column("trial_id"))
+optunas_values = OPTUNAS_TABLES["trial_intermediate_values"]
 
 optunas_children = (
     optunas_user_attributes,

@@ -153,8 +153,7 @@ class CommandLoop:
     def _renew(self) -> None:
         for trial, (lease, process) in list(self._held.items()):
             try:
-                with self._session.held_by(trial, lease):
-                    pass
+                self._session.telling.renew(trial, lease)
             except LeaseLost:
                 # Lost, or ended in this moment: what it still does is in vain.
                 _end(process)
@@ -211,7 +210,7 @@ class CommandLoop:
                     seconds = max(0.0, time.perf_counter() - began) if told is None else told
                     began = time.perf_counter()
                     figures = _figures(epoch, value, seconds, work.step.batch_size, session)
-                    verdict = session.tell_for(trial, lease, lambda step, figures=figures: figures)  # type: ignore[misc]
+                    verdict = session.telling.tell(trial, lease, lambda size, told=figures: told).result()  # type: ignore[misc]
                     if verdict == "stop" and epoch < epochs:
                         _end(process)
             code = process.wait()
@@ -226,17 +225,17 @@ class CommandLoop:
         if self._stopped.is_set():
             self._let_go(trial, lease)
             return
-        with self._session.held_by(trial, lease):
-            if code != 0 and OUT_OF_MEMORY.search(output):
-                self._session.out_of_memory(trial)
-                return
-            if code == -signal.SIGKILL:
-                if self._session.count_death(trial) >= DEATHS_ALLOWED:
-                    self._session.fail(trial, f"the command was killed by signal 9 {DEATHS_ALLOWED} times")
-                else:
-                    self._session.let_go(trial)
-                return
-            self._session.let_go(trial)
+        telling = self._session.telling
+        if code != 0 and OUT_OF_MEMORY.search(output):
+            telling.exceed_memory(trial, lease)
+            return
+        if code == -signal.SIGKILL:
+            if telling.count_death(trial, lease) >= DEATHS_ALLOWED:
+                telling.fail(trial, lease, f"the command was killed by signal 9 {DEATHS_ALLOWED} times")
+            else:
+                telling.let_go(trial, lease)
+            return
+        telling.let_go(trial, lease)
         if code != 0:
             raise TaskFailed(f"the command ended with exit code {code}; its last lines:\n{output}")
         raise TaskFailed(
@@ -246,8 +245,8 @@ class CommandLoop:
         )
 
     def _let_go(self, trial: int, lease: str) -> None:
-        with suppress(LeaseLost), self._session.held_by(trial, lease):
-            self._session.let_go(trial)
+        with suppress(LeaseLost):
+            self._session.telling.let_go(trial, lease)
 
 
 def _figures(epoch: int, value: float, seconds: float, batch_size: int, session: JobSession) -> Epoch:

@@ -1,37 +1,49 @@
 """A session whose trials are trained by jobs that come and go: each step has a lease of its own, which names the step.
 
-Between two calls a session remembers nothing of a job: what it needs stands in the lease's name and in the database.
-So a server may be killed at any moment, and another one of the same database answers the job's next call.
+What a session knows of its jobs it could forget: what it needs stands in the lease's name and in the database. So a
+server may be killed at any moment, and another one of the same database answers the job's next call. Who asks waits
+for the search to decide; who tells does not (`telling.py`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import re
+import math
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 
 from batchopt.errors import InvalidInput
-from batchopt.machine.machine import Machine
-from batchopt.measured import Epoch
+from batchopt.events import Listener, ignore
+from batchopt.machine.capacity import Capacity
+from batchopt.question.options import Budget, Options
+from batchopt.question.space import BATCH_SIZE
 from batchopt.search.steps import Step
-from batchopt.store.attributes import LEASE, SERVICE
-from batchopt.store.history import as_trial, read_trials
+from batchopt.store.attributes import LEASE, MEMORY, SERVICE
 from batchopt.store.leases import LeaseLost
+from batchopt.store.ledger import Ledger
+from batchopt.store.stamp import Stamp
+from batchopt.study.ending import Ending
+from batchopt.study.held_jobs import Job, epochs_of, machine_named
 from batchopt.study.one_at_a_time import one_at_a_time
-from batchopt.study.session import Session, Verdict
+from batchopt.study.session import Session
+from batchopt.study.shared import Owner
+from batchopt.study.telling import Telling
 
-MOST_REMEMBERED = 10_000
-"""Leases whose machines are remembered."""
+JOBS = "job:"
+"""What the names of jobs' leases begin with; no process's name does."""
 
-LEASE_FORM = re.compile(r"job:[0-9a-f]{16}:[0-9a-f]{16}:([0-9]{1,9})-([0-9]{1,9})")
-"""Of which client, a nonce, from which epoch and until which: all that is to be known of a step beside its trial."""
+DEATHS_ALLOWED = 3
+"""How often in a row a trial's jobs may die before its next epoch; then it counts as what cannot be trained."""
+
+LATELY = 10
+"""Leases for which a job that was not heard of is still counted on, for what no other has the memory for."""
+
+TIME_KEPT_S = 10.0
+"""How often the study's wall time is written."""
 
 
 @dataclass(frozen=True)
@@ -50,29 +62,57 @@ class Work:
 
 
 class JobSession(Session):
-    """A session for jobs that are named by whoever runs them."""
+    """A session for jobs that are named by whoever runs them; arguments as of `Session`.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._joined: set[str] = set()
-        self._machines: dict[str, Machine] = {}
+    Attributes:
+        telling: keeps what jobs tell.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        stamp: Stamp,
+        options: Options,
+        budget: Budget,
+        capacity: Capacity,
+        *,
+        listener: Listener = ignore,
+    ) -> None:
+        super().__init__(ledger, stamp, options, budget, capacity, listener=listener)
+        own = Ledger(
+            ledger.database,
+            ledger.study,
+            lease_seconds=options.lease,
+            transactions=ledger.transactions,
+            checkpoint_limit=options.checkpoint_limit,
+            checkpoints=options.checkpoints,
+        )
+        self.telling = Telling(own, own.in_turn(lambda: Ending(own, stamp, capacity)), stamp.metric, listener)
+        self._asked: dict[str, tuple[float, float]] = {}
+        self._outgrown: dict[str, int] = {}
+        self._seen_outgrown: set[int] = set()
+        self._kept_time = time.monotonic()
 
     @property
     def done(self) -> str:
         """Why there are no more steps, in one line; empty where there are, or may be."""
         return "" if self.others else self._search.stop_reason
 
-    @property
-    def service(self) -> dict[str, object] | None:
-        """How a service was asked for this study, as JSON values; None where none was."""
-        return self.ledger.transactions.again(lambda: self.ledger.study.user_attrs).get(SERVICE)
+    def remembered_service(self, asked: dict[str, object]) -> tuple[object, bool]:
+        """How a service was first asked for this study, as JSON values, and whether that was now."""
 
-    def remember_service(self, asked: dict[str, object]) -> None:
-        """Keep how a service was asked for this study."""
-        self.ledger.in_turn(lambda: self.ledger.study.set_user_attr(SERVICE, asked))
+        def remember() -> tuple[object, bool]:
+            kept = self.ledger.study.user_attrs.get(SERVICE)
+            if kept is None:
+                self.ledger.study.set_user_attr(SERVICE, asked)
+            return (asked, True) if kept is None else (kept, False)
+
+        return self.ledger.in_turn(remember)
 
     @one_at_a_time
-    def ask_for(self, client: str, machine: str, *, can_pause: bool, patience: float) -> Work | None:
+    def ask_for(
+        self, client: str, machine: str, *, can_pause: bool, patience: float, largest: int | None = None
+    ) -> Work | None:
         """The open step of a client, else a new one; None where there is none now.
 
         Args:
@@ -80,150 +120,131 @@ class JobSession(Session):
             machine: that it trains on, any text; kept with the trial.
             can_pause: whether the job may be told to pause; else its steps last until the last epoch.
             patience: as in `ask`, and raises as it does.
+            largest: batch size that fits there; any where None.
+
+        Raises:
+            TurnLost: another process is asking, and nothing was begun; ask again.
+            InvalidInput: the machine holds no batch size of the study.
         """
-        prefix = f"job:{hashlib.sha256(client.encode()).hexdigest()[:16]}:"
-        if (found := self._open_work(prefix)) is not None:
+        prefix = f"{JOBS}{hashlib.sha256(client.encode()).hexdigest()[:16]}:"
+        self._let_expire()
+        most = self._most(client, machine, largest)
+        if (found := self._open_work(prefix, machine)) is not None:
             return found
 
-        def owner(step: Step) -> str:
+        def owner(step: Step) -> Owner:
             until = step.until_epoch if can_pause else self.ending.last_epoch
-            return f"{prefix}{secrets.token_hex(8)}:{step.from_epoch}-{until}"
+            lease = f"{prefix}{secrets.token_hex(8)}:{step.from_epoch}-{until}"
+            return Owner(lease, {LEASE: {"lease": lease, "machine": machine}})
 
-        if (step := self.ask(owner, patience=patience)) is None:
-            return None
-        try:
+        self._search.limit(None if most == math.inf else int(most))
+        self.telling.meet(machine_named(machine))
+        while (step := self.ask(owner, patience=patience)) is not None:
             lease = self.ledger.holder(step.trial)
-            self.ledger.mark(step.trial, LEASE, {"lease": lease, "machine": machine})
-            step = dataclasses.replace(step, until_epoch=_epochs_of(lease)[1])
-            return Work(step, self.state(step)[0], lease)
-        finally:
-            self._put_down(step.trial)
-
-    @contextmanager
-    def held_by(self, trial: int, lease: str) -> Iterator[Step]:
-        """Hold a trial for its job during one call; the lease is renewed by that.
-
-        Raises:
-            LeaseLost: the lease is not, or no longer, the one that the trial is held by.
-        """
-        with self.lock:
-            step = self._taken_up(trial, lease)
-            try:
-                yield step
-            finally:
-                self._put_down(trial)
-
-    def tell_for(self, trial: int, lease: str, figures: Callable[[Step], Epoch]) -> Verdict:
-        """Keep an epoch of a job's trial, once however often it is told, and say what comes after it.
-
-        Raises:
-            LeaseLost: the trial is no longer the job's; nothing was written.
-            InvalidInput: an epoch beyond the last, or before which others are missing.
-        """
-        try:
-            with self.held_by(trial, lease) as step:
-                told, known = figures(step), self._shared.progress[trial].epochs
-                if told.epoch > self.ending.last_epoch:
-                    raise InvalidInput(f"epoch {told.epoch}: a trial of this study has {self.ending.last_epoch}.")
-                if told.epoch > known + 1 and told.epoch < self.ending.last_epoch:
-                    raise InvalidInput(f"epoch {told.epoch}: epoch {known + 1} was not told yet. Tell them in order.")
-                machine = self._machine_of(trial, lease)
-                if machine.fingerprint not in self._joined:
-                    self.ledger.add_machine(machine, "job")
-                    self._joined.add(machine.fingerprint)
-                return self.tell(trial, machine, told, owner=lease)
-        except LeaseLost:
-            if self.ended_by(trial, lease) is None:
-                raise
-            return "stop"
-
-    def ended_by(self, trial: int, lease: str) -> str | None:
-        """The state of a trial that ended under this lease, so that its job may say so twice; None for any other."""
-        frozen = self._frozen(trial)
-        if frozen is None or not frozen.state.is_finished() or frozen.user_attrs.get(LEASE, {}).get("lease") != lease:
-            return None
-        return str(frozen.state.name.lower())
-
-    def keep_for(self, trial: int, lease: str, epoch: int, content: bytes) -> None:
-        """Keep the state of a job's trial after an epoch that was told.
-
-        Raises:
-            LeaseLost: the trial is no longer the job's; nothing was written.
-            InvalidInput: the epoch was not told.
-        """
-        with self.held_by(trial, lease):
-            told = self._shared.progress[trial].epochs
-            if not 1 <= epoch <= told:
-                raise InvalidInput(f"a checkpoint after epoch {epoch}: {told} were told. Tell the epoch first.")
-            self.keep(trial, epoch, content)
-
-    def state_for(self, trial: int, lease: str) -> tuple[int, bytes | None]:
-        """From which epoch a job goes on, and the state after it; (0, None) for a beginning. Raises LeaseLost."""
-        with self.held_by(trial, lease) as step:
-            return self.state(step)
-
-    def diverge(self, trial: int) -> None:
-        """The loss of a trial that is held is not finite."""
-        self.rule_out(trial, "diverged", self.ledger.diverge, note="diverged")
-
-    def _open_work(self, prefix: str) -> Work | None:
-        for trial, lease in self.ledger.leases_of(prefix):
-            try:
-                with self.held_by(trial, lease) as step:
-                    told = self._shared.progress[trial].epochs
-                    if step.from_epoch < step.until_epoch <= told:
-                        # Paused, and its job asks for another step: this one is anyone's now.
-                        self.let_go(trial)
-                        continue
-                    return Work(dataclasses.replace(step, reason="taken up again"), self.state(step)[0], lease)
-            except LeaseLost:
-                continue
+            assert lease is not None
+            if step.batch_size <= most:
+                return self._given(replace(step, until_epoch=epochs_of(lease)[1]), machine, lease)
+            self._hand_over(step, machine, lease)
+            if step.batch_size <= self._most_of_any():
+                # For whoever has the memory.
+                self.telling.let_go(step.trial, lease)
+                return None
+            self.telling.exceed_memory(step.trial, lease)
+        self._keep_wall_time()
         return None
 
-    def _machine_of(self, trial: int, lease: str) -> Machine:
-        """The machine that a lease was asked for; remembered, as each epoch of it asks."""
-        if lease not in self._machines:
-            if len(self._machines) >= MOST_REMEMBERED:
-                self._machines.clear()
-            told = self.ledger.frozen(trial).user_attrs.get(LEASE, {})
-            self._machines[lease] = machine_named(told.get("machine", ""))
-        return self._machines[lease]
+    def release(self) -> None:
+        """Close the session; what jobs hold stays theirs."""
+        self.telling.close()
+        super().release()
 
-    def _taken_up(self, trial: int, lease: str) -> Step:
-        from_epoch, until_epoch = _epochs_of(lease, trial)
-        if not self.ledger.take_up(trial, lease):
-            raise LeaseLost(trial)
-        (record,) = read_trials(self.ledger.study, self.ledger.records, lambda one: one.number == trial)
-        known = as_trial(
-            record, held=True, max_epochs=self.ending.last_epoch, target=self.ending.target, sign=self.stamp.metric.sign
+    def _given(self, step: Step, machine: str, lease: str) -> Work:
+        epoch = self.ledger.checkpoint_epoch(step.trial) if step.from_epoch else 0
+        self._hand_over(step, machine, lease)
+        return Work(step, epoch if epoch < step.until_epoch else 0, lease)
+
+    def _hand_over(self, step: Step, machine: str, lease: str) -> None:
+        """From now on the trial is its job's; what becomes of it the search hears from the database."""
+        progress = self._shared.progress[step.trial]
+        self.telling.begun(step.trial, Job(lease, step.until_epoch, machine_named(machine), progress), self.ledger)
+        self._shared.forget(step.trial)
+        self._steps.pop(step.trial, None)
+
+    def _open_work(self, prefix: str, machine: str) -> Work | None:
+        for trial, lease in self.ledger.leases_of(prefix):
+            with suppress(LeaseLost):
+                job, (from_epoch, until_epoch) = self.telling.job(trial, lease), epochs_of(lease)
+                told = job.progress.epochs
+                if from_epoch < until_epoch <= told:
+                    # Paused, and its job asks for another step: this one is anyone's now.
+                    self.telling.let_go(trial, lease)
+                    continue
+                self.telling.renew(trial, lease)
+                extra = self.ledger.frozen(trial).params
+                size, rate = job.progress.batch_size, job.progress.learning_rate
+                step = Step(
+                    trial,
+                    size,
+                    rate,
+                    until_epoch,
+                    from_epoch,
+                    extra={name: extra[name] for name in self.stamp.space.extra},
+                    reason="taken up again",
+                )
+                epoch = self.ledger.checkpoint_epoch(trial) if told else 0
+                return Work(step, epoch if epoch < until_epoch else 0, lease)
+        return None
+
+    def _let_expire(self) -> None:
+        """Let go what jobs hold that were not heard of for longer than a lease."""
+        if not self.ledger.expired(JOBS):
+            return
+        with self.ledger.turn(0.0) as mine:
+            for trial, lease in self.ledger.expired(JOBS) if mine else []:
+                with suppress(LeaseLost):
+                    if self.telling.count_death(trial, lease) >= DEATHS_ALLOWED:
+                        why = f"its jobs died {DEATHS_ALLOWED} times before the same epoch"
+                        self.telling.fail(trial, lease, why)
+                    else:
+                        self.telling.let_go(trial, lease)
+
+    def _most(self, client: str, machine: str, largest: int | None) -> float:
+        """The largest batch size to give to a job: what it says, and what has not run out of memory on its machine.
+
+        Raises:
+            InvalidInput: that is smaller than the study's smallest.
+        """
+        self._learn_memory()
+        most = min(math.inf if largest is None else largest, self._outgrown.get(machine, math.inf))
+        if most < self.stamp.space.smallest:
+            known = f"largest_batch_size {largest}" if largest is not None else f"machine {machine!r} ran out of memory"
+            raise InvalidInput(f"{known}: the study's smallest batch size is {self.stamp.space.smallest}.")
+        self._asked[client] = (most, time.monotonic())
+        return most
+
+    def _most_of_any(self) -> float:
+        """The largest batch size that fits with one of the jobs which have asked lately."""
+        since = time.monotonic() - LATELY * self.ledger.records.lease_seconds
+        self._asked = {client: asked for client, asked in self._asked.items() if asked[1] >= since}
+        return max(most for most, _ in self._asked.values())
+
+    def _learn_memory(self) -> None:
+        """What ran out of memory on which machine; where a model has dimensions of its own, these may be the cause."""
+        if self.stamp.space.extra:
+            return
+        pruned = self.ledger.transactions.again(
+            lambda: self.ledger.study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
         )
-        self._search.learn(known)
-        self._shared.remember(record)
-        assert record.batch_size is not None and record.learning_rate is not None
-        step = Step(trial, record.batch_size, record.learning_rate, until_epoch, from_epoch, extra=record.extra)
-        self._steps[trial] = step
-        return step
+        for trial in pruned:
+            if trial.number in self._seen_outgrown:
+                continue
+            self._seen_outgrown.add(trial.number)
+            told = trial.user_attrs.get(LEASE)
+            if told is not None and trial.constraints.get(MEMORY, 0.0) > 0:
+                size, machine = trial.params[BATCH_SIZE], told["machine"]
+                self._outgrown[machine] = min(self._outgrown.get(machine, size), size - 1)
 
-    def _put_down(self, trial: int) -> None:
-        """What happens to it from now on, another server may hear of."""
-        self.ledger.put_down(trial)
-        self._shared.forget(trial)
-        self._steps.pop(trial, None)
-
-    def _frozen(self, trial: int) -> FrozenTrial | None:
-        try:
-            return self.ledger.frozen(trial)
-        except KeyError:
-            return None
-
-
-def machine_named(name: str) -> Machine:
-    """A machine of which nothing is known but its name."""
-    return Machine(name, "cpu", name, cores=0, memory_bytes=0, versions={})
-
-
-def _epochs_of(lease: str, trial: int = -1) -> tuple[int, int]:
-    parts = LEASE_FORM.fullmatch(lease)
-    if parts is None:
-        raise LeaseLost(trial)
-    return int(parts[1]), int(parts[2])
+    def _keep_wall_time(self) -> None:
+        if time.monotonic() - self._kept_time > TIME_KEPT_S:
+            self._kept_time = time.monotonic()
+            self._keep_time()

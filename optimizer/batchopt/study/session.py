@@ -30,7 +30,7 @@ from batchopt.store.stamp import Stamp
 from batchopt.study.ending import Ending
 from batchopt.study.one_at_a_time import one_at_a_time
 from batchopt.study.opening import opened_ledger
-from batchopt.study.shared import Owner, SharedStudy
+from batchopt.study.shared import Owning, SharedStudy
 
 Verdict = Literal["continue", "pause", "stop"]
 """What comes after an epoch: the next one of the step; another step, as the trial is paused; nothing, as it is over."""
@@ -141,11 +141,11 @@ class Session:
         self.ledger.in_turn(put)
 
     @one_at_a_time
-    def ask(self, owner: Owner = None, *, patience: float = math.inf) -> Step | None:
+    def ask(self, owner: Owning = None, *, patience: float = math.inf) -> Step | None:
         """The next step, its trial now held by `owner`; None where there is none now.
 
         Args:
-            owner: a client's name, unlike any other's, or what gives one by the step; this process where None.
+            owner: names whose the step's trial is to be; this process's where None.
             patience: seconds to wait for this process's turn at asking.
 
         Raises:
@@ -174,7 +174,6 @@ class Session:
         compile_seconds: float = 0.0,
         checkpoint: bytes | None = None,
         stopped: bool = False,
-        owner: str | None = None,
     ) -> Verdict:
         """Keep an epoch of a trial that is held, and say what comes after it.
 
@@ -185,14 +184,11 @@ class Session:
             compile_seconds: what had to be compiled before it, off the training clock.
             checkpoint: the trial's state after it, where that is to be kept.
             stopped: whether training has ended by itself, as a callback may end it.
-            owner: who asked for the trial; this process where None.
 
         Raises:
-            LeaseLost: the trial is no longer the owner's; nothing was written.
+            LeaseLost: the trial is no longer this process's; nothing was written.
         """
         with self._losing():
-            if trial not in self.ledger.owned(owner or self.ledger.owner):
-                raise LeaseLost(trial)
             self.ledger.add_epoch(trial, machine, figures, compile_seconds, checkpoint)
         step = self._steps[trial]
         if machine.fingerprint == self.capacity.machine:
@@ -290,15 +286,14 @@ class Session:
                 self._end(trial, "pruned", self.ledger.prune)
 
     @one_at_a_time
-    def renew(self, owner: str | None = None) -> None:
-        """Keep what an owner holds, this process where None; to be called several times in the time of a lease."""
-        if owner is None and time.monotonic() - self._renewed < self.ledger.records.lease_seconds / 3:
+    def renew(self) -> None:
+        """Keep what is held here; to be called several times in the time of a lease."""
+        if time.monotonic() - self._renewed < self.ledger.records.lease_seconds / 3:
             return
-        for trial in self.ledger.renew(owner):
+        for trial in self.ledger.renew():
             self._lose(LeaseLost(trial))
-        if owner is None:
-            self._keep_time()
-            self._renewed = time.monotonic()
+        self._keep_time()
+        self._renewed = time.monotonic()
 
     @one_at_a_time
     def end(self, why: str = "") -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
 
@@ -28,7 +29,21 @@ LOOK_SECONDS = 1.0
 """How often a process that has nothing to do looks at what the others do."""
 
 
-Owner = str | Callable[[Step], str] | None
+@dataclass(frozen=True)
+class Owner:
+    """Whose a trial becomes.
+
+    Attributes:
+        name: unlike any other's.
+        attributes: that are written with it, as user attributes of the trial.
+    """
+
+    name: str
+    attributes: Mapping[str, object]
+
+
+Owning = Callable[[Step], Owner] | None
+"""What names the owner by the step; this process where None."""
 
 
 class SharedStudy:
@@ -57,14 +72,14 @@ class SharedStudy:
         self._over: set[int] = set()
         self._looked: float | None = None
 
-    def next(self, give_up: Callable[[Sequence[int]], None], owner: Owner = None) -> Step | None:
+    def next(self, give_up: Callable[[Sequence[int]], None], owner: Owning = None) -> Step | None:
         """Ask the search, which knows by then what the others have done, and own the trial of its step.
 
         To be called in this process's turn.
 
         Args:
             give_up: ends trials; told which ones the search gives up by what it has just learned, before it is asked.
-            owner: whose the trial is to be, or what names that by the step; this process's where None.
+            owner: names whose the trial is to be; this process's where None.
 
         Returns:
             None where there is no step now.
@@ -84,7 +99,7 @@ class SharedStudy:
                 return None
             begun = step.trial in self._ledger.owned()
             try:
-                begun = begun or self._ledger.begin(step.trial, owner(step) if callable(owner) else owner)
+                begun = begun or self._begin(step, owner)
             finally:
                 if not begun:
                     # Ended by another program in the meantime, or the turn is lost.
@@ -92,6 +107,12 @@ class SharedStudy:
             if begun:
                 self.progress.setdefault(step.trial, Progress(step.batch_size, step.learning_rate))
                 return step
+
+    def _begin(self, step: Step, owner: Owning) -> bool:
+        if owner is None:
+            return self._ledger.begin(step.trial)
+        named = owner(step)
+        return self._ledger.begin(step.trial, named.name, named.attributes)
 
     def may_look(self) -> bool:
         """Whether the last look at what the others do is `LOOK_SECONDS` ago."""

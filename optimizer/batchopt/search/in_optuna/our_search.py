@@ -52,6 +52,9 @@ class ScheduledSearch:
         self._known.add(trial.trial)
         self._scheduler.add(trial)
 
+    def limit(self, batch_size: int | None) -> None:
+        self._scheduler.max_batch_size = batch_size
+
     def finish_asking(self, trial: int) -> None:
         self._study.sampler = self._filling(trial)
         finish_asking(self._study, trial, self._space)

@@ -91,6 +91,9 @@ class OptunaSearch:
             self._open[trial.trial] = self._step(trial.trial, *params, trial.epochs, "taken up again")
             self._idle.append(trial.trial)
 
+    def limit(self, batch_size: int | None) -> None:
+        self._max_batch_size = lambda: batch_size
+
     def finish_asking(self, trial: int) -> None:
         # As it would have been asked for.
         trials = self._study.get_trials(deepcopy=False)
