@@ -6,6 +6,7 @@ working folder, arguments, both outputs, the exit code.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -14,6 +15,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["batchopt.cli.batchopt", "batchopt.cli.study_script", "batchopt.study.study"])
@@ -52,3 +55,14 @@ def run_command(arguments: Sequence[str], folder: Path, *, timeout: float = 120)
         return subprocess.CompletedProcess(
             list(arguments), process.exitcode, *(output.read_text() for output in outputs)
         )
+
+
+def worker_processes(of: int | None = None) -> list[psutil.Process]:
+    """The workers among the children of a process, this one's where None; its others serve `run_command`."""
+    found = []
+    for child in psutil.Process(of).children():
+        # One that has just ended has no command line any more.
+        with contextlib.suppress(psutil.Error):
+            if "batchopt.training.worker" in child.cmdline():
+                found.append(child)
+    return found

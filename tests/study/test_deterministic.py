@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil
 import pytest
 import sqlalchemy as sa
 from batchopt.store.database import open_database
 from batchopt.store.tables import epochs_table, leases_table, machines_table, memory_table, step_times_table
+from commands import worker_processes
 
 STUDY = Path(__file__).parents[2] / "studies" / "mnist.py"
 OPTIONS = ["--deterministic", "--device", "cpu", "--batch-sizes", "16..512", "--train-examples", "6000"]
@@ -63,7 +63,7 @@ def strike(process: subprocess.Popen[str], chance: random.Random) -> int:
     time.sleep(chance.uniform(0.1, 3.0))
     whom, kills = chance.choice(["parent", "worker", "both"]), 0
     if process.poll() is None:
-        workers = psutil.Process(process.pid).children()
+        workers = worker_processes(process.pid)
         if whom != "worker":
             process.kill()
         if whom != "parent":

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-import psutil
 import pytest
 import sqlalchemy as sa
 from batchopt import Budget, Configuration, Dataset, Goal, Options, SearchSpace, Study, Task
@@ -26,6 +25,7 @@ from batchopt.store.history import TrialRecord, as_trial, open_study, read_trial
 from batchopt.store.records import Records
 from batchopt.store.tables import checkpoints_table, epochs_table, machines_table, memory_table, step_times_table
 from batchopt.workers.starting import recorded_capacity
+from commands import worker_processes
 from mnist import build_model
 
 MIB = 1 << 20
@@ -277,7 +277,7 @@ def test_a_worker_killed_at_the_end_of_memory_is_taken_to_have_met_it(
 
     def strike(event: Event) -> None:
         if isinstance(event, Stepped) and event.step.trial == 0:
-            for child in psutil.Process().children():
+            for child in worker_processes():
                 child.kill()
 
     monkeypatch.setattr("batchopt.study.study.recorded_capacity", nearly_full)
@@ -297,7 +297,7 @@ def test_a_worker_that_is_killed_with_nothing_to_do_is_replaced(tmp_path: Path) 
     def listen(event: Event) -> None:
         events.append(event)
         if isinstance(event, TrialEnded) and not struck:
-            struck.extend(child.pid for child in psutil.Process().children())
+            struck.extend(child.pid for child in worker_processes())
             for pid in struck:
                 os.kill(pid, signal.SIGKILL)
 
@@ -319,7 +319,7 @@ def test_a_worker_that_is_killed_in_the_probe_says_nothing_about_memory(
     def listen(event: Event) -> None:
         events.append(event)
         if isinstance(event, Probing) and not struck:
-            struck.extend(child.pid for child in psutil.Process().children())
+            struck.extend(child.pid for child in worker_processes())
             os.kill(struck[0], signal.SIGKILL)
 
     report = study_in(tmp_path, memory_limit=memory_limit).run(
@@ -356,7 +356,7 @@ def test_cores_that_are_taken_away_between_two_trials_make_another_machine(tmp_p
         events.append(event)
         if isinstance(event, Trained) and event.trial == 0:
             os.sched_setaffinity(0, {min(before)})
-            for child in psutil.Process().children():
+            for child in worker_processes():
                 child.kill()
 
     tries = [Configuration(64, 0.003), Configuration(64, 0.01)]
@@ -382,7 +382,7 @@ def test_two_workers_have_cores_of_their_own_and_their_times_are_marked(tmp_path
             return
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            shares[:] = [set(child.cpu_affinity()) for child in psutil.Process().children()]
+            shares[:] = [set(child.cpu_affinity()) for child in worker_processes()]
             if whole not in shares:
                 return
             time.sleep(0.05)
@@ -401,7 +401,7 @@ def test_a_gpu_that_disappears_between_two_trials_stops_the_study_in_one_line(
     def hide(event: Event) -> None:
         if isinstance(event, Trained) and event.trial == 0:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-            for child in psutil.Process().children():
+            for child in worker_processes():
                 child.kill()
 
     tries = [Configuration(64, 0.003), Configuration(64, 0.01)]
@@ -431,7 +431,7 @@ def test_a_damaged_checkpoint_starts_its_trial_over_and_a_trial_that_kills_its_w
                 ).one()
                 connection.execute(checkpoints_table.update().values(content=bytes([content[0] ^ 1]) + content[1:]))
             struck.append(epoch)
-            for child in psutil.Process().children():
+            for child in worker_processes():
                 child.kill()
 
     tries = [Configuration(256, 0.003), Configuration(64, 0.005)]

@@ -22,7 +22,7 @@ from batchopt.datasets import load_mnist
 from batchopt.errors import StudyMismatch, TaskFailed
 from batchopt.events import Event, Opened, Trained, TrialEnded
 from batchopt.store.tables import epochs_table
-from commands import run_command
+from commands import run_command, worker_processes
 from mnist import build_model
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -158,7 +158,7 @@ def test_a_study_that_is_killed_loses_no_finished_trial(tmp_path: Path, killed: 
     assert started.stdout is not None
     while not started.stdout.readline().startswith("trial   0"):
         assert started.poll() is None
-    workers = psutil.Process(started.pid).children()
+    workers = worker_processes(started.pid)
     assert len(workers) == 1
     for process in {"parent": [started], "worker": workers, "both": [started, *workers]}[killed]:
         process.kill()
@@ -166,7 +166,7 @@ def test_a_study_that_is_killed_loses_no_finished_trial(tmp_path: Path, killed: 
     first = plain(tmp_path).trials[0]
     if killed == "worker":
         assert started.returncode == 0
-        assert "SIGKILL; it is taken up again" in said
+        assert "SIGKILL; it is resumed" in said
     else:
         assert started.returncode == -signal.SIGKILL
         resumed = run(tmp_path, *options)
@@ -274,7 +274,7 @@ def test_a_worker_killed_in_mid_trial_is_replaced_and_the_trial_ends_as_it_would
 
     def strike(event: Event) -> None:
         if isinstance(event, Trained) and not struck:
-            struck.extend(child.pid for child in psutil.Process().children())
+            struck.extend(child.pid for child in worker_processes())
             for pid in struck:
                 os.kill(pid, signal.SIGKILL)
 
@@ -391,7 +391,7 @@ def test_a_terminal_that_is_closed_lets_the_trial_go_and_the_study_is_resumed(tm
     while b"trial 1:" not in shown:
         assert select.select([master], [], [], 120)[0], shown
         shown += os.read(master, 65536)
-    workers = psutil.Process(started.pid).children()
+    workers = worker_processes(started.pid)
     os.close(master)
     assert started.wait(timeout=30) == 129
     assert psutil.wait_procs(workers, timeout=10)[1] == []

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from batchopt import Budget, Configuration, Dataset, Goal, Options, SearchSpace, Study, Task, read_report
 from batchopt.cli.batchopt import batchopt
@@ -25,6 +24,7 @@ from batchopt.study.model_file import Kept, ModelFile
 from batchopt.study.trained_model import TrainedModel
 from batchopt.training.checkpoint import pack
 from click.testing import CliRunner
+from commands import worker_processes
 from written_study import new_study
 
 SPACE = SearchSpace([32, 64, 128], (1e-4, 1e-1))
@@ -198,7 +198,7 @@ def test_a_worker_that_is_killed_costs_the_epochs_since_the_last_checkpoint(
         if isinstance(event, TrainingModel) and event.figures is None:
             begun.append(event.epoch)
         elif isinstance(event, TrainingModel) and event.epoch == 2 and len(begun) == 1:
-            for worker in psutil.Process().children():
+            for worker in worker_processes():
                 if "batchopt.training.worker" in worker.cmdline():
                     worker.kill()
 
