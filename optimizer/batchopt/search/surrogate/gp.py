@@ -59,7 +59,6 @@ leave the sets nearly alike, so that many of them have to be heard; with more po
 TEMPER = 0.6
 """Exponent of the evidence: below 1, because the model is not the truth and its certainty is not ours."""
 
-
 QUANTILE_POINTS = 640
 """Of a mixture, spread evenly over the distributions of its sets."""
 
@@ -99,6 +98,7 @@ class Surrogate:
         self._trial = np.concatenate([curves.trial, curves.pending_trial])
         self._seen, self._row = np.unique(self._trial, return_inverse=True)
         self._x = curves.x[self._seen]
+        self._points_of = (self._row[:, None] == np.arange(len(self._x))).astype(float)
         self._phi = maturity(np.concatenate([curves.fidelity, curves.pending_fidelity]))
         self._known = len(curves.value)
         self.best = float(curves.value.max())
@@ -167,10 +167,13 @@ class Surrogate:
             alpha = P' K^-1 z and the precision P' K^-1 P, where P tells each point's trial, shapes (sets, trials) and
             (sets, trials, trials).
         """
-        points_of = (self._row[:, None] == np.arange(len(self._x))).astype(float)
-        half = np.stack([dtrtrs(one, points_of, lower=1)[0] for one in factor])
+        half = self._halved(factor, self._points_of)
         turned = half.transpose(0, 2, 1)
         return (turned @ white[:, :, None])[..., 0], turned @ half
+
+    def _halved(self, factor: FloatArray, right: FloatArray) -> FloatArray:
+        """L^-1 times columns that all sets share, shape (points, columns); (sets, points, columns)."""
+        return np.stack([dtrtrs(one, right, lower=1)[0] for one in factor])
 
     def at_end(self, x: FloatArray, *, own: float = 0.0) -> tuple[FloatArray, FloatArray]:
         """Posterior of m + g, the noise-free final value of configurations.
@@ -241,17 +244,18 @@ class Surrogate:
         # How what the run still gains after phi varies with what the trials still gained.
         remaining = sets.curve[:, None, None] * (cross - level(self._x, x))
         remaining += TREND_VARIANCE * (1.0 + tilted(self._x, x))
-        seen = cross[:, self._row] + along(self._phi, phi)[:, None] * remaining[:, self._row]
-        apart = (cross - cross_best)[:, self._row]
-        solved = (
-            dtrtrs(*one, lower=1)[0] for one in zip(self._factor, np.concatenate([seen, apart], axis=2), strict=True)
-        )
-        told, told_apart = np.split(np.stack(list(solved)), 2, axis=2)
+        # A run's value covaries with the points of a trial by cross + along * remaining, so folded to trials twice.
+        weighted = self._points_of * along(self._phi, phi)[:, None]
+        half = self._halved(self._factor, np.hstack([self._points_of, weighted]))
+        precision = half.transpose(0, 2, 1) @ half
+        seen = np.concatenate([cross, remaining], axis=1)
+        told = precision @ seen
+        trials = len(self._x)
         own = (sets.run + sets.noise * (1.0 + phi) + at * (sets.curve + sets.slope))[:, None]
         own = own + at * TREND_VARIANCE * (1.0 + ((x - 0.5) ** 2).sum(axis=1))
-        variance = variance_at_end(x) + own - (told**2).sum(axis=1)
+        variance = variance_at_end(x) + own - np.einsum("stc,stc->sc", seen, told)
         prior = variance_at_end(x) - self._prior.matern(sets, x, best)[:, :, 0] - level(x, best)[:, 0]
-        shared = prior - (told * told_apart).sum(axis=1)
+        shared = prior - np.einsum("stc,stc->sc", cross - cross_best, told[:, :trials])
         return np.asarray(self._sigma[:, None] * np.abs(shared) / np.sqrt(np.maximum(variance, 1e-12)))
 
     def chance_ahead(self, x: FloatArray, other: FloatArray) -> FloatArray:
