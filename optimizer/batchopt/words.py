@@ -32,7 +32,18 @@ def compared(seconds: float, other: float) -> str:
     factor = seconds / other
     if f"{max(factor, 1 / factor):.2g}" == "1":
         return "as fast"
-    return f"{1 / factor:.2g} times as fast" if factor < 1 else f"takes {factor:.2g} times as long"
+    if factor < 1:
+        return "twice as fast" if f"{1 / factor:.2g}" == "2" else f"{1 / factor:.2g} times as fast"
+    return "takes twice as long" if f"{factor:.2g}" == "2" else f"takes {factor:.2g} times as long"
+
+
+def chance(probability: float) -> str:
+    """A probability: `even odds`, `80 % probability`, `over 99 % probability`."""
+    if 0.45 <= probability <= 0.55:
+        return "even odds"
+    if probability > 0.99:
+        return "over 99 % probability"
+    return f"{probability:.0%} probability".replace("%", " %") if probability >= 0.01 else "under 1 % probability"
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:

@@ -15,7 +15,7 @@ from batchopt.cli.parsing import parse_target
 from batchopt.cli.terminal import console, print_json, say, storage_option, study_option
 from batchopt.errors import InvalidInput
 from batchopt.goals.kinds import kind_of
-from batchopt.question.goal import GOALS, Goal, GoalKind
+from batchopt.question.goal import GOALS, PREFERENCES, Goal, GoalKind, Prefer
 from batchopt.question.metric import Metric
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.reading import list_studies, read_evidence, read_stamp, read_study
@@ -81,7 +81,7 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
     type=click.FloatRange(min=0),
     metavar="AMOUNT",
     help="Points of an accuracy, or units of another metric, that count as equally good.  "
-    "[default: one standard error]",
+    "[default: what runs differ by, or 1 % of the range seen]",
 )
 @click.option("--goal", type=click.Choice(GOALS), help="Answer for this goal.  [default: the study's own]")
 @click.option(
@@ -89,6 +89,14 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
     metavar="0.97|97%",
     help="Report time to this value of the metric.  [default: the goal's, or what half of the batch sizes reach]",
 )
+@click.option(
+    "--prefer",
+    type=click.Choice(PREFERENCES),
+    default="balanced",
+    show_default=True,
+    help="The fastest that is most likely as good as the best; the best; the fastest that is as good with even odds.",
+)
+@click.option("--details", is_flag=True, help="Chances, speed, memory and laws too.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="A page with pictures; needs no network.")
 @click.option(
     "--png",
@@ -104,6 +112,8 @@ def report_command(
     tolerance: float | None,
     goal: GoalKind | None,
     target: str | None,
+    prefer: Prefer,
+    details: bool,
     html: Path | None,
     png: Path | None,
     as_json: bool,
@@ -119,13 +129,13 @@ def report_command(
     if tolerance is not None:
         tolerance /= read_stamp(storage, study)[1].metric.scaled(1.0)
     value = None if target is None else parse_target(target)
-    evidence = read_evidence(storage, study, on, tolerance=tolerance, target=value, goal=goal)
+    evidence = read_evidence(storage, study, on, tolerance=tolerance, target=value, goal=goal, prefer=prefer)
     written = _write_page(evidence, html) if html is not None else []
     written += _write_pictures(evidence, png) if png is not None else []
     if as_json:
         print_json(evidence.report.describe())
         return
-    console().print(printed(document(evidence.report)))
+    console().print(printed(document(evidence.report, details=details)))
     for file in written:
         say(f"written: {file}")
 

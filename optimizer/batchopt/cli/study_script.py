@@ -201,7 +201,7 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
             print_json(report.describe())
         else:
             click.echo()
-            console().print(printed(document(report)))
+            console().print(printed(document(report, details=False)))
         if file is not None and trained is not None:
             say(written_line(trained, file), err=as_json)
 

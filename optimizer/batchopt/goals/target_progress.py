@@ -29,7 +29,7 @@ from batchopt.search.trials import marks
 
 if TYPE_CHECKING:
     from batchopt.question.space import SearchSpace
-    from batchopt.search.advice import Advice
+    from batchopt.search.advice import Advice, AgainstDefault, Estimate
     from batchopt.search.surrogate.cube import Cube
 
 
@@ -38,6 +38,9 @@ LEAST_ERROR = 1e-3
 
 BOUNDS = (0.0, 1.0)
 """Scores that a metric does not pass: errors, turned round, are at most 0; accuracy, AUC and R2 are at most 1."""
+
+SOONER = 0.05
+"""Two times that differ by less than this part are alike: timings differ by some per cent."""
 
 LONGEST_LOG_S = 25.0
 """Two thousand years: where nobody has been, the surrogate may expect anything."""
@@ -186,11 +189,10 @@ def advise_time(
         max_batch_size: what the machine that is advised holds, in examples; None for no limit.
 
     Returns:
-        None where no trial reached the target. As good are batch sizes that reached it and are within one standard
-        error; the fastest of these is the best itself.
+        None where no trial reached the target. What is recommended is the soonest: there is nothing to trade.
     """
     # The numerics take a second to load, and whoever looks for a crossing alone has no use for them.
-    from batchopt.search.advice import Estimate, advise
+    from batchopt.search.advising import advise
     from batchopt.search.surrogate.cube import Cube
 
     curves = progress.curves(Cube(space.distributions()), max_epochs)
@@ -201,9 +203,11 @@ def advise_time(
         space,
         max_epochs=max_epochs,
         sign=-1.0,
-        seconds_per_epoch=progress.seconds_per_epoch,
+        # What it takes is the value itself.
+        seconds_per_epoch=lambda batch_size: 1.0,
         max_batch_size=max_batch_size,
         curves=curves,
+        matters=math.log1p(SOONER),
     )
     if logs is None or not logs.complete:
         return None
@@ -216,20 +220,33 @@ def advise_time(
         error = seconds(row.mean + row.standard_error) - mean
         return replace(row, mean=mean, low=seconds(row.low), high=seconds(row.high), standard_error=error, seconds=mean)
 
-    best, rows = in_seconds(logs.best), [in_seconds(row) for row in logs.by_batch_size]
+    rows = [in_seconds(row) for row in logs.by_batch_size]
+    by_size = {row.batch_size: row for row in rows}
+    recommended = by_size[logs.recommended.batch_size]
     reached = {trial.batch_size for trial in progress.trials if trial.trial in progress.times}
-    means = {row.batch_size: row.mean for row in rows}
     undecided = [
-        replace(row, seconds=None if row.runs is None else row.runs * (means[row.batch_size] + best.mean))
+        replace(row, seconds=None if row.runs is None else row.runs * (by_size[row.batch_size].mean + recommended.mean))
         for row in logs.undecided
     ]
     return replace(
         logs,
-        best=best,
-        by_batch_size=[best if row.batch_size == best.batch_size else row for row in rows],
-        as_good=[size for size in logs.as_good if size in reached],
-        tolerance=seconds(logs.best.mean + logs.tolerance) - best.mean,
-        fastest=best,
+        recommended=recommended,
+        best=by_size[logs.best.batch_size],
+        fastest=recommended,
+        by_batch_size=rows,
+        as_good=[size for size in logs.as_good if size in reached or size == recommended.batch_size],
+        tolerance=seconds(logs.recommended.mean + logs.tolerance) - recommended.mean,
         undecided=undecided,
-        run_sd=seconds(logs.best.mean + logs.run_sd) - best.mean,
+        run_sd=seconds(logs.recommended.mean + logs.run_sd) - recommended.mean,
+        against_default=_in_seconds(logs.against_default, recommended),
     )
+
+
+def _in_seconds(against: AgainstDefault | None, recommended: Estimate) -> AgainstDefault | None:
+    """What is gained over the default, whose logarithms were compared, in seconds."""
+    if against is None:
+        return None
+    low, gain, high = (
+        recommended.mean * math.expm1(min(log, LONGEST_LOG_S)) for log in (against.low, against.gain, against.high)
+    )
+    return replace(against, gain=gain, low=low, high=high, seconds=recommended.mean + gain)

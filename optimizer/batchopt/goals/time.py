@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from batchopt.goals.crossing import epochs_to_target
 from batchopt.goals.kind import Kind, Outcome
 from batchopt.goals.target_progress import TargetProgress, advise_time
-from batchopt.question.goal import Goal
+from batchopt.question.goal import Goal, Prefer
 from batchopt.question.metric import Metric, Target
 from batchopt.question.space import SearchSpace
 from batchopt.search.costs import EpochCost
@@ -110,5 +110,7 @@ class _ProgressView(Standing):
     def improvement(self, matters: float) -> str:
         return self._progress.sooner(matters) if self._progress.times else super().improvement(matters)
 
-    def advise(self, space: SearchSpace, *, sign: float, max_batch_size: int | None) -> Advice | None:
+    def advise(
+        self, space: SearchSpace, *, sign: float, max_batch_size: int | None, prefer: Prefer = "balanced"
+    ) -> Advice | None:
         return advise_time(self._progress, space, max_epochs=self.max_epochs, max_batch_size=max_batch_size)

@@ -16,6 +16,11 @@ from batchopt.question.task import MOST_EPOCHS
 GoalKind = Literal["best", "time", "pareto"]
 GOALS: tuple[GoalKind, ...] = get_args(GoalKind)
 
+Prefer = Literal["balanced", "best", "fastest"]
+PREFERENCES: tuple[Prefer, ...] = get_args(Prefer)
+"""What is recommended: the fastest that is most likely as good as the best; the best, whatever it takes; the fastest
+that is as good with even odds."""
+
 Counts = Literal["last", "best"]
 """Which of its epochs a trial counts by."""
 

@@ -130,6 +130,12 @@ class SearchSpace:
             return int(min(max(round(batch_size), low), high))
         return min(self.batch_size, key=lambda size: abs(math.log(size / batch_size)))
 
+    def holds(self, params: Mapping[str, Any]) -> bool:
+        """Whether a batch size and a learning rate are of this space."""
+        size, (low, high) = params[BATCH_SIZE], self.learning_rate
+        among = size in self.batch_size if isinstance(self.batch_size, list) else self.smallest <= size <= self.largest
+        return among and low <= params[LEARNING_RATE] <= high
+
     def snapped(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """A configuration by dimension, its batch size moved to the nearest of the space."""
         return {**params, BATCH_SIZE: self.nearest_batch_size(params[BATCH_SIZE])}

@@ -16,11 +16,12 @@ from typing import Any, Literal
 import numpy as np
 
 from batchopt.errors import BatchoptError, InvalidInput
+from batchopt.question.goal import Prefer
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.search.advice import Advice, Recommendation
-from batchopt.search.choices import Choices
+from batchopt.search.choices import Candidate, Choices
 from batchopt.search.costs import EpochCost
-from batchopt.search.decision import enough, pick
+from batchopt.search.decision import Rule, enough, pick
 from batchopt.search.opening import opening
 from batchopt.search.steps import Infeasibility, Step, Trial, step_of
 from batchopt.search.surrogate.cube import Cube
@@ -43,15 +44,13 @@ class Scheduler:
         seconds_per_epoch: batch size -> seconds, where the machine was probed; else learned from what is told.
         max_trials: how many configurations may be started; None for no limit.
         until: whether the study ends by itself when no step promises enough; `stop_reason` then says why.
-        max_batch_size: the largest that this machine holds, in examples; None where nothing is known. It falls when
-            a trial runs out of memory.
+        max_batch_size: that this machine holds, in examples, where known; it falls when a trial runs out of memory.
         pause: whether trials may be paused at rungs; else each is trained to its end at once.
-        view: how a goal wants the values to be seen (`batchopt/goals`); the best value after all epochs where None.
+        view: how a goal wants the values to be seen; the best value after all epochs where None.
         worth: what a second of training must be expected to gain, in the units of the values; below it the study ends.
 
     Raises:
-        InvalidInput: no epochs, no trials, another direction, a view of what is minimised, or a worth that is not above
-            0 or comes with a view.
+        InvalidInput: no epochs, no trials, another direction, or a worth that is not above 0 or comes with a view.
     """
 
     def __init__(
@@ -117,19 +116,20 @@ class Scheduler:
             params = self._queue.pop(0)
             if self._fits(params[BATCH_SIZE]):
                 return self._start(params, None, "queued")
-        for share in self._view.shares(len(trials)):
-            choices = self._choices(share)
-            if choices is None:
-                return self._blind(may_start)
-            rng = np.random.default_rng([self._seed, len(trials), sum(trial.epochs for trial in trials)])
-            new = choices.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
-            picked = pick(choices, new)
-            shown = standing.improvement
-            why = enough(choices, new, may_start=may_start, until=self._until, worth=self._worth, shown=shown)
-            if picked is not None and not why:
-                break
-        else:
-            self.stop_reason = "" if any(trial.state == "running" for trial in trials) else why
+        # The last trial waits for the end: it is then of what is recommended, where that never got to its end.
+        one_left = may_start and len(trials) + 1 == self.max_trials
+        choices, picked, why = self._picked(may_start and not one_left)
+        if choices is None:
+            return self._blind(may_start)
+        if picked is None:
+            if any(trial.state == "running" for trial in trials):
+                return None
+            if recommended := self._recommended():
+                return recommended
+            if one_left:
+                choices, picked, why = self._picked(may_start)
+        if choices is None or picked is None:
+            self.stop_reason = why
             return None
         option, rule = picked
         gain = option.gain if choices.complete and standing.gains_value else None
@@ -182,20 +182,17 @@ class Scheduler:
             largest = told.batch_size - 1
             self.max_batch_size = largest if self.max_batch_size is None else min(self.max_batch_size, largest)
 
-    def recommend(self) -> Recommendation:
-        """The configuration to use, by the posterior: among complete trials, before there is one among all.
-
-        Raises:
-            BatchoptError: no value was told yet, or none that reaches the target.
-        """
-        advice = self.advise()
+    def recommend(self, prefer: Prefer = "balanced") -> Recommendation:
+        """The configuration to use; raises BatchoptError where no value was told, or none that reaches the target."""
+        advice = self.advise(prefer)
         if advice is None:
             raise BatchoptError(f"nothing to recommend: {self._view.untold}")
         return Recommendation.of(advice)
 
-    def advise(self) -> Advice | None:
-        """All that the trials say of every batch size, in seconds to a target; None before the first value."""
-        return self._standing().advise(self._space, sign=self._sign, max_batch_size=self.max_batch_size)
+    def advise(self, prefer: Prefer = "balanced") -> Advice | None:
+        """All that the trials say of every batch size; None before the first value; of untimed trials the best."""
+        prefer, most = prefer if self._timed() else "best", self.max_batch_size
+        return self._standing().advise(self._space, sign=self._sign, max_batch_size=most, prefer=prefer)
 
     @on_one_thread
     def given_up(self) -> list[int]:
@@ -273,6 +270,21 @@ class Scheduler:
             return None
         return self._start(params, None, "new" if trials else "first")
 
+    def _picked(self, may_start: bool) -> tuple[Choices | None, tuple[Candidate, Rule] | None, str]:
+        """The choices, None before the first value; the step that is chosen; why there is none."""
+        trials, standing, choices, why = self._in_order(), self._standing(), None, ""
+        for share in self._view.shares(len(trials)):
+            choices = self._choices(share)
+            if choices is None:
+                break
+            rng = np.random.default_rng([self._seed, len(trials), sum(trial.epochs for trial in trials)])
+            new = choices.starting(rng, max_batch_size=self.max_batch_size) if may_start else []
+            picked, shown = pick(choices, new), standing.improvement
+            why = enough(choices, new, may_start=may_start, until=self._until, worth=self._worth, shown=shown)
+            if picked is not None and not why:
+                return choices, picked, ""
+        return choices, None, why
+
     def _choices(self, share: float = 0.0) -> Choices | None:
         """What the evidence says, time counting so much; None before the first value."""
         standing = self._standing()
@@ -291,18 +303,34 @@ class Scheduler:
             [trial.batch_size for trial in timed], [trial.seconds_per_epoch for trial in timed], probed=self._probed
         )
 
-    def _start(self, params: Mapping[str, Any], gain: float | None, why: str) -> Step:
+    def _timed(self) -> bool:
+        """Whether it is known what an epoch takes."""
+        return self._probed is not None or any(trial.seconds_per_epoch > 0 for trial in self._trials.values())
+
+    def _recommended(self) -> Step | None:
+        """What is recommended, to its end, so that no study ends without; None where it was, or no trial is left."""
+        advice = self.advise()
+        if advice is None or not advice.complete or advice.recommended.trial >= 0:
+            return None
+        params, why = advice.recommended.params, "recommended, to its end"
+        paused = next((t for t in self._in_order() if t.state == "paused" and t.params == params), None)
+        # In one go: what is recommended may move while it waits.
+        if paused is not None:
+            return self._continue(paused, None, f"continues, {why}", until=self._max_epochs)
+        return self._start(params, None, f"new, {why}", until=self._max_epochs) if self.may_start else None
+
+    def _start(self, params: Mapping[str, Any], gain: float | None, why: str, *, until: int | None = None) -> Step:
         number = max(self._trials, default=-1) + 1
         extra = {name: params[name] for name in self._space.extra}
         trial = Trial(number, params[BATCH_SIZE], params[LEARNING_RATE], extra)
         self._trials[number] = trial
-        return self._continue(trial, gain, why)
+        return self._continue(trial, gain, why, until=until)
 
-    def _continue(self, trial: Trial, gain: float | None, why: str) -> Step:
-        trial.until_epoch = self._next_rung(trial)
+    def _continue(self, trial: Trial, gain: float | None, why: str, *, until: int | None = None) -> Step:
+        trial.until_epoch = self._standing().until(trial, until) if until else self._next_rung(trial)
         trial.state = "running"
         seconds = None
-        if self._probed is not None or any(known.seconds_per_epoch > 0 for known in self._trials.values()):
+        if self._timed():
             seconds = self._cost()(trial.batch_size) * (trial.until_epoch - trial.epochs)
         return step_of(trial, gain=gain, seconds=seconds, why=why)
 

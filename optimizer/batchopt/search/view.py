@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from batchopt.question.goal import Prefer
 from batchopt.question.space import SearchSpace
 from batchopt.search.costs import EpochCost
 from batchopt.search.steps import Trial, TrialState
@@ -85,9 +86,11 @@ class Standing:
         """What a step would have to improve to matter, given by how much of a value that is."""
         return f"the best value by more than {matters:.2g}"
 
-    def advise(self, space: SearchSpace, *, sign: float, max_batch_size: int | None) -> Advice | None:
+    def advise(
+        self, space: SearchSpace, *, sign: float, max_batch_size: int | None, prefer: Prefer = "balanced"
+    ) -> Advice | None:
         """What follows for every batch size; None before there is a value."""
-        from batchopt.search.advice import advise
+        from batchopt.search.advising import advise
 
         return advise(
             self.trials,
@@ -96,4 +99,5 @@ class Standing:
             sign=sign,
             seconds_per_epoch=self.cost,
             max_batch_size=max_batch_size,
+            prefer=prefer,
         )

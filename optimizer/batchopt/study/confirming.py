@@ -142,7 +142,10 @@ def planned(report: Report, begun: Sequence[ConfirmationRun], max_batch_size: in
     if any(run.run > 0 for run in begun):
         # They take turns, so that all of them have had one.
         return [known[role] for role in ROLES if role in known]
-    wanted = [Planned("recommended", _configuration(advice.best)), Planned("fastest", _configuration(advice.fastest))]
+    wanted = [
+        Planned("recommended", _configuration(advice.recommended)),
+        Planned("fastest", _configuration(advice.fastest)),
+    ]
     there = [row for row in advice.by_batch_size if max_batch_size is None or row.batch_size <= max_batch_size]
     nearest = min(there, key=lambda row: from_common(row.batch_size), default=None)
     wanted += [] if nearest is None else [Planned("reference", _configuration(nearest))]
@@ -192,7 +195,7 @@ class _Confirmation:
         self._renewed = 0.0
         self._stamp = stamp
         self._report = report
-        self._plan = plan_of(report.advised.best.params)
+        self._plan = plan_of(report.advised.recommended.params)
         self._seeds = seeds
         self._interruption = interruption
         self._listener = listener

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import get_args
@@ -26,7 +27,7 @@ from batchopt.signals import Interruption
 from batchopt.store.access import opened
 from batchopt.store.address import shown_storage
 from batchopt.store.attributes import ACCUMULATE, ENGINES
-from batchopt.store.history import open_study
+from batchopt.store.history import TrialRecord, open_study
 from batchopt.store.stamp import Stamp, check_program, versions
 from batchopt.study.model_file import Kept, ModelFile, sealed
 from batchopt.study.single_run import SingleRun
@@ -102,8 +103,21 @@ def train_model(
             epochs, target = stamp.goal.epochs, stamp.target
             if on == "all":
                 # Validation has nothing to say of when to end; the trial that is recommended has.
-                epochs, target = len(read_study(storage, name)[report.advised.best.trial].epochs), None
+                epochs, target = _epochs_of(report, read_study(storage, name), epochs), None
             return _Training(slot, capacity, file, stamp, report, on, epochs, target, interruption, listener).run()
+
+
+def _epochs_of(report: Report, trials: Sequence[TrialRecord], epochs: int) -> int:
+    """How many epochs the trial of what is recommended took, or the one of its batch size whose rate is nearest."""
+    assert report.advised is not None
+    row = report.advised.recommended
+    same = [trial for trial in trials if trial.state == "complete" and trial.batch_size == row.batch_size]
+    nearest = min(
+        (trial for trial in same if trial.learning_rate),
+        key=lambda trial: (trial.number != row.trial, abs(math.log((trial.learning_rate or 1.0) / row.learning_rate))),
+        default=None,
+    )
+    return epochs if nearest is None else len(nearest.epochs)
 
 
 class _Training:
@@ -130,7 +144,7 @@ class _Training:
         listener: Listener,
     ) -> None:
         assert report.advised is not None and slot.ready is not None
-        best = report.advised.best
+        best = report.advised.recommended
         self._slot, self._file, self._stamp, self._report, self._on = slot, file, stamp, report, on
         self._configuration = Configuration(best.batch_size, best.learning_rate, dict(best.extra))
         self._epochs, self._target = epochs, target

@@ -75,8 +75,8 @@ def test_what_changes_from_machine_to_machine_is_said(storage: str) -> None:
     shown = (
         CliRunner().invoke(batchopt, ["report", "--storage", storage, "--on", "tesla"], catch_exceptions=False).output
     )
-    assert f"  best on Abacus, 2 cores ({MACHINE.fingerprint}): 256 x 0.01, 1 s of training" in shown
-    assert f"* best on Tesla, 16 cores ({TESLA.fingerprint}): 16 x 0.01" in shown
+    assert f"  on Abacus, 2 cores ({MACHINE.fingerprint}): 256 x 0.01, 1 s of training" in shown
+    assert f"* on Tesla, 16 cores ({TESLA.fingerprint}): 16 x 0.01" in shown
     assert "holds batch sizes up to 64" in shown
 
 

@@ -45,7 +45,7 @@ def test_a_report_shows_itself_as_text_as_html_and_as_pictures(tmp_path: Path) -
     write_study(tmp_path / "studies.db")
     report = read_report(str(tmp_path / "studies.db"))
     assert str(report).startswith("Use batch size 64 with learning rate")
-    assert report._repr_html_().count("<table>") == 2
+    assert report._repr_html_().count("<table>") == 3
     assert "<script" not in report._repr_html_()
     assert {"landscape", "learning_curves"} <= report.figures().keys()
     assert "_evidence" not in report.describe()

@@ -10,7 +10,7 @@ from batchopt.report.answer.recommendation import Report
 from batchopt.store.history import TrialRecord, as_trial
 
 if TYPE_CHECKING:
-    from batchopt.search.advice import Surface
+    from batchopt.search.surface import Surface
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Evidence:
     def surface(self) -> Surface | None:
         """The posterior over the grid of batch sizes and rates; None before the first value."""
         # Not at the top: the numerics take a second to load.
-        from batchopt.search.advice import surface
+        from batchopt.search.surface import surface
 
         epochs = self.report.goal["epochs"]
         whole = [trial for trial in self.trials if trial.batch_size and trial.learning_rate]

@@ -100,10 +100,10 @@ def _nearest(trials: Sequence[TrialRecord], metric: Metric) -> Nearest | None:
 
 
 def front(advice: Advice | None, sign: float) -> list[Estimate]:
-    """Of the batch sizes that were trained, those than which no other is both faster and as good, fastest first."""
-    rows = [] if advice is None else [row for row in advice.by_batch_size if row.runs]
-    kept: list[Estimate] = []
-    for row in sorted(rows, key=lambda row: (row.seconds, -sign * row.mean)):
-        if not kept or sign * (row.mean - kept[-1].mean) > 0:
-            kept.append(row)
-    return kept
+    """Of the batch sizes that were trained, or are recommended, those that no other beats in both, fastest first."""
+    if advice is None:
+        return []
+    from batchopt.search import preference
+
+    rows = [row for row in advice.by_batch_size if row.runs or row is advice.recommended]
+    return sorted(preference.front(rows, sign), key=lambda row: row.seconds)

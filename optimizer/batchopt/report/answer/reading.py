@@ -13,8 +13,10 @@ import optuna
 
 from batchopt.errors import InvalidInput, StorageError, StudyNotFound
 from batchopt.optuna_private import study_id_of
-from batchopt.question.goal import Goal, GoalKind
-from batchopt.report.answer.batch_sizes import by_batch_size, count_states
+from batchopt.question.goal import Goal, GoalKind, Prefer
+from batchopt.question.metric import Metric
+from batchopt.report.answer import outlook
+from batchopt.report.answer.batch_sizes import by_batch_size, count_states, score
 from batchopt.report.answer.confirmation import confirmation
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.goals import TimeAnswer, front, time_answer
@@ -49,6 +51,7 @@ def read_evidence(
     tolerance: float | None = None,
     target: float | None = None,
     goal: GoalKind | None = None,
+    prefer: Prefer = "balanced",
 ) -> Evidence:
     """What a study has found, for one of its machines, with all that its pictures are made of.
 
@@ -58,10 +61,12 @@ def read_evidence(
         name: of the study; may be None where the database holds only one.
         on: the machine: the beginning of its fingerprint, or a part of its name. This one where None, if it is in the
             study, or else the study's first.
-        tolerance: what counts as equally good, in the metric's units; None for one standard error.
+        tolerance: what counts as equally good, in the metric's units; None for what matters (`search/advising.py`).
         target: value of the metric that times are told to; None for the goal's, or one that half of the batch sizes
             reached.
         goal: what is asked for; the study's own where None.
+        prefer: what is recommended: the fastest that is most likely as good as the best (`balanced`), the `best`
+            whatever it takes, or the `fastest` that is as good with even odds.
 
     Raises:
         StorageError: there is no such database or study.
@@ -99,7 +104,7 @@ def read_evidence(
         }
         place = places.get(here, NOWHERE)
         there = place.trials(trials)
-        in_time, advice = _answered(place, there, stamp, asked, tolerance)
+        in_time, advice = _answered(place, there, stamp, asked, tolerance, prefer)
         best = recommend(there, advice, asked, metric)
         found = to_target(there, metric, asked.target if target is None else target)
         report = Report(
@@ -108,7 +113,7 @@ def read_evidence(
             metric=metric,
             storage=database.url,
             machine=machines.get(here, {}),
-            machines=[_on(each, trials, stamp, asked, tolerance) for each in places.values()]
+            machines=[_on(each, trials, stamp, asked, tolerance, prefer) for each in places.values()]
             if len(places) > 1
             else [],
             trials=count_states(trials),
@@ -131,14 +136,70 @@ def read_evidence(
             memory_bytes=place.memory_bytes,
             step_time=place.step_time,
             fastest_by_laws=None if found is None else fastest_by_laws(found.law, place.step_time),
-            notes=notes(there, best.trial if best and not in_seconds else None, metric),
+            notes=notes(there, _curve_of(advice, there, metric) if best and not in_seconds else None, metric),
+            outlook=[] if best is None or advice is None else _outlook(advice, there, trials, stamp, asked, place),
+            question={
+                "space": stamp.space.describe(),
+                "train_examples": stamp.program.train_examples,
+                "validation_examples": stamp.program.validation_examples,
+            },
+            dates=_dates(study),
+            versions=_versions(machines.get(here, {}), stamp),
             elsewhere=on is None and bool(machines.get(here)) and not is_this(machines[here]),
         )
         return Evidence(report, there, stamp.space)
 
 
+def _curve_of(advice: Advice | None, trials: Sequence[TrialRecord], metric: Metric) -> int | None:
+    """The trial whose curve tells of what is recommended: its own, or else the best one of its batch size."""
+    if advice is None or advice.recommended.trial >= 0:
+        return None if advice is None else advice.recommended.trial
+    size = advice.recommended.batch_size
+    same = [trial for trial in trials if trial.state == "complete" and trial.batch_size == size and trial.epochs]
+    return max(same, key=lambda trial: score(trial, metric)).number if same else None
+
+
+def _outlook(
+    advice: Advice,
+    there: Sequence[TrialRecord],
+    trials: Sequence[TrialRecord],
+    stamp: Stamp,
+    goal: Goal,
+    place: Place,
+) -> list[str]:
+    """What would change the answer; times are of the trials as they were trained."""
+    held = math.inf if place.max_batch_size is None else place.max_batch_size
+    in_values = None if goal.kind == "time" else stamp.metric
+    return [
+        *outlook.against_default(advice.against_default, advice, in_values),
+        *outlook.untrained(advice),
+        *outlook.too_few(advice),
+        *outlook.edges(advice, stamp.space, most=int(min(stamp.program.train_examples, held))),
+        *outlook.busy(trials),
+    ]
+
+
+def _dates(study: optuna.Study) -> list[str]:
+    """When the first trial began and the last one ended."""
+    trials = study.get_trials(deepcopy=False)
+    began = min((trial.datetime_start for trial in trials if trial.datetime_start), default=None)
+    ended = max((trial.datetime_complete for trial in trials if trial.datetime_complete), default=began)
+    return [] if began is None or ended is None else [date.isoformat(timespec="seconds") for date in (began, ended)]
+
+
+def _versions(machine: dict[str, Any], stamp: Stamp) -> dict[str, str]:
+    """Of what trained, as the machine says it, and of what searched."""
+    told = machine.get("versions")
+    return {**(told if isinstance(told, dict) else {}), **stamp.versions}
+
+
 def _answered(
-    place: Place, there: Sequence[TrialRecord], stamp: Stamp, goal: Goal, tolerance: float | None
+    place: Place,
+    there: Sequence[TrialRecord],
+    stamp: Stamp,
+    goal: Goal,
+    tolerance: float | None,
+    prefer: Prefer,
 ) -> tuple[TimeAnswer | None, Advice | None]:
     """Who reached the goal's target, where it has one, and what is advised, from trials as a machine has them."""
     held, seconds = place.max_batch_size, place.seconds_per_epoch
@@ -154,6 +215,7 @@ def _answered(
         seconds_per_epoch=seconds,
         # Where a target ended trials, their last epoch is not what they would have come to.
         counts=goal.value if stamp.goal.target is None else None,
+        prefer=prefer,
     )
 
 
@@ -164,23 +226,25 @@ def _largest(place: Place, stamp: Stamp) -> int | None:
 
 
 def _on(
-    place: Place, trials: Sequence[TrialRecord], stamp: Stamp, goal: Goal, tolerance: float | None
+    place: Place,
+    trials: Sequence[TrialRecord],
+    stamp: Stamp,
+    goal: Goal,
+    tolerance: float | None,
+    prefer: Prefer,
 ) -> MachineAdvice:
     """What is best on one of several machines."""
     there = place.trials(trials)
-    _, advice = _answered(place, there, stamp, goal, tolerance)
+    _, advice = _answered(place, there, stamp, goal, tolerance, prefer)
     best = recommend(there, advice, goal, stamp.metric)
-    seconds = fastest = None
-    if best and advice and place.seconds_per_epoch:
-        seconds = best.seconds
-        fastest = advice.fastest.batch_size
+    timed = best is not None and advice is not None and place.seconds_per_epoch is not None
     return MachineAdvice(
         fingerprint=place.fingerprint,
         name=place.name,
         batch_size=best.batch_size if best else None,
         learning_rate=best.learning_rate if best else None,
-        train_seconds=seconds,
-        fastest=fastest,
+        train_seconds=best.seconds if best and timed else None,
+        best=advice.best.batch_size if advice and timed else None,
         max_batch_size=place.max_batch_size,
     )
 

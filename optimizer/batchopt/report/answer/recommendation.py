@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchopt.goals.kinds import kind_of
 from batchopt.machine.step_time import StepTimeFit
-from batchopt.question.goal import Counts, Goal
+from batchopt.question.goal import Counts, Goal, Prefer
 from batchopt.question.metric import Metric, Target
 from batchopt.question.space import BATCH_SIZE, COMMON_BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.report.answer.batch_sizes import BatchSizeRow, epoch_seconds
@@ -37,10 +37,12 @@ class Recommendation:
         quantity: what is expected: the validation metric after the last epoch, or seconds to the target.
         expected: by the posterior, in the units of that.
         low, high: its 90 % interval.
-        value: the validation metric that its own trial reached.
+        chance_within: probability to lose no more than `tolerance` against the best batch size.
+        tolerance: in the units of what is expected.
         seconds: that one more run of it is expected to take; until the target, where there is one.
-        train_seconds: that its trial took, on the training clock.
-        trial: the number of the trial.
+        value: the validation metric that its own trial reached; None where no trial of it was trained to its end.
+        train_seconds: that its trial took, on the training clock; None as above.
+        trial: the number of the trial; None as above.
     """
 
     batch_size: int
@@ -50,10 +52,12 @@ class Recommendation:
     expected: float
     low: float
     high: float
-    value: float
+    chance_within: float
+    tolerance: float
     seconds: float
-    train_seconds: float
-    trial: int
+    value: float | None
+    train_seconds: float | None
+    trial: int | None
 
     @property
     def params(self) -> dict[str, Any]:
@@ -70,7 +74,7 @@ class MachineAdvice:
         name: for people.
         batch_size, learning_rate: as recommended there; None before the first complete trial that fits there.
         train_seconds: of the whole trial there, or until the target; None where nothing was measured there.
-        fastest: the batch size that is as good and takes least time there; None where nothing was measured there.
+        best: the batch size that is expected best there, whatever it takes; None as above.
         max_batch_size: the largest that fits there, in examples; None where all do.
     """
 
@@ -79,7 +83,7 @@ class MachineAdvice:
     batch_size: int | None
     learning_rate: float | None
     train_seconds: float | None
-    fastest: int | None
+    best: int | None
     max_batch_size: int | None
 
 
@@ -109,6 +113,10 @@ class Report:
         fastest_by_laws: where steps to the target times seconds per step are least, in examples; None where one of the
             laws is not known or not followed.
         notes: what the curves say that a table does not.
+        outlook: what would change the answer.
+        question: what was asked: the space, and how many examples train and validate.
+        dates: when the first trial began and the last one ended, as ISO 8601; empty where Optuna does not say.
+        versions: of what trained and searched.
     """
 
     study: str
@@ -134,6 +142,10 @@ class Report:
     step_time: StepTimeFit | None = None
     fastest_by_laws: float | None = None
     notes: list[str] = field(default_factory=list)
+    outlook: list[str] = field(default_factory=list)
+    question: dict[str, Any] = field(default_factory=dict)
+    dates: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
     elsewhere: bool = False
 
     @property
@@ -166,6 +178,7 @@ def advise_from(
     max_batch_size: int | None = None,
     seconds_per_epoch: Callable[[int], float] | None = None,
     counts: Counts | None = None,
+    prefer: Prefer = "balanced",
 ) -> Advice | None:
     """What the posterior says; None before the first value, and where all values are the same.
 
@@ -174,13 +187,14 @@ def advise_from(
         space: of the study.
         metric: what it watches.
         max_epochs: of a whole trial.
-        tolerance: what counts as equally good, in the metric's units; None for one standard error.
+        tolerance: what counts as equally good, in the metric's units; None for what matters (`search/advising.py`).
         max_batch_size: what the machine that is advised holds, in examples; None for no limit.
         seconds_per_epoch: batch size -> seconds, where that machine was measured; else learned from the trials.
         counts: as of `as_trial`.
+        prefer: what is recommended.
     """
     # Not at the top: the numerics take a second to load, and a study's first lines need not wait for them.
-    from batchopt.search.advice import advise
+    from batchopt.search.advising import advise
 
     whole = [trial for trial in trials if trial.batch_size and trial.learning_rate]
     if never_varies(whole) is not None:
@@ -193,13 +207,14 @@ def advise_from(
         seconds_per_epoch=seconds_per_epoch or epoch_seconds(trials),
         tolerance=tolerance,
         max_batch_size=max_batch_size,
+        prefer=prefer,
     )
 
 
 def recommend(
     trials: Sequence[TrialRecord], advice: Advice | None, goal: Goal, metric: Metric
 ) -> Recommendation | None:
-    """The configuration that is expected best, with what its own trial reached; None where no trial is complete.
+    """What is recommended, with what its own trial reached; None where no trial is complete.
 
     Args:
         trials: of the study.
@@ -208,20 +223,22 @@ def recommend(
     """
     if advice is None or not advice.complete:
         return None
-    best = advice.best
-    seen = next(trial for trial in trials if trial.number == best.trial)
+    row = advice.recommended
+    seen = next((trial for trial in trials if trial.number == row.trial), None)
     return Recommendation(
-        batch_size=best.batch_size,
-        learning_rate=best.learning_rate,
-        extra=dict(best.extra),
+        batch_size=row.batch_size,
+        learning_rate=row.learning_rate,
+        extra=dict(row.extra),
         quantity=kind_of(goal, metric).value_names[0],
-        expected=best.mean,
-        low=best.low,
-        high=best.high,
-        value=goal.counted({row["epoch"]: row["value"] for row in seen.epochs}, metric),
-        seconds=best.seconds,
-        train_seconds=seen.train_seconds,
-        trial=best.trial,
+        expected=row.mean,
+        low=row.low,
+        high=row.high,
+        chance_within=row.chance_within,
+        tolerance=advice.tolerance,
+        seconds=row.seconds,
+        value=goal.counted({epoch["epoch"]: epoch["value"] for epoch in seen.epochs}, metric) if seen else None,
+        train_seconds=seen.train_seconds if seen else None,
+        trial=seen.number if seen else None,
     )
 
 

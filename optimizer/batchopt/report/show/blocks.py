@@ -11,16 +11,32 @@ Row = tuple[list[str], bool]
 
 
 @dataclass(frozen=True)
+class Mark:
+    """An interval with its middle, on a scale that all rows of a table share; all in 0 to 1.
+
+    Attributes:
+        low, middle, high: of the interval.
+        band: from where to where is as good as the best.
+    """
+
+    low: float
+    middle: float
+    high: float
+    band: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Paragraph:
     """A sentence, or a few that belong together.
 
     Attributes:
         text: plain, whatever characters it has.
-        role: `advice`, what is recommended; `heading`, of the table below; `small`, what can be skipped.
+        role: `advice`, what is recommended; `under`, what is to be known with it; `heading`, of the table below;
+            `small`, what can be skipped.
     """
 
     text: str
-    role: Literal["", "advice", "heading", "small"] = ""
+    role: Literal["", "advice", "under", "heading", "small"] = ""
 
 
 @dataclass(frozen=True)
@@ -30,10 +46,12 @@ class Table:
     Attributes:
         columns: their names; empty for a column of words.
         rows: of as many cells.
+        marks: one for each row, or none at all; a printer that can draws them after the cells.
     """
 
     columns: Sequence[str]
     rows: Sequence[Row]
+    marks: Sequence[Mark | None] = ()
 
 
 Section = Sequence[Paragraph | Table]

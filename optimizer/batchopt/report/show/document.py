@@ -1,51 +1,81 @@
-"""A report as one document, in the order of what a reader needs: advice, doubts, tables, laws, machines.
+"""A report as one document, in the order of what a reader needs: advice, what would change it, tables, laws, machine.
 
 The terminal, the page and the note of optuna-dashboard print it, each in its own way and none of them with words of
-its own.
+its own. What a first look can do without is left to `details`.
 """
 
 from __future__ import annotations
 
 from batchopt.report.answer.recommendation import Report
+from batchopt.report.show.advice_view import advice_sentences, headline
 from batchopt.report.show.blocks import Paragraph, Section, paragraphs
 from batchopt.report.show.confirmation_view import confirmation_sentences, confirmation_table
 from batchopt.report.show.goal_view import front_table
-from batchopt.report.show.sentences import (
-    alternatives,
-    doubts,
-    headline,
-    machine_lines,
-    machine_sentences,
-    target_sentences,
+from batchopt.report.show.sentences import doubts, fact_lines, machine_lines, machine_sentences, target_sentences
+from batchopt.report.show.tables import (
+    answer_notes,
+    answer_table,
+    details_notes,
+    details_table,
+    training_table,
 )
-from batchopt.report.show.tables import training_table, worth_notes, worth_table
-from batchopt.text import printable
+
+MORE = "--details shows more: chances, speed, memory, the laws of steps and of step times."
 
 
-def document(report: Report) -> list[Section]:
-    """All that is said of a study but its pictures; sections that have nothing to say are left out."""
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(report.trials.items())) or "none"
+def document(report: Report, *, details: bool = True) -> list[Section]:
+    """All that is said of a study but its pictures; sections that have nothing to say are left out.
+
+    Args:
+        report: of the study.
+        details: whether to go on where a first look ends.
+    """
     sections: list[Section] = [
-        [Paragraph(headline(report), "advice"), *paragraphs(alternatives(report))],
-        paragraphs([*doubts(report), *report.notes]),
-        *_tables(report),
-        paragraphs([*target_sentences(report), *machine_sentences(report)]),
+        *_front(report),
+        [Paragraph(headline(report), "advice"), *_indented(advice_sentences(report))],
+        paragraphs([*report.outlook, *report.notes]),
+        *_confirmation(report),
+        *_answer(report),
+        *(_details(report) if details else []),
         paragraphs(machine_lines(report)),
-        [Paragraph(f"study {printable(report.study)} in {report.storage}; trials: {counts}", "small")],
+        [Paragraph(line, "small") for line in [*([MORE] if _cut(report, details) else []), *fact_lines(report)]],
     ]
     return [section for section in sections if section]
 
 
-def _tables(report: Report) -> list[Section]:
-    sections: list[Section] = []
-    if report.front:
-        heading = Paragraph("Pareto front: no other batch size is both faster and as good", "heading")
-        sections.append([heading, front_table(report)])
-    if report.confirmation is not None:
-        said = paragraphs(confirmation_sentences(report.confirmation, report.metric))
-        sections.append([confirmation_table(report.confirmation, report.metric), *said])
+def _cut(report: Report, details: bool) -> bool:
+    return not details and bool(report.by_batch_size)
+
+
+def _indented(sentences: list[str]) -> list[Paragraph]:
+    return [Paragraph(sentence, "under") for sentence in sentences]
+
+
+def _front(report: Report) -> list[Section]:
+    """The answer to the goal `pareto`, which is more than one configuration."""
+    if not report.front:
+        return []
+    heading = Paragraph("Pareto front: no other batch size is expected to be both faster and better", "heading")
+    return [[heading, front_table(report)]]
+
+
+def _confirmation(report: Report) -> list[Section]:
+    if report.confirmation is None:
+        return []
+    said = paragraphs(confirmation_sentences(report.confirmation, report.metric))
+    return [[confirmation_table(report.confirmation, report.metric), *said]]
+
+
+def _answer(report: Report) -> list[Section]:
+    if not report.by_batch_size:
+        return []
+    table = answer_table(report)
+    return [[table, *(Paragraph(note, "small") for note in answer_notes(report, table))]]
+
+
+def _details(report: Report) -> list[Section]:
+    sections: list[Section] = [paragraphs(doubts(report))]
     if report.by_batch_size:
-        worth = worth_table(report)
-        notes = [Paragraph(sentence, "small") for sentence in worth_notes(report, worth)]
-        sections += [[worth, *notes], [training_table(report)]]
-    return sections
+        notes = [Paragraph(note, "small") for note in details_notes(report)]
+        sections += [[details_table(report), *notes], [training_table(report)]]
+    return [*sections, paragraphs([*target_sentences(report), *machine_sentences(report)])]

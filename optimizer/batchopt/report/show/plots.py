@@ -28,7 +28,7 @@ from batchopt.report.show.plot_style import (
 from batchopt.store.history import TrialRecord
 
 if TYPE_CHECKING:
-    from batchopt.search.advice import Surface
+    from batchopt.search.surface import Surface
 
 
 SHOWN_PART = 0.35
@@ -199,7 +199,10 @@ def pareto(report: Report) -> go.Figure | None:
             mode="markers+text",
             text=[str(row.batch_size) for row in rows],
             textposition="top right",
-            marker={"size": 9, "color": [RED if row.batch_size == advice.best.batch_size else BLUE for row in rows]},
+            marker={
+                "size": 9,
+                "color": [RED if row.batch_size == advice.recommended.batch_size else BLUE for row in rows],
+            },
             name="batch size, at its best rate (90 % interval)",
         )
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from batchopt.question.goal import GoalKind
+from batchopt.question.goal import GoalKind, Prefer
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.reading import read_evidence
 from batchopt.report.answer.recommendation import Report
@@ -62,6 +62,9 @@ def read_report(
     tolerance: float | None = None,
     target: float | None = None,
     goal: GoalKind | None = None,
+    prefer: Prefer = "balanced",
 ) -> StudyReport:
     """What a study has found, for one of its machines; arguments and errors as `read_evidence`."""
-    return StudyReport.of(read_evidence(storage, name, on, tolerance=tolerance, target=target, goal=goal))
+    return StudyReport.of(
+        read_evidence(storage, name, on, tolerance=tolerance, target=target, goal=goal, prefer=prefer)
+    )

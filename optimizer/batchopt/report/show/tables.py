@@ -1,56 +1,99 @@
-"""What a report says in tables: what each batch size is worth, and how it trains."""
+"""What a report says in tables: what each batch size is worth, what it is beside 32, and how it trains."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from batchopt.machine.memory import shown_bytes
-from batchopt.question.metric import Metric
 from batchopt.question.space import COMMON_BATCH_SIZE
 from batchopt.report.answer.batch_sizes import BatchSizeRow
 from batchopt.report.answer.recommendation import Report
-from batchopt.report.show.blocks import Row, Table
+from batchopt.report.show.advice_view import verdict
+from batchopt.report.show.blocks import Mark, Row, Table
 from batchopt.report.show.goal_view import time_table
+from batchopt.words import duration
 
 if TYPE_CHECKING:
-    from batchopt.search.advice import Advice, Estimate
+    from batchopt.search.advice import Estimate
 
 
-BAR_BLOCKS = 8
-"""A bar is full within the tolerance of the best, and loses a block with each doubling of the distance beyond it."""
+MOST_ROWS = 14
+"""Of the first table: of a range of every whole number thirty may have been tried, and few of them matter."""
 
 UNTRIED = "~"
-"""Before a rate that no trial had: between those that were tried, the posterior expects it to be best."""
+"""Before a rate that no trial was trained to the end with: between those that were, it is expected to be best."""
 
-COLUMNS = ("batch size", "best rate", "expected", "90 % interval", "", f"vs {COMMON_BATCH_SIZE}", "time", "s/trial", "")
+COLUMNS = ("batch size", "learning rate", "expected", "90 % interval", "time", "verdict")
+"""Of the first table, which fits a terminal of 80 columns."""
+
+SHOWN_TOLERANCES = 12.0
+"""Intervals are drawn from so many tolerances below the best; what is worse lies at the end of the scale."""
 
 
-def worth_table(report: Report) -> Table:
-    """What each batch size that was trained is worth."""
+def answer_table(report: Report) -> Table:
+    """What each batch size is worth, what it takes, and what that makes of it."""
     if report.time is not None:
-        return time_table(report, report.time)
-    return Table(COLUMNS, [(_cells(report, row), _recommended(report, row)) for row in report.by_batch_size])
-
-
-def worth_notes(report: Report, worth: Table) -> list[str]:
-    """What the signs of `worth_table` mean, where they are used."""
-    cells = [cell for row, _ in worth.rows for cell in row]
-    compared = any(row.gain is not None for row in report.by_batch_size)
-    said = (
-        [f"vs {COMMON_BATCH_SIZE}: {_difference(report.metric)}; time: relative to batch size {COMMON_BATCH_SIZE}"]
-        if compared
-        else []
+        return time_table(report, report.time, shown_rows(report))
+    rows = shown_rows(report)
+    return Table(
+        COLUMNS,
+        [(_answer_cells(report, row), _recommended(report, row)) for row in rows],
+        marks=_marks(report, rows),
     )
-    said += [f"{UNTRIED} interpolated rate, not trained"] if any(c.startswith(UNTRIED) for c in cells) else []
+
+
+def shown_rows(report: Report) -> list[BatchSizeRow]:
+    """The rows of the first table: all, or where there are too many, those that matter and some between them."""
+    rows, advice = report.by_batch_size, report.advice
+    if len(rows) <= MOST_ROWS or advice is None:
+        return rows
+    wanted = {advice.recommended.batch_size, advice.best.batch_size, advice.fastest.batch_size, COMMON_BATCH_SIZE}
+    kept = {at for at, row in enumerate(rows) if row.batch_size in wanted}
+    evenly = [round(at * (len(rows) - 1) / (MOST_ROWS - 1)) for at in range(MOST_ROWS)]
+    for at in (0, len(rows) - 1, *evenly):
+        if len(kept) < MOST_ROWS:
+            kept.add(at)
+    return [rows[at] for at in sorted(kept)]
+
+
+def answer_notes(report: Report, table: Table) -> list[str]:
+    """What the signs of `answer_table` mean, where they are used, and what it leaves out."""
+    said = []
+    if any(cell.startswith(UNTRIED) for row, _ in table.rows for cell in row):
+        said.append(f"{UNTRIED} interpolated rate, not trained to the end")
+    left_out = len(report.by_batch_size) - len(table.rows)
+    said += [f"{left_out} more batch sizes with --details"] if left_out > 0 else []
     return ["; ".join(said)] if said else []
+
+
+def details_table(report: Report) -> Table:
+    """What each batch size is beside 32 and beside the recommended one, in numbers."""
+    names = (
+        "batch size",
+        f"vs {COMMON_BATCH_SIZE}",
+        f"time vs {COMMON_BATCH_SIZE}",
+        "as good",
+        "better",
+        "s/trial",
+        "trials",
+    )
+    return Table(names, [(_detail_cells(report, row), _recommended(report, row)) for row in report.by_batch_size])
+
+
+def details_notes(report: Report) -> list[str]:
+    """What the columns of `details_table` are."""
+    metric = report.metric
+    unit = "in points" if metric.is_accuracy else f"{metric.better} is better"
+    said = f"vs {COMMON_BATCH_SIZE}: difference of {metric.title}, {unit}; " if report.time is None else ""
+    return [f"{said}as good: probability to be within the tolerance of the best; better: than the recommended one"]
 
 
 def training_table(report: Report) -> Table:
     """How each batch size trains."""
     found = report.to_target
     target = str(report.metric.target(found.target)) if found is not None and found.reached else ""
-    names = ["batch size", "examples/s", "memory", "loss gap", "loss spread", "trials", "diverged"]
+    names = ["batch size", "examples/s", "memory", "loss gap", "loss spread", "diverged"]
     names += [f"s to {target}", f"epochs to {target}"] if target else []
     early = {row.batch_size for row in found.reached if row.within_first} if found is not None else set()
 
@@ -66,7 +109,6 @@ def training_table(report: Report) -> Table:
             "" if row.peak_bytes is None else shown_bytes(row.peak_bytes),
             f"{row.validation_loss - row.train_loss:+.3f}" if known else "",  # type: ignore[operator]
             "" if row.loss_spread is None else f"{row.loss_spread:.2g}",
-            str(row.trials),
             str(row.diverged or ""),
             *(to_target if target else []),
         ]
@@ -75,53 +117,68 @@ def training_table(report: Report) -> Table:
     return Table(names, rows)
 
 
-def _cells(report: Report, row: BatchSizeRow) -> list[str]:
+def _answer_cells(report: Report, row: BatchSizeRow) -> list[str]:
     advice, metric = report.in_metric, report.metric
     estimate = None if advice is None else advice.at(row.batch_size)
-    expected = ["", "", ""]
-    if advice is not None and estimate is not None:
-        expected = [
-            metric.shown(estimate.mean),
-            metric.shown_interval(estimate.low, estimate.high),
-            bar(estimate, advice),
-        ]
-    rate = row.learning_rate if estimate is None else estimate.learning_rate
-    untried = UNTRIED if estimate is not None and estimate.trial < 0 else ""
+    if estimate is None:
+        worth = "diverged" if row.value is None else ""
+        whole = row.seconds_per_epoch * report.goal["epochs"]
+        return [str(row.batch_size), f"{row.learning_rate:.2g}", "", "", duration(whole), worth]
+    untried = UNTRIED if estimate.trial < 0 else ""
     return [
         str(row.batch_size),
-        f"{untried}{rate:.2g}",
-        *expected,
-        "" if row.gain is None else metric.shown_change(metric.sign * row.gain),
-        "" if row.time_ratio is None else f"{row.time_ratio:.2g}",
-        f"{row.seconds_per_epoch * report.goal['epochs'] if estimate is None else estimate.seconds:.3g}",
-        _verdict(report, row),
+        f"{untried}{estimate.learning_rate:.2g}",
+        metric.shown(estimate.mean),
+        metric.shown_interval(estimate.low, estimate.high),
+        duration(estimate.seconds),
+        "diverged" if row.value is None else verdict(report, estimate),
     ]
 
 
-def _difference(metric: Metric) -> str:
-    """What a column of differences has, and which way is better."""
-    if metric.is_accuracy:
-        return f"{metric.title} difference in points"
-    return f"{metric.title} difference ({metric.better} is better)"
+def _detail_cells(report: Report, row: BatchSizeRow) -> list[str]:
+    advice, metric = report.advice, report.metric
+    estimate = None if advice is None else advice.at(row.batch_size)
+    ours = _recommended(report, row)
+    return [
+        str(row.batch_size),
+        "" if row.gain is None else metric.shown_change(metric.sign * row.gain),
+        "" if row.time_ratio is None else f"{row.time_ratio:.2g}",
+        "" if estimate is None else f"{estimate.chance_within:.0%}",
+        "" if estimate is None or ours else f"{estimate.chance_better:.0%}",
+        f"{row.seconds_per_epoch * report.goal['epochs']:.3g}",
+        str(row.trials),
+    ]
 
 
 def _recommended(report: Report, row: BatchSizeRow) -> bool:
     return report.recommendation is not None and row.batch_size == report.recommendation.batch_size
 
 
-def _verdict(report: Report, row: BatchSizeRow) -> str:
-    if _recommended(report, row):
-        return "recommended"
-    if row.value is None:
-        return "diverged"
-    advice = report.advice
-    if advice is None or row.batch_size not in advice.as_good:
-        return ""
-    return "as good, fastest" if row.batch_size == advice.fastest.batch_size else "as good"
+def _marks(report: Report, rows: Sequence[BatchSizeRow]) -> list[Mark | None]:
+    """Intervals on one scale, which ends where nothing is expected, and some tolerances below the best."""
+    advice = report.in_metric
+    if advice is None or advice.tolerance <= 0:
+        return []
+    score = report.metric.score
+    there = [advice.at(row.batch_size) for row in rows]
+    known = [row for row in there if row is not None]
+    if not known:
+        return []
+    best = score(advice.best.mean)
+    top = max(max(_ends(row, score)) for row in known)
+    bottom = max(min(min(_ends(row, score)) for row in known), best - SHOWN_TOLERANCES * advice.tolerance)
+    width = top - bottom
+
+    def at(value: float) -> float:
+        return min(max((value - bottom) / width, 0.0), 1.0) if width > 0 else 0.5
+
+    band = (at(best - advice.tolerance), at(best))
+    found: list[Mark | None] = []
+    for row in there:
+        ends = None if row is None else sorted(map(at, _ends(row, score)))
+        found.append(None if row is None or ends is None else Mark(ends[0], at(score(row.mean)), ends[1], band))
+    return found
 
 
-def bar(estimate: Estimate, advice: Advice) -> str:
-    """How near the best an estimate is, in blocks; see `BAR_BLOCKS`."""
-    gap = estimate.gap
-    lost = math.log2(max(gap / advice.tolerance, 1.0)) if advice.tolerance > 0 else (BAR_BLOCKS if gap > 0 else 0)
-    return "\N{FULL BLOCK}" * max(1, BAR_BLOCKS - math.ceil(lost))
+def _ends(row: Estimate, score: Callable[[float], float]) -> tuple[float, float]:
+    return score(row.low), score(row.high)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -34,11 +35,13 @@ def printed(sections: Sequence[Section]) -> RenderableType:
 
 def _block(block: Paragraph | Table) -> RenderableType:
     if isinstance(block, Paragraph):
-        return Text(block.text, style=STYLES.get(block.role, ""))
+        text = Text(block.text, style=STYLES.get(block.role, ""))
+        return Padding(text, (0, 0, 0, 2)) if block.role == "under" else text
     table = RichTable(box=None, pad_edge=False, header_style="bold")
     for at, name in enumerate(block.columns):
         words = not name or any(cells[at][:1].isalpha() for cells, _ in block.rows)
-        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+        # Where a line has no room for a cell it goes on below: a digit that is cut is a wrong number.
+        table.add_column(name, justify="left" if words else "right", overflow="fold")
     for cells, marked in block.rows:
         table.add_row(*map(Text, cells), style="bold green" if marked else "")
     return table

@@ -34,6 +34,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 from batchopt.search.surrogate.covariance import TREND_VARIANCE, Covariance, along, level, tilted, variance_at_end
 from batchopt.search.surrogate.curves import Curves, maturity, ordered, spread, thinned
 from batchopt.search.surrogate.hyperparameters import ROUNDS, Draws, HyperparameterSets, weighed
+from batchopt.search.surrogate.left_out import left_out, missing_noise
 from batchopt.search.surrogate.warp import log_slope, unwarp, warp
 
 FloatArray = npt.NDArray[np.float64]
@@ -110,10 +112,11 @@ class Surrogate:
         for _ in range(ROUNDS):
             fits.append(self._fitted(draws.around_best(TEMPER * _column(fits, "evidence")), curves))
         log_weight = draws.log_weight(TEMPER * _column(fits, "evidence"))
-        kept, self._weight = weighed(log_weight, predict)
+        kept, self.weight = weighed(log_weight, predict)
         self._kept = draws.sets(kept)
         self._factor = _column(fits, "factor")[kept]
-        self._alpha, self._precision = self._folded(self._factor, _column(fits, "white")[kept])
+        self._white = _column(fits, "white")[kept]
+        self._alpha, self._precision = self._folded(self._factor, self._white)
         self._sigma = _column(fits, "sigma")[kept]
         self._scale, self._center, self._spread = (_column(fits, name)[kept] for name in ("scale", "center", "spread"))
 
@@ -230,7 +233,7 @@ class Surrogate:
         moved = self._moved(x, cross, best, cross_best, float(maturity(fidelity)))
         unit = self._spread * self._slope_at(mean_best)
         gain = _gain(mean - mean_best - beyond * self.spread / unit, np.maximum(moved, 1e-9)) * unit
-        return np.asarray(self._weight @ gain), mean, sd
+        return np.asarray(self.weight @ gain), mean, sd
 
     def _moved(
         self, x: FloatArray, cross: FloatArray, best: FloatArray, cross_best: FloatArray, phi: float
@@ -258,44 +261,45 @@ class Surrogate:
         shared = prior - np.einsum("stc,stc->sc", cross - cross_best, told[:, :trials])
         return np.asarray(self._sigma[:, None] * np.abs(shared) / np.sqrt(np.maximum(variance, 1e-12)))
 
-    def chance_ahead(self, x: FloatArray, other: FloatArray) -> FloatArray:
-        """Probability that a configuration is worth more than another one.
-
-        Args:
-            x: in the unit cube, shape (configurations, dims).
-            other: the one that they are compared with, shape (1, dims).
+    def joint_at_end(self, x: FloatArray, *, own: float = 0.0) -> tuple[FloatArray, FloatArray]:
+        """Posterior of the final values of configurations together; arguments as of `at_end`.
 
         Returns:
-            Shape (configurations,); 0.5 for the other one itself.
+            Mean and covariance in warped units, shapes (sets, configurations) and (sets, configurations,
+            configurations); what configurations have for themselves is independent.
         """
-        cross, cross_other = self._cross(x), self._cross(other)
-        mean, sd = self._condition(cross, variance_at_end(x))
-        mean_other, sd_other = self._condition(cross_other, variance_at_end(other))
-        variance = sd**2 + sd_other**2 - 2.0 * self._shared(x, cross, other, cross_other)
-        return np.asarray(self._weight @ ndtr((mean - mean_other) / np.sqrt(np.maximum(variance, 1e-12))))
+        cross = self._cross(x)
+        mean, _ = self._condition(cross, variance_at_end(x))
+        told = cross.transpose(0, 2, 1) @ self._precision @ cross
+        covariance = self._sigma[:, None, None] ** 2 * (self._prior.matern(self._kept, x, x) + level(x, x) - told)
+        covariance += own * self._luck()[:, None, None] ** 2 * np.eye(len(x))
+        return mean, covariance
 
     def run_sd(self, x: FloatArray) -> float:
         """Standard deviation of one run's final value around the worth of a configuration, shape (1, dims)."""
         mean, _ = self.at_end(x)
-        return float(self._weight @ (self._luck()[:, None] * self._spread * self._slope_at(mean))[:, 0])
+        return float(self.weight @ (self._luck()[:, None] * self._spread * self._slope_at(mean))[:, 0])
 
     def _luck(self) -> FloatArray:
         """Standard deviation from run to run at the end, in warped units, shape (sets,)."""
-        return np.asarray(self._sigma * np.sqrt(self._kept.run + self._kept.noise))
+        return np.asarray(np.sqrt(self._sigma**2 * (self._kept.run + self._kept.noise) + self._missing_noise))
+
+    @cached_property
+    def _missing_noise(self) -> FloatArray:
+        """Variance from run to run near the best that the sets do not account for, in warped units, shape (sets,)."""
+        exact = self._exact
+        finals = np.flatnonzero(self._phi[:exact] == 0.0)
+        far, variance = left_out(self._factor[:, :exact, :exact], self._white[:, :exact], self._row[:exact], finals)
+        z = (self._factor[:, finals, :exact] @ self._white[:, :exact, None])[..., 0]
+        return missing_noise(far, self._sigma[:, None] ** 2 * variance, self.weight @ self.unwarped(z - far))
 
     def _cross(self, x: FloatArray) -> FloatArray:
         """Prior covariance of the trials' final values with those of configurations, (sets, trials, configurations)."""
         return self._prior.matern(self._kept, self._x, x) + level(self._x, x)
 
-    def _shared(self, x: FloatArray, cross: FloatArray, other: FloatArray, cross_other: FloatArray) -> FloatArray:
-        """Posterior covariance of configurations' final values with another one's, (sets, configurations)."""
-        told = (cross * (self._precision @ cross_other)).sum(axis=1)
-        prior = self._prior.matern(self._kept, x, other)[:, :, 0] + level(x, other)[:, 0]
-        return np.asarray(self._sigma[:, None] ** 2 * (prior - told))
-
     def _slope_at(self, mean: FloatArray) -> FloatArray:
         """Units of the values in a unit of the warp, at these warped values, shape (sets, configurations)."""
-        return self._scale + np.maximum(self.best - self._unwarped(mean), 0.0)
+        return self._scale + np.maximum(self.best - self.unwarped(mean), 0.0)
 
     def _condition(self, cross: FloatArray, prior: float | FloatArray) -> tuple[FloatArray, FloatArray]:
         """Posterior mean and standard deviation from covariances with the trials and prior variances."""
@@ -315,24 +319,24 @@ class Surrogate:
         """
         goal = (warp(np.array([threshold]), self.best, self._scale) - self._center) / self._spread
         slope = self._scale + np.maximum(self.best - threshold, 0.0)
-        return np.asarray(self._weight @ (_gain(mean - goal, sd) * self._spread * slope))
+        return np.asarray(self.weight @ (_gain(mean - goal, sd) * self._spread * slope))
 
-    def _unwarped(self, z: FloatArray) -> FloatArray:
+    def unwarped(self, z: FloatArray) -> FloatArray:
         """Warped units back to the units of the values; shape (sets, configurations)."""
         return unwarp(z * self._spread + self._center, self.best, self._scale)
 
     def chance_above(self, mean: FloatArray, sd: FloatArray, threshold: float) -> FloatArray:
         """Probability of a final value above a threshold, shape (configurations,)."""
         goal = (warp(np.array([threshold]), self.best, self._scale) - self._center) / self._spread
-        return np.asarray(self._weight @ ndtr((mean - goal) / sd))
+        return np.asarray(self.weight @ ndtr((mean - goal) / sd))
 
     def quantiles(self, mean: FloatArray, sd: FloatArray, levels: Sequence[float]) -> FloatArray:
         """Quantiles of the mixture over the sets, in the units of the values, shape (levels, configurations)."""
         count = max(QUANTILE_POINTS // len(mean), 10)
         grid = np.asarray(ndtri((np.arange(count) + 0.5) / count))
         spread_out = mean[:, None] + sd[:, None] * grid[:, None]
-        flat = self._unwarped(spread_out.reshape(len(mean), -1)).reshape(-1, mean.shape[1])
-        weight = np.repeat(self._weight / len(grid), len(grid))
+        flat = self.unwarped(spread_out.reshape(len(mean), -1)).reshape(-1, mean.shape[1])
+        weight = np.repeat(self.weight / len(grid), len(grid))
         order = flat.argsort(axis=0)
         below = weight[order].cumsum(axis=0)
         ranked = np.take_along_axis(flat, order, axis=0)
