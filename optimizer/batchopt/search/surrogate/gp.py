@@ -42,7 +42,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 
 from batchopt.search.surrogate.covariance import TREND_VARIANCE, Covariance, along, level, tilted, variance_at_end
 from batchopt.search.surrogate.curves import Curves, maturity, ordered, spread, thinned
-from batchopt.search.surrogate.hyperparameters import ROUNDS, Draws, HyperparameterSets, weighed
+from batchopt.search.surrogate.hyperparameters import ROUNDS, Draws, HyperparameterSets, median_lengths, weighed
 from batchopt.search.surrogate.warp import log_slope, unwarp, warp
 
 FloatArray = npt.NDArray[np.float64]
@@ -105,7 +105,7 @@ class Surrogate:
         self.spread = spread(curves.value)
         points = len(self._trial)
         count, predict = next((count, predict) for most, count, predict in SETS_BY_POINTS if points <= most)
-        draws = Draws(curves.x.shape[1], count)
+        draws = Draws(median_lengths(curves.x.shape[1], rotation and rotation[:2]), count)
         fits = [self._fitted(draws.sets(), curves)]
         for _ in range(ROUNDS):
             fits.append(self._fitted(draws.around_best(TEMPER * _column(fits, "evidence")), curves))
@@ -124,7 +124,7 @@ class Surrogate:
         jacobian = log_slope(curves.value[: self._exact], self.best, scale).sum(axis=1)
         center, spread = z.mean(axis=1, keepdims=True), z.std(axis=1, keepdims=True)
         spread = np.where(spread > 1e-9, spread, 1.0)
-        z = (z - center) / spread
+        z = (z - center) / spread - self._prior.mean(self._x)[self._row[: self._known]]
         jacobian -= self._exact * np.log(spread[:, 0])
 
         factor = np.asarray(
@@ -185,7 +185,7 @@ class Surrogate:
         Returns:
             Mean and standard deviation in warped units, shape (sets, configurations) each.
         """
-        mean, sd = self._condition(self._cross(x), variance_at_end(x))
+        mean, sd = self._condition(self._cross(x), x)
         return mean, np.sqrt(sd**2 + own * self._luck()[:, None] ** 2) if own else sd
 
     def of_trials(self, trials: Sequence[int]) -> tuple[FloatArray, FloatArray]:
@@ -200,7 +200,7 @@ class Surrogate:
         rows = np.asarray(trials, dtype=np.int64)
         run = self._kept.run[:, None, None] * (self._seen[:, None] == rows)
         x = self._all_x[rows]
-        return self._condition(self._cross(x) + run, variance_at_end(x) + self._kept.run[:, None])
+        return self._condition(self._cross(x) + run, x, self._kept.run[:, None])
 
     def gain_of_run(
         self, x: FloatArray, row: int, *, fidelity: float = 1.0, beyond: float = 0.0
@@ -225,8 +225,8 @@ class Surrogate:
         """
         best = self._all_x[[row]]
         cross, cross_best = self._cross(x), self._cross(best)
-        mean, sd = self._condition(cross, variance_at_end(x))
-        mean_best, _ = self._condition(cross_best, variance_at_end(best))
+        mean, sd = self._condition(cross, x)
+        mean_best, _ = self._condition(cross_best, best)
         moved = self._moved(x, cross, best, cross_best, float(maturity(fidelity)))
         unit = self._spread * self._slope_at(mean_best)
         gain = _gain(mean - mean_best - beyond * self.spread / unit, np.maximum(moved, 1e-9)) * unit
@@ -269,8 +269,8 @@ class Surrogate:
             Shape (configurations,); 0.5 for the other one itself.
         """
         cross, cross_other = self._cross(x), self._cross(other)
-        mean, sd = self._condition(cross, variance_at_end(x))
-        mean_other, sd_other = self._condition(cross_other, variance_at_end(other))
+        mean, sd = self._condition(cross, x)
+        mean_other, sd_other = self._condition(cross_other, other)
         variance = sd**2 + sd_other**2 - 2.0 * self._shared(x, cross, other, cross_other)
         return np.asarray(self._weight @ ndtr((mean - mean_other) / np.sqrt(np.maximum(variance, 1e-12))))
 
@@ -297,10 +297,10 @@ class Surrogate:
         """Units of the values in a unit of the warp, at these warped values, shape (sets, configurations)."""
         return self._scale + np.maximum(self.best - self._unwarped(mean), 0.0)
 
-    def _condition(self, cross: FloatArray, prior: float | FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Posterior mean and standard deviation from covariances with the trials and prior variances."""
-        mean = (self._alpha[:, None, :] @ cross)[:, 0]
-        variance = prior - (cross * (self._precision @ cross)).sum(axis=1)
+    def _condition(self, cross: FloatArray, x: FloatArray, own: npt.ArrayLike = 0.0) -> tuple[FloatArray, FloatArray]:
+        """Posterior mean and standard deviation at x from covariances with the trials, and variances of its own."""
+        mean = (self._alpha[:, None, :] @ cross)[:, 0] + self._prior.mean(x)
+        variance = np.add(variance_at_end(x), own) - (cross * (self._precision @ cross)).sum(axis=1)
         return mean, self._sigma[:, None] * np.sqrt(np.maximum(variance, 1e-12))
 
     def expected_improvement(self, mean: FloatArray, sd: FloatArray, threshold: float) -> FloatArray:
