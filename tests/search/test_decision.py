@@ -88,6 +88,18 @@ def test_the_first_trial_is_trained_to_its_end_before_any_other_is_started_for_g
     assert finish(*seen(trial(9, BEST, EPOCHS), *paused)) is None
 
 
+def test_in_doubt_final_values_alone_choose_among_the_most_hopeful_steps(monkeypatch):
+    doubt = BY_NAME["by final values alone"]
+    choices, new = seen(*study(6, 4))
+    assert doubt(choices, new) is None
+    monkeypatch.setattr(decision, "DOUBT_BELOW", math.inf)
+    steps = [*choices.paused, *new]
+    hopes = sorted((step.hope for step in steps), reverse=True)
+    assert doubt(choices, new).hope >= hopes[len(steps) // decision.DOUBT_AMONG - 1]
+    monkeypatch.setattr(decision, "DOUBT_AMONG", 1)
+    assert doubt(choices, new) == choices.best_by_finals(steps)
+
+
 def test_the_oddest_is_finished_wherever_it_lies():
     finish = BY_NAME["the oddest to its end"]
     complete = [trial(number, (0.1, 0.1 + number / 20), EPOCHS) for number in range(decision.ODD_ONE_IN - 2)]

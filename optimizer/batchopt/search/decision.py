@@ -32,6 +32,10 @@ EXPLORE_AMONG = 4
 DOUBT_BELOW = 0.001
 """Where no step promises more than this part of the spread of the values, early values are not asked any more."""
 
+DOUBT_AMONG = 4
+"""But for which part of the steps is looked at, the most hopeful one in so many: with all of them, studies in doubt took
+what a quarter of the epochs had shown to be worst to its end."""
+
 EXPLOIT_EVERY, EXPLOIT_FROM = 4, 8
 """Every so many new configurations, from so many trials on, is the one that is expected to end best."""
 
@@ -95,13 +99,12 @@ def _doubt(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
     least = DOUBT_BELOW * choices.spread
     if not choices.complete or not steps or max(step.gain for step in steps) >= least:
         return None
-    return choices.best_by_finals(steps)
+    return choices.best_by_finals(_hopeful(steps, DOUBT_AMONG))
 
 
 def _explore(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
     due = len(choices.trials) % EXPLORE_EVERY == EXPLORE_EVERY - 1
-    hopeful = sorted(new, key=lambda option: -option.hope)[: max(len(new) // EXPLORE_AMONG, 1)]
-    return choices.farthest(hopeful, choices.trials) if due and _starts(choices, new) else None
+    return choices.farthest(_hopeful(new, EXPLORE_AMONG), choices.trials) if due and _starts(choices, new) else None
 
 
 def _exploit(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
@@ -189,6 +192,11 @@ def _finish_due(choices: Choices) -> bool:
     ending = sum(t.state == "running" and t.until_epoch > choices.first_rung for t in choices.trials)
     due = len(choices.trials) >= FINISH_ONE_IN * (len(choices.complete) + ending + 1)
     return due and bool(choices.paused)
+
+
+def _hopeful(steps: Sequence[Candidate], among: int) -> list[Candidate]:
+    """One in so many of the steps, the most hopeful ones; at least one where there are any."""
+    return sorted(steps, key=lambda step: -step.hope)[: max(len(steps) // among, 1)]
 
 
 def _starts(choices: Choices, new: Sequence[Candidate]) -> bool:

@@ -67,6 +67,29 @@ def test_its_90_percent_intervals_hold_about_90_percent():
     assert np.mean((low <= ridge(new)) & (ridge(new) <= high)) > 0.8
 
 
+def test_before_more_is_known_smaller_batches_are_expected_better_and_no_rate_is():
+    """One trial in the middle; to both sides of it along the batch size, then along the rate."""
+    surrogate = Surrogate(curves([[0.5, 0.5]], [0.8]), rotation=ROTATION)
+    middle, _ = median_and_width(surrogate, [[0.2, 0.5], [0.8, 0.5], [0.5, 0.2], [0.5, 0.8]])
+    assert middle[0] > 0.8 > middle[1] and middle[2] == pytest.approx(middle[3], abs=1e-6)
+    middle, _ = median_and_width(Surrogate(curves([[0.5, 0.5]], [0.8])), [[0.2, 0.5], [0.8, 0.5]])
+    assert middle[0] == pytest.approx(middle[1], abs=1e-6)
+
+
+def test_what_is_seen_outweighs_the_expectation_that_smaller_batches_are_better():
+    x = spread_points(12)
+    surrogate = Surrogate(curves(x, 0.5 + 0.3 * x[:, 0]), rotation=ROTATION)
+    middle, _ = median_and_width(surrogate, [[0.1, 0.5], [0.9, 0.5]])
+    assert middle[1] - middle[0] == pytest.approx(0.24, abs=0.02)
+
+
+def test_values_are_expected_to_bend_faster_along_the_rate_than_along_the_batch_size():
+    """One trial in the middle: as far off along the rate, its value says less."""
+    surrogate = Surrogate(curves([[0.5, 0.5], [0.5, 0.52]], [0.8, 0.81]), rotation=ROTATION)
+    _, width = median_and_width(surrogate, [[0.3, 0.5], [0.5, 0.3]])
+    assert width[1] > 1.3 * width[0]
+
+
 def test_it_doubts_more_where_nothing_was_tried():
     x = np.array([[0.2, 0.2], [0.25, 0.3], [0.3, 0.2]])
     _, width = median_and_width(Surrogate(curves(x, [0.8, 0.82, 0.81])), [[0.25, 0.22], [0.95, 0.95]])

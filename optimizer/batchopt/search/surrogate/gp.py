@@ -42,7 +42,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 
 from batchopt.search.surrogate.covariance import TREND_VARIANCE, Covariance, along, level, tilted, variance_at_end
 from batchopt.search.surrogate.curves import Curves, maturity, ordered, spread, thinned
-from batchopt.search.surrogate.hyperparameters import ROUNDS, Draws, HyperparameterSets, weighed
+from batchopt.search.surrogate.hyperparameters import ROUNDS, Draws, HyperparameterSets, median_lengths, weighed
 from batchopt.search.surrogate.warp import log_slope, unwarp, warp
 
 FloatArray = npt.NDArray[np.float64]
@@ -58,7 +58,6 @@ leave the sets nearly alike, so that many of them have to be heard; with more po
 
 TEMPER = 0.6
 """Exponent of the evidence: below 1, because the model is not the truth and its certainty is not ours."""
-
 
 QUANTILE_POINTS = 640
 """Of a mixture, spread evenly over the distributions of its sets."""
@@ -99,13 +98,14 @@ class Surrogate:
         self._trial = np.concatenate([curves.trial, curves.pending_trial])
         self._seen, self._row = np.unique(self._trial, return_inverse=True)
         self._x = curves.x[self._seen]
+        self._points_of = (self._row[:, None] == np.arange(len(self._x))).astype(float)
         self._phi = maturity(np.concatenate([curves.fidelity, curves.pending_fidelity]))
         self._known = len(curves.value)
         self.best = float(curves.value.max())
         self.spread = spread(curves.value)
         points = len(self._trial)
         count, predict = next((count, predict) for most, count, predict in SETS_BY_POINTS if points <= most)
-        draws = Draws(curves.x.shape[1], count)
+        draws = Draws(median_lengths(curves.x.shape[1], rotation and rotation[:2]), count)
         fits = [self._fitted(draws.sets(), curves)]
         for _ in range(ROUNDS):
             fits.append(self._fitted(draws.around_best(TEMPER * _column(fits, "evidence")), curves))
@@ -124,7 +124,7 @@ class Surrogate:
         jacobian = log_slope(curves.value[: self._exact], self.best, scale).sum(axis=1)
         center, spread = z.mean(axis=1, keepdims=True), z.std(axis=1, keepdims=True)
         spread = np.where(spread > 1e-9, spread, 1.0)
-        z = (z - center) / spread
+        z = (z - center) / spread - self._prior.mean(self._x)[self._row[: self._known]]
         jacobian -= self._exact * np.log(spread[:, 0])
 
         factor = np.asarray(
@@ -167,10 +167,13 @@ class Surrogate:
             alpha = P' K^-1 z and the precision P' K^-1 P, where P tells each point's trial, shapes (sets, trials) and
             (sets, trials, trials).
         """
-        points_of = (self._row[:, None] == np.arange(len(self._x))).astype(float)
-        half = np.stack([dtrtrs(one, points_of, lower=1)[0] for one in factor])
+        half = self._halved(factor, self._points_of)
         turned = half.transpose(0, 2, 1)
         return (turned @ white[:, :, None])[..., 0], turned @ half
+
+    def _halved(self, factor: FloatArray, right: FloatArray) -> FloatArray:
+        """L^-1 times columns that all sets share, shape (points, columns); (sets, points, columns)."""
+        return np.stack([dtrtrs(one, right, lower=1)[0] for one in factor])
 
     def at_end(self, x: FloatArray, *, own: float = 0.0) -> tuple[FloatArray, FloatArray]:
         """Posterior of m + g, the noise-free final value of configurations.
@@ -182,7 +185,7 @@ class Surrogate:
         Returns:
             Mean and standard deviation in warped units, shape (sets, configurations) each.
         """
-        mean, sd = self._condition(self._cross(x), variance_at_end(x))
+        mean, sd = self._condition(self._cross(x), x)
         return mean, np.sqrt(sd**2 + own * self._luck()[:, None] ** 2) if own else sd
 
     def of_trials(self, trials: Sequence[int]) -> tuple[FloatArray, FloatArray]:
@@ -197,7 +200,7 @@ class Surrogate:
         rows = np.asarray(trials, dtype=np.int64)
         run = self._kept.run[:, None, None] * (self._seen[:, None] == rows)
         x = self._all_x[rows]
-        return self._condition(self._cross(x) + run, variance_at_end(x) + self._kept.run[:, None])
+        return self._condition(self._cross(x) + run, x, self._kept.run[:, None])
 
     def gain_of_run(
         self, x: FloatArray, row: int, *, fidelity: float = 1.0, beyond: float = 0.0
@@ -222,8 +225,8 @@ class Surrogate:
         """
         best = self._all_x[[row]]
         cross, cross_best = self._cross(x), self._cross(best)
-        mean, sd = self._condition(cross, variance_at_end(x))
-        mean_best, _ = self._condition(cross_best, variance_at_end(best))
+        mean, sd = self._condition(cross, x)
+        mean_best, _ = self._condition(cross_best, best)
         moved = self._moved(x, cross, best, cross_best, float(maturity(fidelity)))
         unit = self._spread * self._slope_at(mean_best)
         gain = _gain(mean - mean_best - beyond * self.spread / unit, np.maximum(moved, 1e-9)) * unit
@@ -241,17 +244,18 @@ class Surrogate:
         # How what the run still gains after phi varies with what the trials still gained.
         remaining = sets.curve[:, None, None] * (cross - level(self._x, x))
         remaining += TREND_VARIANCE * (1.0 + tilted(self._x, x))
-        seen = cross[:, self._row] + along(self._phi, phi)[:, None] * remaining[:, self._row]
-        apart = (cross - cross_best)[:, self._row]
-        solved = (
-            dtrtrs(*one, lower=1)[0] for one in zip(self._factor, np.concatenate([seen, apart], axis=2), strict=True)
-        )
-        told, told_apart = np.split(np.stack(list(solved)), 2, axis=2)
+        # A run's value covaries with the points of a trial by cross + along * remaining, so folded to trials twice.
+        weighted = self._points_of * along(self._phi, phi)[:, None]
+        half = self._halved(self._factor, np.hstack([self._points_of, weighted]))
+        precision = half.transpose(0, 2, 1) @ half
+        seen = np.concatenate([cross, remaining], axis=1)
+        told = precision @ seen
+        trials = len(self._x)
         own = (sets.run + sets.noise * (1.0 + phi) + at * (sets.curve + sets.slope))[:, None]
         own = own + at * TREND_VARIANCE * (1.0 + ((x - 0.5) ** 2).sum(axis=1))
-        variance = variance_at_end(x) + own - (told**2).sum(axis=1)
+        variance = variance_at_end(x) + own - np.einsum("stc,stc->sc", seen, told)
         prior = variance_at_end(x) - self._prior.matern(sets, x, best)[:, :, 0] - level(x, best)[:, 0]
-        shared = prior - (told * told_apart).sum(axis=1)
+        shared = prior - np.einsum("stc,stc->sc", cross - cross_best, told[:, :trials])
         return np.asarray(self._sigma[:, None] * np.abs(shared) / np.sqrt(np.maximum(variance, 1e-12)))
 
     def chance_ahead(self, x: FloatArray, other: FloatArray) -> FloatArray:
@@ -265,8 +269,8 @@ class Surrogate:
             Shape (configurations,); 0.5 for the other one itself.
         """
         cross, cross_other = self._cross(x), self._cross(other)
-        mean, sd = self._condition(cross, variance_at_end(x))
-        mean_other, sd_other = self._condition(cross_other, variance_at_end(other))
+        mean, sd = self._condition(cross, x)
+        mean_other, sd_other = self._condition(cross_other, other)
         variance = sd**2 + sd_other**2 - 2.0 * self._shared(x, cross, other, cross_other)
         return np.asarray(self._weight @ ndtr((mean - mean_other) / np.sqrt(np.maximum(variance, 1e-12))))
 
@@ -293,10 +297,10 @@ class Surrogate:
         """Units of the values in a unit of the warp, at these warped values, shape (sets, configurations)."""
         return self._scale + np.maximum(self.best - self._unwarped(mean), 0.0)
 
-    def _condition(self, cross: FloatArray, prior: float | FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Posterior mean and standard deviation from covariances with the trials and prior variances."""
-        mean = (self._alpha[:, None, :] @ cross)[:, 0]
-        variance = prior - (cross * (self._precision @ cross)).sum(axis=1)
+    def _condition(self, cross: FloatArray, x: FloatArray, own: npt.ArrayLike = 0.0) -> tuple[FloatArray, FloatArray]:
+        """Posterior mean and standard deviation at x from covariances with the trials, and variances of its own."""
+        mean = (self._alpha[:, None, :] @ cross)[:, 0] + self._prior.mean(x)
+        variance = np.add(variance_at_end(x), own) - (cross * (self._precision @ cross)).sum(axis=1)
         return mean, self._sigma[:, None] * np.sqrt(np.maximum(variance, 1e-12))
 
     def expected_improvement(self, mean: FloatArray, sd: FloatArray, threshold: float) -> FloatArray:

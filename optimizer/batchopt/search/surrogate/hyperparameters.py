@@ -28,6 +28,10 @@ COUPLING = (0.0, 1.2)
 LENGTHSCALE = (0.5, 0.6)
 """Median, in sides of the cube, in two dimensions (it grows with their square root); spread of its logarithm."""
 
+BATCH_SIZE_LENGTH, RATE_LENGTH = 1.0, 0.33
+"""Medians of these two: values bend three times as fast along the rate. Fitted to 16 whole trials each, 0.9 and 0.33 on
+the first half of the real curves, 1.3 and 0.30 on the second, 1.0 and 0.22 on our families."""
+
 CURVE, SLOPE = (0.3, 1.2), (0.01, 1.3)
 RUN, NOISE = (0.002, 1.5), (0.001, 1.5)
 """Median and log spread of variances, in parts of that of the final value over the space. Wide: they differ by orders
@@ -78,20 +82,21 @@ class Draws:
     """The sets drawn so far. Each is a row of numbers that are standard normal under the prior, (sets, 6 + dims).
 
     Args:
-        dims: of the cube.
+        medians: of the lengthscales, shape (dims,).
         count: how many sets the first round draws, from the prior.
     """
 
-    def __init__(self, dims: int, count: int) -> None:
+    def __init__(self, medians: FloatArray, count: int) -> None:
         self._rng = np.random.default_rng(SEED)
-        self._rows = _prior_rows(dims, count)
+        self._medians = medians
+        self._rows = _prior_rows(len(medians), count)
         self._again = max(round(DRAWN_AGAIN * count), 4)
         # Of each round: how many sets; the logarithm of its density, but for a factor that all densities share.
         self._rounds: list[tuple[int, Callable[[FloatArray], FloatArray]]] = [(count, _log_prior)]
 
     def sets(self, chosen: IntArray | slice = slice(None)) -> HyperparameterSets:
         """All sets drawn so far, or these of them."""
-        return _sets(self._rows[chosen])
+        return _sets(self._rows[chosen], self._medians)
 
     def around_best(self, evidence: FloatArray) -> HyperparameterSets:
         """Draw another round.
@@ -111,7 +116,7 @@ class Draws:
         drawn = drawn + STEP * self._rng.standard_normal(drawn.shape)
         self._rounds.append((self._again, functools.partial(_log_mixture, centers=centers, share=share)))
         self._rows = np.concatenate([self._rows, drawn])
-        return _sets(drawn)
+        return _sets(drawn, self._medians)
 
     def log_weight(self, evidence: FloatArray) -> FloatArray:
         """Evidence times prior over the density that the sets were drawn from: the mixture of all rounds; (sets,)."""
@@ -142,15 +147,22 @@ def _log_mixture(rows: FloatArray, *, centers: FloatArray, share: FloatArray) ->
     return np.asarray(np.logaddexp.reduce(np.log(share) - 0.5 * square, axis=1) - rows.shape[1] * math.log(STEP))
 
 
-def _sets(rows: FloatArray) -> HyperparameterSets:
-    dims = rows.shape[1] - 6
+def median_lengths(dims: int, axes: tuple[int, int] | None) -> FloatArray:
+    """Medians of the lengthscales, given the columns of batch size and rate; shape (dims,)."""
+    medians = np.full(dims, LENGTHSCALE[0])
+    if axes is not None:
+        medians[list(axes)] = BATCH_SIZE_LENGTH, RATE_LENGTH
+    return np.asarray(medians * math.sqrt(max(dims, 2) / 2))
+
+
+def _sets(rows: FloatArray, medians: FloatArray) -> HyperparameterSets:
     low, high = WARP_SCALE
 
-    def log_normal(columns: FloatArray, median: float, spread: float) -> FloatArray:
+    def log_normal(columns: FloatArray, median: float | FloatArray, spread: float) -> FloatArray:
         return np.asarray(median * np.exp(spread * columns))
 
     return HyperparameterSets(
-        lengthscale=log_normal(rows[:, 6:], LENGTHSCALE[0] * math.sqrt(max(dims, 2) / 2), LENGTHSCALE[1]),
+        lengthscale=log_normal(rows[:, 6:], medians, LENGTHSCALE[1]),
         coupling=COUPLING[0] + (COUPLING[1] - COUPLING[0]) * ndtr(rows[:, 0]),
         curve=log_normal(rows[:, 1], *CURVE),
         run=log_normal(rows[:, 2], *RUN),
