@@ -333,3 +333,32 @@ def test_the_client_needs_the_standard_library_alone() -> None:
     source = Path(__file__).parents[2] / "optimizer/batchopt/service/client.py"
     run = subprocess.run([sys.executable, "-I", "-S", str(source)], capture_output=True, text=True, timeout=20)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_whoever_looks_on_sees_each_trial_change(service: httpx.Client, study: str) -> None:
+    name = study.rpartition("/")[2]
+    step = ask(service, study, "one", machine="abacus")
+    with service.stream("GET", f"{study}/events") as stream:
+        lines = stream.iter_lines()
+
+        def next_trial() -> dict[str, Any]:
+            return next(json.loads(line[5:]) for line in lines if line.startswith("data:"))
+
+        first = next_trial()
+        assert (first["trial"], first["state"], first["epochs"], first["machine"]) == (0, "running", 0, "abacus")
+        say(service, study, step, "/epochs", {"epoch": 1, "value": 0.5, "seconds": 1.0})
+        told = next_trial()
+        assert (told["epochs"], told["value"]) == (1, 0.5)
+        say(service, study, step, ":release")
+        assert next_trial()["state"] == "paused"
+    assert f'batchopt_trials{{study="{name}",state="running"}} 1' in service.get("/metrics").text
+    assert name in service.get("/").text
+    page = service.get(f"/studies/{name}").text
+    assert "1 paused" in page and "abacus" in page and "<script" not in page
+
+
+def test_the_dashboard_is_behind_the_same_door(service: httpx.Client, study: str) -> None:
+    name = study.rpartition("/")[2]
+    assert "<html" in service.get("/dashboard").text.lower()
+    assert name in [found["study_name"] for found in service.get("/api/studies").json()["study_summaries"]]
+    assert service.get("/api/studies", headers={"Origin": "http://evil.example"}).status_code == 403

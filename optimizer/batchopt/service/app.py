@@ -22,10 +22,13 @@ from starlette.concurrency import run_in_threadpool
 
 from batchopt.search.steps import Step
 from batchopt.service.answers import answer_errors, json_answer
+from batchopt.service.dashboard import add_dashboard
 from batchopt.service.guard import Guard, Keys
+from batchopt.service.pages import add_pages
 from batchopt.service.reading import add_reading, recommendation_of
 from batchopt.service.schemas import Asking, Completion, EpochTold, Question, Reason
 from batchopt.service.studies import Served, Studies
+from batchopt.service.watching import add_watching
 from batchopt.store.leases import LeaseLost
 from batchopt.study.jobs import Work
 from batchopt.study.telling import Telling
@@ -69,6 +72,9 @@ def make_app(storage: str, keys: Keys) -> FastAPI:
     _add_trials(app, studies)
     _add_states(app, studies)
     add_reading(app, studies)
+    add_watching(app, studies)
+    add_pages(app, studies)
+    add_dashboard(app, storage)
     return app
 
 

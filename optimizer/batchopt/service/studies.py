@@ -23,6 +23,7 @@ from batchopt.store.attributes import SERVICE
 from batchopt.store.history import open_study
 from batchopt.store.leases import TurnLost
 from batchopt.store.making import checked_name
+from batchopt.store.records import Records
 from batchopt.study.jobs import JobSession, Work
 
 ASKING_PATIENCE_S = 5.0
@@ -43,11 +44,14 @@ class Served:
 
     Attributes:
         used: when somebody last spoke of it.
+        records: for reading.
     """
 
     def __init__(self, name: str, question: Question, session: JobSession) -> None:
         self.name, self.question, self.session = name, question, session
         self.used = time.monotonic()
+        # Of those who look on; the session's own are the search's.
+        self.records = Records(session.ledger.db, lease_seconds=session.ledger.records.lease_seconds)
         # A decision takes a while: who asks waits on a thread of its own, and stands in nobody's way but who asks too.
         self.asking = ThreadPoolExecutor(1, thread_name_prefix="asking")
 

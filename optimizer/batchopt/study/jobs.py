@@ -135,7 +135,7 @@ class JobSession(Session):
         def owner(step: Step) -> Owner:
             until = step.until_epoch if can_pause else self.ending.last_epoch
             lease = f"{prefix}{secrets.token_hex(8)}:{step.from_epoch}-{until}"
-            return Owner(lease, {LEASE: {"lease": lease, "machine": machine}})
+            return Owner(lease, {LEASE: {"lease": lease, "machine": machine, "reason": step.reason}})
 
         self._search.limit(None if most == math.inf else int(most))
         self.telling.meet(machine_named(machine))
