@@ -33,8 +33,8 @@ DOUBT_BELOW = 0.001
 """Where no step promises more than this part of the spread of the values, early values are not asked any more."""
 
 DOUBT_AMONG = 4
-"""But for which part of the steps is looked at, the most hopeful one in so many: with all of them, studies in doubt took
-what a quarter of the epochs had shown to be worst to its end."""
+"""Then the most hopeful one in so many is looked at: with all of them, studies in doubt trained to its end what a
+quarter of its epochs had shown to be the worst."""
 
 EXPLOIT_EVERY, EXPLOIT_FROM = 4, 8
 """Every so many new configurations, from so many trials on, is the one that is expected to end best."""
