@@ -21,6 +21,9 @@ BACKLOG = 128
 CLOSING_S = 5
 """How long calls under way may take once the server is told to end."""
 
+KEEP_ALIVE_S = 75
+"""How long a connection waits for its job's next epoch."""
+
 SWITCH_INTERVAL_S = 0.0005
 """How long the thread that decides may keep the interpreter from those that answer: Python's own 5 ms are waited for
 several times in each answer."""
@@ -59,6 +62,7 @@ def serve(storage: str, *, host: str, port: int, say: Callable[[str], None]) -> 
             access_log=False,
             log_config=None,
             log_level="warning",
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=CLOSING_S,
         )
         sys.setswitchinterval(SWITCH_INTERVAL_S)
