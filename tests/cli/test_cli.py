@@ -228,8 +228,9 @@ def test_list_is_one_json_document(files: Path) -> None:
 def test_report_says_what_to_use(files: Path) -> None:
     text = said(files, "report")
     assert re.match(
-        r"Use batch size 64 with learning rate 0\.01: \d\d\.\d\d% validation accuracy expected after 2 epochs", text
+        r"Use batch size 64 with learning rate 0\.01\.\n  \d\d\.\d\d% validation accuracy expected after 2 epochs", text
     )
+    assert "examples/s" not in text and "examples/s" in said(files, "report", "--details")
     assert "trials: 2 complete, 3 pruned, 1 running" in text
 
 

@@ -284,7 +284,7 @@ def test_what_is_recommended_for_a_target_is_confirmed_beside_32_at_its_own_rate
     assert report.time is not None and report.advice is not None and found is not None
     assert {(row["role"], row["run"]) for row in rows} >= {("recommended", 0), ("recommended", 1)}
     assert (found.current, found.target) == (True, target)
-    assert found.configurations[0].batch_size == report.advice.best.batch_size
+    assert found.configurations[0].batch_size == report.advice.recommended.batch_size
     assert any(row.batch_size == 32 for row in found.configurations)
     for row in rows:
         assert row["test_value"] is not None and row["train_seconds"] > 0
@@ -304,14 +304,15 @@ def test_a_target_that_nobody_reached_leaves_nothing_to_confirm(tmp_path: Path) 
 
 
 def estimate(batch_size: int, seconds: float = 1.0) -> Estimate:
-    return Estimate(batch_size, 0.01, {}, 0.9, 0.8, 0.95, 0.01, 0.5, seconds, 1, 0)
+    return Estimate(batch_size, 0.01, {}, 0.9, 0.8, 0.95, 0.01, 0.9, 0.5, seconds, 1, 0)
 
 
 def report_of(best: int, fastest: int, sizes: list[int]) -> Report:
     rows = [estimate(size) for size in sizes]
     by_size = {row.batch_size: row for row in rows}
-    advice = Advice(by_size[best], True, rows, 0.01, [best, fastest], by_size[fastest], [], 0.01)
-    advised = Recommendation(best, 0.01, {}, "validation_accuracy", 0.9, 0.8, 0.95, 0.9, 1.0, 1.0, 0)
+    ours = by_size[best]
+    advice = Advice(ours, "balanced", ours, by_size[fastest], True, rows, 0.01, "range", [best, fastest], [], 0.01)
+    advised = Recommendation(best, 0.01, {}, "validation_accuracy", 0.9, 0.8, 0.95, 0.9, 0.01, 1.0, 0.9, 1.0, 0)
     return Report("s", {}, Metric(), "", {}, {}, advised, advice, [], 0.0)
 
 

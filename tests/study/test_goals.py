@@ -17,7 +17,7 @@ from batchopt.measured import StepTime
 from batchopt.question.metric import Metric
 from batchopt.report.answer.goals import time_answer
 from batchopt.report.answer.reading import read_study
-from batchopt.report.show.sentences import headline
+from batchopt.report.show.advice_view import advice_sentences, headline
 from batchopt.report.show.study_report import read_report
 from batchopt.search.in_optuna.their_searches import OptunaSearch
 from batchopt.store.attributes import REFERENCE
@@ -87,10 +87,10 @@ def test_a_study_of_time_ends_trials_at_the_target_and_holds_seconds(tmp_path: P
     assert study.best_value == min(trial.value for trial in reached)
 
     assert report.time is not None and report.advice is not None and report.recommendation is not None
-    best = report.advice.best
+    best = report.advice.recommended
     assert best.low <= best.mean <= best.high and best.trial in {trial.number for trial in reached}
     assert headline(report).startswith(f"Use batch size {best.batch_size} with learning rate")
-    assert "60% validation accuracy expected after" in headline(report)
+    assert "60% validation accuracy expected after" in advice_sentences(report)[0]
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_a_study_of_both_has_two_values_and_a_front(tmp_path: Path) -> None:
         assert accuracy == trial.intermediate_values[2] == trial.user_attrs["value"]
         assert seconds > 0
     assert {trial.number for trial in study.best_trials} <= {trial.number for trial in complete}
-    assert "Pareto front: no other batch size is both faster and as good" in done.stdout
+    assert done.stdout.lstrip().startswith("Pareto front: no other batch size is expected to be both faster and better")
     assert "Use batch size" in done.stdout
     front = read_report(str(tmp_path / "studies.db"), "both").front
     assert [row.seconds for row in front] == sorted(row.seconds for row in front)
@@ -229,7 +229,7 @@ def test_a_finished_study_of_accuracy_answers_for_time_and_for_both(tmp_path: Pa
     assert accurate.recommendation is not None and accurate.recommendation.batch_size == 16
     assert soon.recommendation is not None and soon.time is not None and soon.advice is not None
     assert soon.goal == {"kind": "time", "epochs": 3, "target": 0.85}
-    best = soon.advice.best
+    best = soon.advice.recommended
     assert best.batch_size == 64 and best.low < 1.5 < best.high
     assert soon.time.reached == [16, 64]
     assert [row.batch_size for row in read_report(storage, goal="pareto").front] == [256, 64, 16]
@@ -249,7 +249,7 @@ def test_seconds_to_a_target_are_those_of_the_machine_where_it_was_measured(tmp_
     goal = Goal("time", epochs=3, target=0.85)
     _, advice = time_answer(trials, SPACE, goal, Metric(), seconds_per_epoch=lambda size: 10.0)
     assert advice is not None
-    assert advice.best.mean == pytest.approx(15.0, rel=0.2)
+    assert advice.recommended.mean == pytest.approx(15.0, rel=0.2)
 
 
 def test_a_target_that_no_trial_reached_names_the_nearest_and_whether_it_still_rose(tmp_path: Path) -> None:

@@ -70,8 +70,8 @@ def test_an_error_is_searched_told_and_confirmed_in_its_own_units(tmp_path: Path
     report = study.confirm(2)
     assert report.confirmation is not None
     text = shown(report)
-    assert f"validation mae {best.expected:.4g} expected after 4 epochs" in text
-    assert "test mae" in text and "mae difference (lower is better)" in text
+    assert f"Validation mae {best.expected:.4g} expected after 4 epochs" in text
+    assert "test mae" in text and "difference of mae, lower is better" in text
     assert "accuracy" not in text and "points" not in text and "%;" not in text
     drawn = " ".join(figure.to_json() for figure in pictures(read_evidence(study.storage)).values())
     assert "Expected validation mae" in drawn and "accuracy" not in drawn

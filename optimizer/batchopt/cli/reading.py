@@ -135,6 +135,8 @@ def report_command(
     if as_json:
         print_json(evidence.report.describe())
         return
+    # Who names a target wants to know how soon it was reached.
+    details = details or (value is not None and goal != "time")
     console().print(printed(document(evidence.report, details=details)))
     for file in written:
         say(f"written: {file}")

@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -43,7 +42,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 
 from batchopt.search.surrogate.covariance import TREND_VARIANCE, Covariance, along, level, tilted, variance_at_end
 from batchopt.search.surrogate.curves import Curves, maturity, ordered, spread, thinned
-from batchopt.search.surrogate.hyperparameters import ROUNDS, Draws, HyperparameterSets, weighed
+from batchopt.search.surrogate.hyperparameters import ROUNDS, Draws, Fits, HyperparameterSets, column, weighed
 from batchopt.search.surrogate.left_out import left_out, missing_noise
 from batchopt.search.surrogate.warp import log_slope, unwarp, warp
 
@@ -63,19 +62,6 @@ TEMPER = 0.6
 
 QUANTILE_POINTS = 640
 """Of a mixture, spread evenly over the distributions of its sets."""
-
-
-@dataclass(frozen=True)
-class _Fits:
-    """One row a set: log evidence, Cholesky factor, whitened values, amplitude, and the warp's standardisation."""
-
-    evidence: FloatArray
-    factor: FloatArray
-    white: FloatArray
-    sigma: FloatArray
-    scale: FloatArray
-    center: FloatArray
-    spread: FloatArray
 
 
 class Surrogate:
@@ -110,17 +96,17 @@ class Surrogate:
         draws = Draws(curves.x.shape[1], count)
         fits = [self._fitted(draws.sets(), curves)]
         for _ in range(ROUNDS):
-            fits.append(self._fitted(draws.around_best(TEMPER * _column(fits, "evidence")), curves))
-        log_weight = draws.log_weight(TEMPER * _column(fits, "evidence"))
+            fits.append(self._fitted(draws.around_best(TEMPER * column(fits, "evidence")), curves))
+        log_weight = draws.log_weight(TEMPER * column(fits, "evidence"))
         kept, self.weight = weighed(log_weight, predict)
         self._kept = draws.sets(kept)
-        self._factor = _column(fits, "factor")[kept]
-        self._white = _column(fits, "white")[kept]
+        self._factor = column(fits, "factor")[kept]
+        self._white = column(fits, "white")[kept]
         self._alpha, self._precision = self._folded(self._factor, self._white)
-        self._sigma = _column(fits, "sigma")[kept]
-        self._scale, self._center, self._spread = (_column(fits, name)[kept] for name in ("scale", "center", "spread"))
+        self._sigma = column(fits, "sigma")[kept]
+        self._scale, self._center, self._spread = (column(fits, name)[kept] for name in ("scale", "center", "spread"))
 
-    def _fitted(self, sets: HyperparameterSets, curves: Curves) -> _Fits:
+    def _fitted(self, sets: HyperparameterSets, curves: Curves) -> Fits:
         """The posterior under each set, and how well the set explains what was observed."""
         scale = (sets.warp_scale * self.spread)[:, None]
         z: FloatArray = warp(curves.value, self.best, scale)
@@ -143,7 +129,7 @@ class Surrogate:
         evidence = -log_det - shape * np.log(rate) + jacobian
         if exact < known:
             evidence += self._impute(z, factor, white, rate / (shape - 1.0))
-        return _Fits(evidence, factor, white, np.sqrt(rate / (shape - 1.0)), scale, center, spread)
+        return Fits(evidence, factor, white, np.sqrt(rate / (shape - 1.0)), scale, center, spread)
 
     def _impute(self, z: FloatArray, factor: FloatArray, white: FloatArray, variance: FloatArray) -> FloatArray:
         """Put each censored point at its mean below its bound, given the exact ones; fills `white`.
@@ -348,7 +334,3 @@ def _gain(mean: FloatArray, sd: FloatArray) -> FloatArray:
     """Expected positive part of a normal variable."""
     standard = mean / sd
     return np.asarray(sd * (standard * ndtr(standard) + np.exp(-0.5 * standard**2) / math.sqrt(2.0 * math.pi)))
-
-
-def _column(fits: Sequence[_Fits], name: str) -> FloatArray:
-    return np.concatenate([getattr(fit, name) for fit in fits])

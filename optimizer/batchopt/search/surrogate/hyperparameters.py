@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,3 +158,21 @@ def _sets(rows: FloatArray) -> HyperparameterSets:
         noise=log_normal(rows[:, 4], *NOISE),
         warp_scale=low * (high / low) ** ndtr(rows[:, 5]),
     )
+
+
+@dataclass(frozen=True)
+class Fits:
+    """One row a set: log evidence, Cholesky factor, whitened values, amplitude, and the warp's standardisation."""
+
+    evidence: FloatArray
+    factor: FloatArray
+    white: FloatArray
+    sigma: FloatArray
+    scale: FloatArray
+    center: FloatArray
+    spread: FloatArray
+
+
+def column(fits: Sequence[Fits], name: str) -> FloatArray:
+    """A column of the fits of several rounds, one round after the other."""
+    return np.concatenate([getattr(fit, name) for fit in fits])
