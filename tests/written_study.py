@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import optuna
@@ -71,4 +72,37 @@ def write_study(storage: Path, name: str = "mnist") -> None:
     ledger.exceed_memory(4, bytes_over=1.0)
     ledger.set_elapsed(12.5)
     ledger.release()
+    database.db.dispose()
+
+
+def write_studies(storage: Path) -> None:
+    """Three studies: `default` of many batch sizes, `tiny` of three trials, `regression` of an error."""
+    database = open_database(str(storage), create=True)
+    sizes = [8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192]
+    for name, trials, metric, direction in (
+        ("default", 30, "accuracy", "maximize"),
+        ("tiny", 3, "accuracy", "maximize"),
+        ("regression", 20, "mae", "minimize"),
+    ):
+        program = dataclasses.replace(PROGRAM, metric=metric, direction=direction, train_examples=10_000)
+        space, goal = SearchSpace(sizes, (1e-4, 1e-1)), Goal(epochs=5)
+        study = optuna.create_study(study_name=name, storage=database.storage, direction=direction)
+        Stamp(space, goal, program, seed=3, search="tpe").write(study)
+        ledger = Ledger(database, study)
+        ledger.add_machine(MACHINE, "fused")
+        for at in range(trials):
+            size, rate = sizes[at * 4 % len(sizes)], 10.0 ** (-3.5 + 0.4 * (at % 7))
+            off = math.log10(rate / 1e-3) - 0.5 * math.log10(size / 32)
+            study.enqueue_trial({BATCH_SIZE: size, LEARNING_RATE: rate})
+            number = study.ask(space.distributions()).number
+            ledger.begin(number)
+            final = 0.03 + 0.02 * off**2 + 0.002 * abs(math.log2(size / 64)) + 0.001 * math.sin(at)
+            for number_of_epoch in range(1, 6):
+                error = final + 0.1 / number_of_epoch**2
+                value = error if metric == "mae" else 1 - error
+                seconds = 0.2 + 20 / size
+                told = epoch(number_of_epoch, value, train_seconds=seconds, examples_per_second=10_000 / seconds)
+                ledger.add_epoch(number, MACHINE, told, compile_seconds=0.0)
+            ledger.complete(number, value)
+        ledger.release()
     database.db.dispose()

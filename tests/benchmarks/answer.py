@@ -1,11 +1,16 @@
-"""How good the answer is: its interval, its regret, and whether it beats the luckiest trial.
+"""How good the answer is: whether it is as good as it says, what it takes, its interval, and the luckiest trial.
 
-    python tests/benchmarks/answer.py [--studies 50] [--first 0] [--trials 30] [--epochs 5] [--target 0.97]
+    python tests/benchmarks/answer.py [--studies 50] [--first 0] [--trials 30] [--epochs 5] [--target 0.97 | --fresh]
+    python tests/benchmarks/answer.py --curves 0.005 [--studies 48] [--first 0]
 
 Studies of our scheduler are drawn on the recorded table of real training (`record_table.py`), whose values between two
 learning rates are interpolated in their logarithm. Each study sees runs of two of the three seeds; the third is held
 out, to compare the recommendation with the best observed trial. The truth is the mean over all three. With a target
 the goal is the time to it: the truth is the geometric mean of seconds, up to all epochs of the table.
+
+Two runs of two seeds of one table say little of how runs differ: beside each other they are the same two runs. With
+`--fresh` a run is the mean of the table and the residual of a run nearby, drawn anew, and the mean is the truth. With
+`--curves` the studies are of the real curves of `lcbench.py`, a problem each, with noise in parts of their range.
 """
 
 from __future__ import annotations
@@ -13,20 +18,25 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import lcbench
 import numpy as np
 from batchopt.goals.crossing import epochs_to_target
 from batchopt.goals.time import ToTarget
 from batchopt.question.metric import Metric
 from batchopt.search import Scheduler
+from batchopt.search.advice import Advice
 from families import TABLE
 from record_table import SPACE
 from rich.progress import track
 
 SEEDS = 3
 ACCURACY = Metric()
+
+Cells = Sequence[tuple[float, float]]
+"""The true value and the seconds of each configuration."""
 
 
 class Recorded:
@@ -72,9 +82,34 @@ class Recorded:
         """Of all cells of the table."""
         return min(self.mean_seconds_to(target, size, rate) for size in self._sizes for rate in self._rates)
 
+    @property
+    def cells(self) -> Cells:
+        """All of the table."""
+        return [
+            (self.final(size, rate), self.seconds(size) * self._epochs) for size in self._sizes for rate in self._rates
+        ]
+
     def _whole(self, batch_size: int, learning_rate: float, seed: int) -> list[float]:
         values = self._values[self._sizes[batch_size], :, seed]
         return [float(np.interp(math.log(learning_rate), self._log_rates, column)) for column in values.T]
+
+
+class Fresh(Recorded):
+    """Runs that are the mean of the table and the residual of a run nearby, drawn anew for each of them."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__(epochs)
+        # Of three runs the residuals are too small by this factor.
+        self._residuals = (self._values - self._values.mean(axis=2, keepdims=True)) * math.sqrt(SEEDS / (SEEDS - 1))
+
+    def fresh_curve(self, batch_size: int, learning_rate: float, rng: np.random.Generator) -> list[float]:
+        """One run, an epoch each."""
+        mean = np.mean([self.curve(batch_size, learning_rate, seed) for seed in range(SEEDS)], axis=0)
+        near = int(np.abs(self._log_rates - math.log(learning_rate)).argmin())
+        at = np.array([self._sizes[batch_size], near]) + rng.integers(-1, 2, size=2)
+        row, column = np.clip(at, 0, np.array(self._residuals.shape[:2]) - 1)
+        residual = rng.choice([-1, 1]) * self._residuals[row, column, rng.integers(SEEDS)]
+        return (mean + residual[: self._epochs]).tolist()
 
 
 @dataclass(frozen=True)
@@ -94,6 +129,48 @@ class Outcome:
     regret: float
     ahead: float
     spent: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one study recommends, beside the truth of all configurations.
+
+    Attributes:
+        within: whether it is truly within the tolerance of the best of all.
+        stated: the probability of that, as it is stated.
+        slower: its seconds in parts of the least of all that truly are.
+        tolerance, regret: in parts of the range.
+        covered: whether its interval holds the truth.
+        dominated: whether another batch size that was tried is expected better, and faster.
+        trained: whether it was trained to its end.
+    """
+
+    within: bool
+    stated: float
+    slower: float
+    tolerance: float
+    regret: float
+    covered: bool
+    dominated: bool
+    trained: bool
+
+    @classmethod
+    def of(cls, advice: Advice, truth: Callable[[int, float], float], cells: Cells, span: float) -> Answer:
+        """Of what is advised where more is better; cells are the truth and the seconds of all configurations."""
+        row, best = advice.recommended, max(value for value, _ in cells)
+        value = truth(row.batch_size, row.learning_rate)
+        least = min(seconds for there, seconds in cells if best - there <= advice.tolerance)
+        tried = [other for other in advice.by_batch_size if other.runs]
+        return cls(
+            within=best - value <= advice.tolerance,
+            stated=row.chance_within,
+            slower=row.seconds / least,
+            tolerance=advice.tolerance / span,
+            regret=(best - value) / span,
+            covered=row.low <= value <= row.high,
+            dominated=any(other.mean > row.mean and other.seconds < row.seconds for other in tried),
+            trained=row.trial >= 0,
+        )
 
 
 @dataclass(frozen=True)
@@ -122,6 +199,55 @@ def train(scheduler: Scheduler, recorded: Recorded, seed: int, target: float = m
             if value >= target:
                 break
     return list(trained.values())
+
+
+def drive(
+    scheduler: Scheduler, run: Callable[[int, float, int], Sequence[float]], seconds: Callable[[int], float]
+) -> None:
+    """Run a study to its end; `run` makes the curve of a batch size, a rate and a trial."""
+    curves: dict[int, Sequence[float]] = {}
+    while (step := scheduler.next()) is not None:
+        if step.trial not in curves:
+            curves[step.trial] = run(step.batch_size, step.learning_rate, step.trial)
+        for epoch in range(step.from_epoch + 1, step.until_epoch + 1):
+            scheduler.tell(step.trial, epoch, float(curves[step.trial][epoch - 1]), seconds(step.batch_size))
+        scheduler.given_up()
+
+
+def fresh_answer(recorded: Fresh, seed: int, *, trials: int, epochs: int) -> Answer:
+    """A study of runs drawn anew."""
+    scheduler = Scheduler(
+        SPACE, max_epochs=epochs, seed=seed, max_trials=trials, until=False, seconds_per_epoch=recorded.seconds
+    )
+    drive(
+        scheduler,
+        lambda size, rate, trial: recorded.fresh_curve(size, rate, np.random.default_rng([seed, trial])),
+        recorded.seconds,
+    )
+    return judged(scheduler, recorded.final, recorded.cells)
+
+
+def answer_of_curves(problem: str, seed: int, noise: float, *, trials: int) -> Answer:
+    """A study of real curves."""
+    made = lcbench.make(problem, seed, noise)
+    scheduler = Scheduler(
+        made.space,
+        max_epochs=made.max_epochs,
+        seed=seed,
+        max_trials=trials,
+        until=False,
+        seconds_per_epoch=made.seconds_per_epoch,
+    )
+    drive(scheduler, lambda size, rate, trial: made.curve(size, rate, trial, {}).tolist(), made.seconds_per_epoch)
+    return judged(scheduler, lambda size, rate: made.final(size, rate, {}), lcbench.cells(made))
+
+
+def judged(scheduler: Scheduler, truth: Callable[[int, float], float], cells: Cells) -> Answer:
+    """What a study that is over recommends."""
+    advice = scheduler.advise()
+    assert advice is not None
+    values = [value for value, _ in cells]
+    return Answer.of(advice, truth, cells, max(values) - min(values))
 
 
 def spent(recorded: Recorded, trained: list[Trained]) -> float:
@@ -166,7 +292,7 @@ def study_of_time(recorded: Recorded, seed: int, target: float, *, trials: int, 
     advice = scheduler.advise()
     if advice is None:
         return None
-    best = advice.best
+    best = advice.recommended
     truth = recorded.mean_seconds_to(target, best.batch_size, best.learning_rate)
     reached = []
     for trial in trained:
@@ -193,16 +319,45 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--target", type=float, help="the goal is the time to this accuracy")
+    parser.add_argument("--fresh", action="store_true", help="each run with a residual of its own")
+    parser.add_argument("--curves", type=float, metavar="NOISE", help="real curves, and how runs of them differ")
     options = parser.parse_args()
+    if options.curves is not None:
+        problems = lcbench.problems()[options.first : options.first + options.studies]
+        answers = [
+            answer_of_curves(problem, 0, options.curves, trials=options.trials)
+            for problem in track(problems, "studies", transient=True)
+        ]
+        print("\n".join(said_of_answers(answers)))
+        return
     recorded = Recorded(options.epochs)
     seeds = track(range(options.first, options.first + options.studies), "studies", transient=True)
     sizes = {"trials": options.trials, "epochs": options.epochs}
-    if options.target is None:
+    if options.fresh:
+        fresh = Fresh(options.epochs)
+        said = said_of_answers([fresh_answer(fresh, seed, **sizes) for seed in seeds])
+    elif options.target is None:
         said = said_of([study(recorded, seed, **sizes) for seed in seeds], recorded, options.epochs)
     else:
         outcomes = [study_of_time(recorded, seed, options.target, **sizes) for seed in seeds]
         said = said_of_time(outcomes, recorded, options.target)
     print("\n".join(said))
+
+
+def said_of_answers(answers: Sequence[Answer]) -> list[str]:
+    """What recommendations come to."""
+    count, slower = len(answers), [answer.slower for answer in answers]
+    regrets = [answer.regret for answer in answers]
+    return [
+        f"truly within their tolerance of the best: {sum(a.within for a in answers)} of {count} (goal: 80 %); stated: "
+        f"{statistics.mean(a.stated for a in answers):.0%} in the mean",
+        f"their time in parts of the least of all that truly are: median {statistics.median(slower):.2f} (goal: 1.15), "
+        f"90th percentile {np.quantile(slower, 0.9):.2f}",
+        f"the 90 % interval holds the truth in {sum(a.covered for a in answers)} of {count} (goal: 85 to 97 %)",
+        f"dominated: {sum(a.dominated for a in answers)}; trained to their end: {sum(a.trained for a in answers)}",
+        f"in parts of the range: tolerance {statistics.median(a.tolerance for a in answers):.2%}, regret "
+        f"{statistics.median(regrets):.2%} in the median, {max(regrets):.2%} at worst",
+    ]
 
 
 def said_of(outcomes: list[Outcome], recorded: Recorded, epochs: int) -> list[str]:

@@ -79,6 +79,16 @@ def make(problem: str, seed: int, noise: float = 0.0) -> Landscape:
     )
 
 
+def cells(made: Landscape) -> list[tuple[float, float]]:
+    """The value and the seconds of every cell of the grid, without noise."""
+    stored = _stored()
+    return [
+        (made.final(int(size), float(rate), {}), made.seconds_per_epoch(int(size)) * made.max_epochs)
+        for size in stored["batch_size"]
+        for rate in stored["learning_rate"]
+    ]
+
+
 def _place(grid: FloatArray, at: float) -> tuple[int, float]:
     """The cell below, and how far from it to the next one."""
     below = int(np.clip(np.searchsorted(grid, at, side="right") - 1, 0, len(grid) - 2))

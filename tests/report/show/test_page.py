@@ -18,7 +18,7 @@ from batchopt.report.show.plots import throughput
 from batchopt.store.history import TrialRecord
 from browsing import browser, drawn_by_browser, svg_texts
 from click.testing import CliRunner
-from written_study import write_study
+from written_study import write_studies, write_study
 
 UNIT = re.compile(r"examples|, %|, s$|MiB|per second|\bepoch\b|optimizer steps|learning rate")
 """A learning rate has none, and an epoch and a step are their own."""
@@ -99,7 +99,9 @@ def test_a_browser_draws_the_page_without_a_network(storage: Path, tmp_path: Pat
     file = tmp_path / "report.html"
     file.write_text(page(read_evidence(str(storage))), encoding="utf-8")
     seen = drawn_by_browser(file.as_uri(), tmp_path, "--host-resolver-rules=MAP * ~NOTFOUND")
-    assert {"Expected validation accuracy", "Learning curves", "training time of 2 epochs, s"} <= set(svg_texts(seen))
+    assert {"Expected validation accuracy", "Learning curves", "training time of 2 epochs (log), s"} <= set(
+        svg_texts(seen)
+    )
 
 
 def test_pictures_are_written_for_papers(storage: Path, tmp_path: Path) -> None:
@@ -126,3 +128,37 @@ def test_without_kaleido_pictures_are_refused_in_one_line_and_nothing_is_written
     assert isinstance(done.exception, InvalidInput)
     assert "pip install 'batchopt[png]'" in str(done.exception)
     assert not (tmp_path / "pictures").exists()
+
+
+LAYOUT = """<pre id="layout"></pre><script>setTimeout(() => {
+  const found = [];
+  document.querySelectorAll(".figure").forEach(figure => {
+    const name = figure.querySelector(".plotly-graph-div").id, frame = figure.getBoundingClientRect();
+    const boxes = [...figure.querySelectorAll("svg.main-svg text")].filter(text => text.textContent.trim() &&
+      getComputedStyle(text).visibility !== "hidden").map(text => [text.textContent, text.getBoundingClientRect()])
+      .filter(([, box]) => box.width > 0);
+    boxes.forEach(([text, box], at) => {
+      if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 ||
+          box.bottom > frame.bottom + 1) found.push(`${name}: ${text} is outside`);
+      boxes.slice(at + 1).forEach(([other, next]) => {
+        const wide = Math.min(box.right, next.right) - Math.max(box.left, next.left);
+        const high = Math.min(box.bottom, next.bottom) - Math.max(box.top, next.top);
+        if (wide > 2 && high > 3) found.push(`${name}: ${text} is on ${other}`);
+      });
+    });
+  });
+  document.getElementById("layout").textContent = "measured " + JSON.stringify(found);
+}, 1500);</script>"""
+"""Texts of pictures that lie outside of their picture, or on each other, as a browser has laid them out."""
+
+
+@pytest.mark.parametrize("width", [1100, 760])
+@pytest.mark.parametrize("made", ["default", "tiny", "regression"])
+def test_no_text_of_a_picture_lies_on_another_or_outside(made: str, width: int, tmp_path: Path) -> None:
+    write_studies(tmp_path / "studies.db")
+    file = tmp_path / "report.html"
+    text = page(read_evidence(str(tmp_path / "studies.db"), made))
+    file.write_text(text.replace("</body>", f"{LAYOUT}</body>"), encoding="utf-8")
+    seen = drawn_by_browser(file.as_uri(), tmp_path, f"--window-size={width},3000")
+    (measured,) = re.findall(r'<pre id="layout">measured (.*?)</pre>', seen)
+    assert measured == "[]"

@@ -92,12 +92,11 @@ def against_default(against: AgainstDefault | None, advice: Advice, metric: Metr
         return [f"{default}: {faster}, sooner with {chance(against.chance)}."]
     by = metric.shown_amount(abs(against.gain))
     ends = " to ".join(metric.shown_change(end) for end in (against.low, against.high))
-    which = "better" if against.gain >= 0 else "worse"
     sure = against.chance if against.gain >= 0 else 1 - against.chance
-    return [
-        f"{default}: {which} with {chance(sure)}, by {by} (90 % interval {ends}), and "
-        f"{compared(ours.seconds, against.seconds)}."
-    ]
+    which = f"{'better' if against.gain >= 0 else 'worse'} with {chance(sure)}, by {by}"
+    if chance(sure) == "even odds":
+        which = "as likely better as worse"
+    return [f"{default}: {which} (90 % interval {ends}), and {compared(ours.seconds, against.seconds)}."]
 
 
 def untrained(advice: Advice) -> list[str]:

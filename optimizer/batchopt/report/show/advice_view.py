@@ -89,7 +89,7 @@ def _others(report: Report, advice: Advice) -> str:
     ours, metric = advice.recommended, report.metric
     if report.time is not None:
         return _sooner(advice)
-    rows = [row for row in advice.by_batch_size if row is not ours]
+    rows = [row for row in advice.by_batch_size if row is not ours and row.runs]
     slower = [row for row in rows if row.seconds > ours.seconds / FASTER and row.chance_better > UNLIKELY]
     faster = [row for row in rows if row.seconds < FASTER * ours.seconds]
     said = []
@@ -102,7 +102,7 @@ def _others(report: Report, advice: Advice) -> str:
         row = max(faster, key=lambda row: row.chance_within)
         loss = metric.score(ours.mean) - metric.score(row.mean)
         loses = "loses" if row.chance_better < UNLIKELY else "likely loses" if row.chance_better < 0.45 else "may lose"
-        lost = f"{loses} {metric.shown_amount(loss)}" if loss > 0 else "is as good"
+        lost = f"{loses} {metric.shown_amount(loss)}" if loss > 0 else "is expected to be as good"
         said.append(f"{row.batch_size} is {compared(row.seconds, ours.seconds)} and {lost}")
     clearly = "Nothing tried is clearly better." if advice.sure else "What is best is not clear yet."
     return f"{clearly} {'; '.join(said)}." if said else clearly

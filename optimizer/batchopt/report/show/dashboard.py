@@ -18,7 +18,7 @@ from batchopt.optuna_private import figure_attribute
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.reading import read_evidence
 from batchopt.report.answer.recommendation import Report
-from batchopt.report.show.blocks import Paragraph, Table
+from batchopt.report.show.blocks import Mark, Paragraph, Table
 from batchopt.report.show.document import document
 from batchopt.report.show.pictures import PICTURES, pictures
 from batchopt.signals import Interrupted
@@ -38,6 +38,9 @@ SIGNED = "*Written by batchopt, which brings it up to date. A note without this 
 
 MARKDOWN = re.compile(r"([\\`*_~<>\[\]|$&])")
 """Letters with which Markdown begins something."""
+
+DOTS = 24
+"""Characters of an interval in the note."""
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 
@@ -157,9 +160,25 @@ def _block(block: Paragraph | Table) -> str:
     if isinstance(block, Paragraph):
         text = _text(block.text)
         return f"**{text}**\n" if block.role in ("advice", "heading") else f"{text}\n"
-    lines = ["| " + " | ".join(map(_text, block.columns)) + " |", "|" + "---|" * len(block.columns)]
-    lines += ["| " + " | ".join(_marked(cells, marked=marked)) + " |" for cells, marked in block.rows]
+    drawn = [f" `{dots(mark)}` |" for mark in block.marks] or [""] * len(block.rows)
+    columns = [*map(_text, block.columns), *([""] if block.marks else [])]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += [
+        "| " + " | ".join(_marked(cells, marked=marked)) + " |" + mark
+        for (cells, marked), mark in zip(block.rows, drawn, strict=True)
+    ]
     return "\n".join([*lines, ""])
+
+
+def dots(mark: Mark | None) -> str:
+    """A dot and its interval as text of one width, what is as good marked beneath it."""
+    if mark is None:
+        return "\N{MIDDLE DOT}" * DOTS
+    low, middle, high, left, right = (round(at * (DOTS - 1)) for at in (mark.low, mark.middle, mark.high, *mark.band))
+    drawn = ["\N{MIDDLE DOT}" if left <= at <= right else "\N{NO-BREAK SPACE}" for at in range(DOTS)]
+    drawn[low : high + 1] = ["\N{BOX DRAWINGS LIGHT HORIZONTAL}"] * (high + 1 - low)
+    drawn[middle] = "\N{BLACK CIRCLE}"
+    return "".join(drawn)
 
 
 def _marked(cells: list[str], *, marked: bool) -> list[str]:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.recommendation import Report
-from batchopt.report.show.blocks import Paragraph, Table
+from batchopt.report.show.blocks import Mark, Paragraph, Table
 from batchopt.report.show.document import document
 from batchopt.report.show.pictures import pictures
+from batchopt.report.show.sentences import fact_lines
 from batchopt.text import printable
 
 STYLE = """
@@ -18,14 +19,23 @@ h1 { font-size: 1.3rem; } .advice, .heading { font-weight: 600; } .small { color
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1.5rem 0; font-size: .9rem; }
 th, td { padding: .1rem .6rem; text-align: right; white-space: nowrap; } td.words { text-align: left; }
 thead th { border-bottom: 1px solid #111; } tr.recommended { font-weight: 600; }
-.figure { width: 100%; overflow: hidden; }
-@media print { .figure { break-inside: avoid; } }
+.under { margin: .3rem 0 .3rem 1.2rem; } .table { overflow-x: auto; } .figure { width: 100%; overflow: hidden; }
+svg.mark { width: 9rem; height: .9rem; vertical-align: middle; } .mark .band { fill: #009E73; opacity: .25; }
+.mark line { stroke: #444; stroke-width: 1.5; } .mark circle { fill: #0072B2; }
+.recommended .mark circle { fill: #D55E00; }
+@media (max-width: 40rem) { body { margin: .5rem auto; padding: 0 .5rem; font-size: 15px; }
+th, td { padding: .1rem .35rem; } }
+@media print { body { max-width: none; font-size: 11px; } .figure, table { break-inside: avoid; }
+.table { overflow: visible; } }
 """
 
 FRAGMENT_STYLE = """
 .batchopt .advice, .batchopt .heading { font-weight: 600; } .batchopt .small { opacity: .7; font-size: .85em; }
 .batchopt table { font-variant-numeric: tabular-nums; } .batchopt td, .batchopt th { text-align: right; }
 .batchopt td.words { text-align: left; } .batchopt tr.recommended { font-weight: 600; }
+.batchopt .under { margin-left: 1.2em; } .batchopt svg.mark { width: 9rem; height: .9rem; }
+.batchopt .mark .band { fill: #009E73; opacity: .25; } .batchopt .mark line { stroke: #888; stroke-width: 1.5; }
+.batchopt .mark circle { fill: #0072B2; }
 """
 
 CONFIG = {"responsive": True, "displaylogo": False}
@@ -37,14 +47,15 @@ def page(evidence: Evidence) -> str:
     from plotly.io import to_html
 
     report = evidence.report
-    parts = [f"<h1>Study {_text(report.study)}</h1>", _blocks(report)]
+    facts = fact_lines(report)
+    parts = [f"<h1>Study {_text(report.study)}</h1>", *(_paragraph(line, "small") for line in facts)]
+    parts.append(_blocks(report, but=facts))
     for at, (name, figure) in enumerate(pictures(evidence).items()):
         drawn = to_html(figure, full_html=False, include_plotlyjs=at == 0, div_id=name, config=CONFIG)
         parts.append(f'<div class="figure">{drawn}</div>')
-    if machine := report.machine.get("device"):
-        parts.append(_paragraph(f"trained on {machine}", "small"))
     title = _text(f"batchopt: {report.study}")
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style>'
     body = "\n".join(parts)
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
@@ -54,8 +65,10 @@ def fragment(report: Report) -> str:
     return f'<style>{FRAGMENT_STYLE}</style>\n<div class="batchopt">\n{_blocks(report)}\n</div>'
 
 
-def _blocks(report: Report) -> str:
-    return "\n".join(_block(block) for section in document(report) for block in section)
+def _blocks(report: Report, but: Sequence[str] = ()) -> str:
+    """All blocks, but the lines that stand elsewhere on the page."""
+    blocks = [block for section in document(report) for block in section]
+    return "\n".join(_block(block) for block in blocks if not (isinstance(block, Paragraph) and block.text in but))
 
 
 def _text(text: str) -> str:
@@ -65,21 +78,35 @@ def _text(text: str) -> str:
 def _block(block: Paragraph | Table) -> str:
     if isinstance(block, Paragraph):
         return _paragraph(block.text, block.role)
-    head = "".join(f"<th>{_text(name)}</th>" for name in block.columns)
-    body = "".join(_row(cells, marked=marked) for cells, marked in block.rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    marks = [_mark(mark) for mark in block.marks] or [""] * len(block.rows)
+    head = "".join(f"<th>{_text(name)}</th>" for name in block.columns) + ("<th></th>" if block.marks else "")
+    rows = zip(block.rows, marks, strict=True)
+    body = "".join(_row(cells, drawn, marked=marked) for (cells, marked), drawn in rows)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _paragraph(text: str, role: str = "") -> str:
     return f'<p class="{role}">{_text(text)}</p>' if role else f"<p>{_text(text)}</p>"
 
 
-def _row(cells: Sequence[str], *, marked: bool) -> str:
+def _row(cells: Sequence[str], drawn: str, *, marked: bool) -> str:
     kind = ' class="recommended"' if marked else ""
-    return f"<tr{kind}>" + "".join(_cell(cell) for cell in cells) + "</tr>"
+    return f"<tr{kind}>" + "".join(_cell(cell) for cell in cells) + drawn + "</tr>"
+
+
+def _mark(mark: Mark | None) -> str:
+    """A cell with a dot and its interval, over the band of what is as good."""
+    if mark is None:
+        return "<td></td>"
+    low, middle, high, left, right = (round(4 + 92 * at, 1) for at in (mark.low, mark.middle, mark.high, *mark.band))
+    return (
+        '<td><svg class="mark" viewBox="0 0 100 10" preserveAspectRatio="none" role="img">'
+        f'<rect class="band" x="{left}" y="0" width="{round(max(right - left, 1), 1)}" height="10"/>'
+        f'<line x1="{low}" x2="{high}" y1="5" y2="5"/><circle cx="{middle}" cy="5" r="3"/></svg></td>'
+    )
 
 
 def _cell(text: str) -> str:
-    """A cell; words and bars begin at the left, numbers end at the right."""
-    kind = ' class="words"' if text[:1].isalpha() or text.startswith("\N{FULL BLOCK}") else ""
+    """A cell; words begin at the left, numbers end at the right."""
+    kind = ' class="words"' if text[:1].isalpha() else ""
     return f"<td{kind}>{_text(text)}</td>"

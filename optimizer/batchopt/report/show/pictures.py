@@ -10,8 +10,8 @@ from batchopt.report.show import plots, target_plots
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-PICTURES = ("landscape", "pareto", "throughput", "learning_curves", "time_to_target", "steps_to_target")
-"""All that there may be."""
+PICTURES = ("pareto", "landscape", "learning_curves", "throughput", "time_to_target", "steps_to_target")
+"""All that there may be, the one to decide by first."""
 
 
 def pictures(evidence: Evidence) -> dict[str, go.Figure]:
@@ -24,8 +24,8 @@ def pictures(evidence: Evidence) -> dict[str, go.Figure]:
     found["pareto"] = plots.pareto(report)
     if report.by_batch_size:
         found["throughput"] = plots.throughput(report.by_batch_size, trials, report.memory_bytes)
-        found["learning_curves"] = plots.learning_curves(trials, report.metric)
+        found["learning_curves"] = plots.learning_curves(trials, report)
     if report.to_target is not None:
         found["time_to_target"] = target_plots.time_to_target(report.to_target, report.metric)
         found["steps_to_target"] = target_plots.steps_to_target(report.to_target, report.metric)
-    return {name: figure for name, figure in found.items() if figure is not None}
+    return {name: figure for name in PICTURES if (figure := found.get(name)) is not None}

@@ -12,6 +12,9 @@ from batchopt.question.metric import Metric
 BLUE, ORANGE, GREEN, RED, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999", "#000000"
 """Okabe and Ito 2008, Color universal design."""
 
+LIGHT_GREY = "#C8C8C8"
+"""Of what is there and not named."""
+
 DARK_GREY = "#444444"
 """Seen on the light part of the scale, where the values that matter are."""
 

@@ -10,13 +10,16 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from batchopt.question.metric import Metric
+from batchopt.question.space import COMMON_BATCH_SIZE
 from batchopt.report.answer.batch_sizes import BatchSizeRow
 from batchopt.report.answer.recommendation import Report
 from batchopt.report.show.plot_style import (
     BLACK,
     BLUE,
     DARK_GREY,
+    GREEN,
     GREY,
+    LIGHT_GREY,
     ORANGE,
     RED,
     SCALE,
@@ -28,8 +31,15 @@ from batchopt.report.show.plot_style import (
 from batchopt.store.history import TrialRecord
 
 if TYPE_CHECKING:
+    from batchopt.search.advice import Estimate
     from batchopt.search.surface import Surface
 
+
+SHOWN_TOLERANCES = 12.0
+"""So far below the best the metric is shown against time, in tolerances."""
+
+ROOM, NAME_LINES = 0.07, 3
+"""Part of the width that a batch size takes as text, and on how many lines they stand."""
 
 SHOWN_PART = 0.35
 """Of the posterior's range the upper part has colours of its own: what diverges is far below, and all alike."""
@@ -56,7 +66,9 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
             hovertemplate=f"%{{x}} x %{{y:.2g}}: %{{z:.4g}} ± %{{customdata:.2g}}{unit[1:]} (90 %)<extra></extra>",
         )
     )
-    levels = [level for level in one_two_five(doubt.min(), doubt.max()) if doubt.min() < level < doubt.max()][-6:]
+    levels = [level for level in one_two_five(doubt.min(), doubt.max()) if doubt.min() < level < doubt.max()][-6:][
+        ::-2
+    ][::-1]
     for level in levels:
         figure.add_trace(
             go.Contour(
@@ -65,7 +77,7 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
                 z=doubt,
                 contours={"start": level, "end": level, "size": 1, "coloring": "none", "showlabels": True},
                 line={"color": DARK_GREY, "width": 1, "dash": "dot"},
-                name="± points (90 %)" if metric.is_accuracy else "± (90 %)",
+                name=f"uncertain by ± {'points' if metric.is_accuracy else metric.title} (90 %)",
                 showlegend=level == levels[0],
                 hoverinfo="skip",
             )
@@ -108,49 +120,30 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
     return styled(figure, f"Expected validation {escaped(metric.title)}")
 
 
-def learning_curves(trials: Sequence[TrialRecord], metric: Metric) -> go.Figure:
-    """The metric after each epoch, a line a trial, coloured by batch size."""
+def learning_curves(trials: Sequence[TrialRecord], report: Report) -> go.Figure:
+    """The metric after each epoch: what is recommended, the fastest, the best and 32 in colour, the rest grey."""
+    metric = report.metric
     trained = [trial for trial in trials if trial.batch_size and trial.learning_rate and trial.epochs]
-    logs = [math.log2(trial.batch_size or 1) for trial in trained]
-    least, most = min(logs, default=0.0), max(logs, default=1.0)
+    named = _named_curves(trained, report)
     figure = go.Figure()
-    from plotly.colors import sample_colorscale
-
-    for trial, log in zip(trained, logs, strict=True):
-        where = (log - least) / (most - least) if most > least else 0.5
+    # What is named is drawn over the rest.
+    for trial in sorted(trained, key=lambda trial: trial.number in named):
+        name, colour = named.get(trial.number, ("other trials", LIGHT_GREY))
+        special = trial.number in named
         figure.add_trace(
             go.Scatter(
                 x=[epoch["epoch"] for epoch in trial.epochs],
                 y=[scaled(epoch["value"], metric) for epoch in trial.epochs],
                 mode="lines+markers",
-                line={"color": sample_colorscale(SCALE, where)[0], "width": 1.5},
-                marker={"size": 5},
-                showlegend=False,
+                line={"color": colour, "width": 2.5 if special else 1},
+                marker={"size": 6 if special else 3},
+                name=name,
+                legendgroup=name,
+                showlegend=special or all(trace.name != name for trace in figure.data),
                 hovertemplate=f"trial {trial.number}: {trial.batch_size} x {trial.learning_rate:.2g}, "
                 "epoch %{x}: %{y:.4g}<extra></extra>",
             )
         )
-    ticks = sorted({round(log) for log in logs})
-    figure.add_trace(
-        go.Scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            showlegend=False,
-            marker={
-                "colorscale": SCALE,
-                "cmin": least,
-                "cmax": max(most, least + 1),
-                "color": [least],
-                "colorbar": {
-                    "title": "batch size,<br>examples",
-                    "tickvals": ticks,
-                    "ticktext": [str(2**tick) for tick in ticks],
-                    "thickness": 14,
-                },
-            },
-        )
-    )
     scores = sorted(metric.score(trial.last["value"]) for trial in trained if trial.last["value"] is not None)
     if scores:
         # What never learned would press all that matters into one line.
@@ -162,9 +155,37 @@ def learning_curves(trials: Sequence[TrialRecord], metric: Metric) -> go.Figure:
             low, high = max(low, 0.0), min(high, 100.0)
         if low < high:
             figure.update_yaxes(range=[low, high])
-    figure.update_xaxes(title="epoch", dtick=1)
+    last = max((len(trial.epochs) for trial in trained), default=1)
+    figure.update_xaxes(title="epoch", dtick=max(1, round(last / 10)))
     figure.update_yaxes(title=escaped(metric.axis))
     return styled(figure, "Learning curves")
+
+
+def _named_curves(trials: Sequence[TrialRecord], report: Report) -> dict[int, tuple[str, str]]:
+    """By trial, what its curve is called and its colour: the best trial of each batch size that matters."""
+    advice, metric = report.in_metric, report.metric
+    if advice is None:
+        return {}
+    sizes: dict[int, tuple[str, str]] = {}
+    for size, what, colour in (
+        (advice.recommended.batch_size, "recommended", RED),
+        (advice.best.batch_size, "expected best", BLUE),
+        (advice.fastest.batch_size, "fastest as good", GREEN),
+        (COMMON_BATCH_SIZE, "common", BLACK),
+    ):
+        sizes.setdefault(size, (f"{size}, {what}", colour))
+    found = {}
+    for size, shown in sizes.items():
+        same = [trial for trial in trials if trial.batch_size == size and trial.last["value"] is not None]
+        own = [
+            trial
+            for trial in same
+            if size == advice.recommended.batch_size and trial.number == advice.recommended.trial
+        ]
+        if same:
+            best = max(own or same, key=lambda trial: (len(trial.epochs), metric.score(trial.last["value"])))
+            found[best.number] = shown
+    return found
 
 
 def pareto(report: Report) -> go.Figure | None:
@@ -174,48 +195,97 @@ def pareto(report: Report) -> go.Figure | None:
         return None
     trained = {row.batch_size for row in report.by_batch_size}
     rows = sorted((row for row in advice.by_batch_size if row.batch_size in trained), key=lambda row: row.seconds)
-    scores = [metric.score(row.mean) for row in rows]
-    front = [row for at, row in enumerate(rows) if all(scores[at] > faster for faster in scores[:at])]
-    figure = go.Figure(
+    if not rows:
+        return None
+    known = [row for row in rows if row.seconds > 0]
+    front = _front(known, metric)
+    best = metric.score(advice.best.mean)
+    top = max(metric.score(row.high if metric.sign > 0 else row.low) for row in rows)
+    # Where the decision is: what is far behind is not drawn, and would press the rest into one line.
+    bottom = max(
+        min(metric.score(row.mean) for row in rows) - advice.tolerance, best - SHOWN_TOLERANCES * advice.tolerance
+    )
+    shown = [row for row in known if metric.score(row.mean) >= bottom]
+    bottom = max(bottom, min(metric.score(row.low if metric.sign > 0 else row.high) for row in shown))
+    room = 0.05 * (top - bottom)
+    ends = sorted(metric.scaled(metric.sign * score) for score in (bottom - room, top + room))
+    figure = go.Figure()
+    band = sorted(metric.scaled(metric.sign * score) for score in (best - advice.tolerance, best))
+    figure.add_hrect(y0=band[0], y1=band[1], fillcolor=GREEN, opacity=0.15, line_width=0, layer="below")
+    figure.add_trace(
         go.Scatter(
             x=[row.seconds for row in front],
             y=[metric.scaled(row.mean) for row in front],
             mode="lines",
             line={"shape": "hv", "color": GREY, "width": 1.5, "dash": "dot"},
             name="front",
+            hoverinfo="skip",
         )
     )
-    figure.add_trace(
-        go.Scatter(
-            x=[row.seconds for row in rows],
-            y=[metric.scaled(row.mean) for row in rows],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [metric.scaled(row.high - row.mean) for row in rows],
-                "arrayminus": [metric.scaled(row.mean - row.low) for row in rows],
-                "thickness": 1,
-            },
-            mode="markers+text",
-            text=[str(row.batch_size) for row in rows],
-            textposition="top right",
-            marker={
-                "size": 9,
-                "color": [RED if row.batch_size == advice.recommended.batch_size else BLUE for row in rows],
-            },
-            name="batch size, at its best rate (90 % interval)",
+    for rows_of, name, colour, symbol in (
+        ([row for row in shown if row is not advice.recommended], "batch size, at its best rate", BLUE, "circle"),
+        ([advice.recommended], "recommended", RED, "star"),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=[row.seconds for row in rows_of],
+                y=[metric.scaled(row.mean) for row in rows_of],
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [metric.scaled(row.high - row.mean) for row in rows_of],
+                    "arrayminus": [metric.scaled(row.mean - row.low) for row in rows_of],
+                    "thickness": 1,
+                },
+                mode="markers",
+                marker={"size": 15 if symbol == "star" else 9, "color": colour, "symbol": symbol},
+                name=f"{name} (90 % interval)",
+                text=[f"{row.batch_size} x {row.learning_rate:.2g}" for row in rows_of],
+                hovertemplate="%{text}: %{y:.4g} after %{x:.3g} s<extra></extra>",
+            )
         )
-    )
-    ticks = one_two_five(rows[0].seconds, rows[-1].seconds) if rows else []
+    # The names stand above the picture, each above its point: beside them they would cover intervals.
+    for row, line in _lines(shown):
+        figure.add_annotation(
+            x=math.log10(row.seconds),
+            y=1.0 + 0.055 * line,
+            yref="paper",
+            text=f"<b>{row.batch_size}</b>" if row is advice.recommended else str(row.batch_size),
+            showarrow=False,
+            yanchor="bottom",
+            font={"size": 12, "color": RED if row is advice.recommended else BLACK},
+        )
+    ticks = one_two_five(known[0].seconds, known[-1].seconds) if known else []
     figure.update_xaxes(
-        title=f"training time of {report.goal['epochs']} epochs, s",
+        title=f"training time of {report.goal['epochs']} epochs (log), s",
         type="log",
         tickvals=ticks,
         ticktext=[f"{tick:g}" for tick in ticks],
     )
-    figure.update_yaxes(title=f"expected {escaped(metric.axis)}")
+    figure.update_yaxes(title=f"expected {escaped(metric.axis)}", range=ends)
     name = metric.title.capitalize() if metric.is_accuracy else escaped(metric.title)
-    return styled(figure, f"{name} against training time")
+    amount = metric.shown_amount(advice.tolerance)
+    drawn = styled(figure, f"{name} against training time; green: as good within {amount}")
+    return drawn.update_layout(margin_t=100, title_y=0.96, title_yanchor="top")
+
+
+def _front(rows: Sequence[Estimate], metric: Metric) -> list[Estimate]:
+    """Of rows by their seconds, those than which none before is better."""
+    scores = [metric.score(row.mean) for row in rows]
+    return [row for at, row in enumerate(rows) if all(scores[at] > faster for faster in scores[:at])]
+
+
+def _lines(rows: Sequence[Estimate]) -> list[tuple[Estimate, int]]:
+    """Of rows by their seconds, each with the lowest line on which its name has room; none where no line has."""
+    width = math.log10(rows[-1].seconds / rows[0].seconds) or 1.0 if rows else 1.0
+    last, found = [-math.inf] * NAME_LINES, []
+    for row in rows:
+        at = math.log10(row.seconds) / width
+        line = next((line for line in range(NAME_LINES) if at - last[line] >= ROOM), None)
+        if line is not None:
+            last[line] = at
+            found.append((row, line))
+    return found
 
 
 def throughput(rows: Sequence[BatchSizeRow], trials: Sequence[TrialRecord], limit_bytes: float | None) -> go.Figure:

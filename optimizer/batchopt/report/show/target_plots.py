@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from batchopt.question.metric import Metric
 from batchopt.report.answer.targets import ToTarget
 from batchopt.report.show.law_view import critical
-from batchopt.report.show.plot_style import BLACK, BLUE, GREY, RED, escaped, styled
+from batchopt.report.show.plot_style import BLACK, BLUE, GREY, RED, escaped, one_two_five, styled
 
 
 def steps_to_target(target: ToTarget, metric: Metric) -> go.Figure | None:
@@ -48,7 +48,14 @@ def steps_to_target(target: ToTarget, metric: Metric) -> go.Figure | None:
                 )
             )
     figure.update_xaxes(title="batch size, examples", type="log", tickvals=sizes, ticktext=[str(s) for s in sizes])
-    figure.update_yaxes(title=f"optimizer steps to {metric.target(target.target)}", type="log", exponentformat="power")
+    steps = [row.steps for row in target.reached]
+    ticks = one_two_five(min(steps), max(steps))
+    figure.update_yaxes(
+        title=f"optimizer steps to {metric.target(target.target)}",
+        type="log",
+        tickvals=ticks,
+        ticktext=[f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in ticks],
+    )
     return styled(figure, f"Steps to {_reached(target, metric)}")
 
 
