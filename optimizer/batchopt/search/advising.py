@@ -47,8 +47,8 @@ NEARLY = 0.5
 """A rate that nobody trained has to be better by this part of the tolerance than one that was trained."""
 
 JOINT_OWN = 0.1
-"""The same part where configurations are compared: of many that are alike each would be behind the luckiest. Chosen so
-that as many are within the tolerance as are said to be, see there."""
+"""The same part where a configuration is compared with the best: of many that are alike, each would be behind the
+luckiest. Chosen so that as many are within the tolerance as are said to be, see there."""
 
 DRAWS = 4096
 """Of all configurations together: a probability of 0.8 is then known to 0.01."""
@@ -144,13 +144,15 @@ def advise(
     default = {**chosen.extra, BATCH_SIZE: COMMON_BATCH_SIZE, LEARNING_RATE: KERAS_LEARNING_RATE}
     known_default = space.holds(default) and fits(COMMON_BATCH_SIZE)
     compared = [configurations[at] for at in kept] + ([default] if known_default else [])
-    draws, weight = _drawn(surrogate, cube.encode(compared))
-    ours = draws[:, : len(rows)]
+    points = cube.encode(compared)
+    ours, weight = _drawn(surrogate, points[: len(rows)], JOINT_OWN)
     within = weight @ (ours.max(axis=1, keepdims=True) - ours <= margin)
     rows = [replace(row, chance_within=float(chance)) for row, chance in zip(rows, within, strict=True)]
     recommended = preferred(rows, prefer, sign)
     at = rows.index(recommended)
-    ahead = ours - ours[:, [at]]
+    # Of two there is no luckiest.
+    draws, weight = _drawn(surrogate, points, 0.0)
+    ahead = draws[:, : len(rows)] - draws[:, [at]]
     better = weight @ ((ahead > 0) + 0.5 * (ahead == 0))
     rows = [replace(row, chance_better=float(chance)) for row, chance in zip(rows, better, strict=True)]
     recommended = rows[at]
@@ -188,14 +190,14 @@ def advised_sizes(space: SearchSpace, seen: Sequence[Trial]) -> list[int]:
     return sorted({*powers_of_two(space.smallest, space.largest), *(trial.batch_size for trial in seen)})
 
 
-def _drawn(surrogate: Surrogate, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _drawn(surrogate: Surrogate, points: FloatArray, own: float) -> tuple[FloatArray, FloatArray]:
     """What configurations are worth, drawn together, so that what they have in common is in all of them.
 
     Returns:
         Draws in the units of the values, larger is better, the same ones at each call, shape (draws, configurations),
         and their weights, which add up to 1.
     """
-    mean, covariance = surrogate.joint_at_end(points, own=JOINT_OWN)
+    mean, covariance = surrogate.joint_at_end(points, own=own)
     # Not Cholesky's factor: configurations beside each other are as good as one.
     variance, axes = np.linalg.eigh(covariance)
     factor = axes * np.sqrt(np.maximum(variance, 0.0))[:, None, :]
