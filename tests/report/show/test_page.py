@@ -152,16 +152,14 @@ LAYOUT = """<pre id="layout"></pre><script>setTimeout(() => {
 """Texts of pictures that lie outside of their picture, or on each other, as a browser has laid them out."""
 
 
+LAYOUTS = [(made, width) for made in ("default", "tiny", "regression") for width in (760, 1100)]
+EACH_TIME = ("default", 760), ("tiny", 760)
+"""A browser takes ten seconds for each."""
+
+
 @pytest.mark.parametrize(
     ("made", "width"),
-    # A browser takes ten seconds for each; where there is least room, or least to show, is looked at each time.
-    [
-        pytest.param(
-            made, width, marks=[] if (made, width) in (("default", 760), ("tiny", 760)) else [pytest.mark.slow]
-        )
-        for made in ("default", "tiny", "regression")
-        for width in (1100, 760)
-    ],
+    [pytest.param(*layout, marks=[] if layout in EACH_TIME else [pytest.mark.slow]) for layout in LAYOUTS],
 )
 def test_no_text_of_a_picture_lies_on_another_or_outside(made: str, width: int, tmp_path: Path) -> None:
     write_studies(tmp_path / "studies.db")
