@@ -89,6 +89,7 @@ def notes(events: list[Event]) -> str:
     return "\n".join(event.text for event in events if isinstance(event, Noted))
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_not_proposed(tmp_path: Path) -> None:
     """100 MiB hold the data and small batches of a model whose memory goes with the square of the batch size."""
     events: list[Event] = []

@@ -59,6 +59,7 @@ def plain(folder: Path, name: str = "small") -> optuna.Study:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/studies.db")
 
 
+@pytest.mark.slow
 def test_a_study_of_time_ends_trials_at_the_target_and_holds_seconds(tmp_path: Path) -> None:
     """A first session reaches nothing and says so; a second one goes on, and its trials stop where they get there."""
     goal = Goal("time", epochs=5, target=TARGET)

@@ -304,6 +304,7 @@ def test_two_workers_share_a_study(tmp_path: Path) -> None:
     assert sorted(ended) == list(range(8))
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_the_study_and_leaves_nothing_running(tmp_path: Path) -> None:
     report = study_in(tmp_path, goal=Goal(epochs=400)).run(Budget(trials=None, seconds=3.0))
     assert "running" not in report.trials
@@ -320,6 +321,7 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_full_batch_to_one_sample_are_in_reach(tmp_path: Path) -> None:
     """`1..full` is the whole range, whatever the number of training examples is."""
     options = ["--batch-sizes", "1..full", "--train-examples", "300", "--epochs", "1", "--trials", "2"]
@@ -363,6 +365,7 @@ def test_the_live_view_shows_the_study_on_a_terminal(tmp_path: Path) -> None:
         assert part in text, part
 
 
+@pytest.mark.slow
 def test_a_notebook_needs_five_lines(tmp_path: Path) -> None:
     """The same job from Python: a question, a run, an answer as an object."""
     opened: list[Event] = []

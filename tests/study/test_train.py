@@ -133,6 +133,7 @@ def test_the_file_is_the_model_that_the_json_beside_it_describes(
     assert document["seed"] >= 2**31, "no trial's"
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_same_call_gives_the_model_of_a_training_at_one_go(
     searched: Path, trained: tuple[Path, TrainedModel], tmp_path: Path
 ) -> None:
@@ -164,6 +165,7 @@ def test_after_ctrl_c_the_same_call_gives_the_model_of_a_training_at_one_go(
     assert again.train_seconds > first.epoch * 1e-6
 
 
+@pytest.mark.slow
 def test_on_all_data_it_is_trained_on_the_validation_data_too(searched: Path, tmp_path: Path) -> None:
     import keras
 
