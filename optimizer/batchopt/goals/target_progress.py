@@ -207,6 +207,7 @@ def advise_time(
         seconds_per_epoch=lambda batch_size: 1.0,
         max_batch_size=max_batch_size,
         curves=curves,
+        prefer="best",
         matters=math.log1p(SOONER),
     )
     if logs is None or not logs.complete:

@@ -8,6 +8,7 @@ that takes least time (`preference.py`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -46,7 +47,7 @@ calls clearly better."""
 NEARLY = 0.5
 """A rate that nobody trained has to be better by this part of the tolerance than one that was trained."""
 
-JOINT_OWN = 0.1
+JOINT_OWN = 0.3
 """The same part where a configuration is compared with the best: of many that are alike, each would be behind the
 luckiest. Chosen so that as many are within the tolerance as are said to be, see there."""
 
@@ -110,59 +111,33 @@ def advise(
     least = MATTERS * surrogate.spread if matters is None else matters
     margin, why = _tolerance(tolerance, run_sd, least)
 
-    rates = space.grid_learning_rates(RATES).tolist()
-    configurations: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    for size in filter(fits, advised_sizes(space, seen)):
-        configurations += [{**chosen.extra, BATCH_SIZE: size, LEARNING_RATE: rate} for rate in rates]
-        same = [trial for trial in candidates if trial.batch_size == size]
-        configurations += [trial.params for trial in same]
-        numbers += [*[-1] * len(rates), *(trial.trial for trial in same)]
+    configurations, numbers = _configurations(
+        space, chosen, candidates, [s for s in advised_sizes(space, seen) if fits(s)]
+    )
     values = sign * surrogate.quantiles(*surrogate.at_end(cube.encode(configurations), own=OWN), LEVELS)
     values.sort(axis=0)
     kept = _best_rates(configurations, numbers, values, sign, NEARLY * margin)
-    rows = []
-    for at in kept:
-        low, lower, mean, upper, high = values[:, at].tolist()
-        size = configurations[at][BATCH_SIZE]
-        rows.append(
-            Estimate(
-                batch_size=size,
-                learning_rate=configurations[at][LEARNING_RATE],
-                extra={name: configurations[at][name] for name in space.extra},
-                mean=mean,
-                low=low,
-                high=high,
-                standard_error=(upper - lower) / 2,
-                chance_within=0.0,
-                chance_better=0.5,
-                seconds=seconds_per_epoch(size) * max_epochs,
-                runs=sum(trial.batch_size == size for trial in seen),
-                trial=numbers[at],
-            )
-        )
+    compared = [configurations[at] for at in kept]
+    whole = {size: seconds_per_epoch(size) * max_epochs for size in (params[BATCH_SIZE] for params in compared)}
+    runs = Counter(trial.batch_size for trial in seen)
     default = {**chosen.extra, BATCH_SIZE: COMMON_BATCH_SIZE, LEARNING_RATE: KERAS_LEARNING_RATE}
     known_default = space.holds(default) and fits(COMMON_BATCH_SIZE)
-    compared = [configurations[at] for at in kept] + ([default] if known_default else [])
-    points = cube.encode(compared)
-    ours, weight = _drawn(surrogate, points[: len(rows)], JOINT_OWN)
-    within = weight @ (ours.max(axis=1, keepdims=True) - ours <= margin)
-    rows = [replace(row, chance_within=float(chance)) for row, chance in zip(rows, within, strict=True)]
-    recommended = preferred(rows, prefer, sign)
-    at = rows.index(recommended)
+    points = cube.encode([*compared, default] if known_default else compared)
+    within = _chances_within(surrogate, points[: len(kept)], margin)
+    rows = [
+        _estimate(params, values[:, at], whole[params[BATCH_SIZE]], runs[params[BATCH_SIZE]], numbers[at], chance)
+        for params, at, chance in zip(compared, kept, within, strict=True)
+    ]
+    at = rows.index(preferred(rows, prefer, sign))
     # Of two there is no luckiest.
     draws, weight = _drawn(surrogate, points, 0.0)
     ahead = draws[:, : len(rows)] - draws[:, [at]]
-    better = weight @ ((ahead > 0) + 0.5 * (ahead == 0))
-    rows = [replace(row, chance_better=float(chance)) for row, chance in zip(rows, better, strict=True)]
+    rows = [replace(row, chance_better=_chance_above(gap, weight)) for row, gap in zip(rows, ahead.T, strict=True)]
     recommended = rows[at]
-    undecided = []
-    for row, gap in zip(rows, ahead.T, strict=True):
-        if row is not recommended and row.chance_better > MAY_BE_BETTER:
-            middle = float(weight @ gap)
-            count = runs_to_tell(middle, float(np.sqrt(weight @ (gap - middle) ** 2)), run_sd)
-            seconds = None if count is None else count * (row.seconds + recommended.seconds)
-            undecided.append(Undecided(row.batch_size, row.chance_better, count, seconds))
+    against = None
+    if known_default:
+        seconds = seconds_per_epoch(COMMON_BATCH_SIZE) * max_epochs
+        against = _against_default(draws[:, at] - draws[:, -1], weight, seconds)
     return Advice(
         recommended=recommended,
         prefer=prefer,
@@ -173,14 +148,76 @@ def advise(
         tolerance=margin,
         tolerance_is=why,
         as_good=[row.batch_size for row in rows if row is recommended or row.chance_within >= SURE],
-        undecided=undecided,
+        undecided=_undecided(rows, recommended, ahead, weight, run_sd),
         run_sd=run_sd,
-        against_default=_against_default(
-            draws[:, at] - draws[:, -1], weight, seconds_per_epoch(COMMON_BATCH_SIZE) * max_epochs
-        )
-        if known_default
-        else None,
+        against_default=against,
     )
+
+
+def _configurations(
+    space: SearchSpace, chosen: Trial, candidates: Sequence[Trial], sizes: Sequence[int]
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """What is compared, by batch size: the grid of rates, with the extra dimensions of one trial, and what was trained.
+
+    Returns:
+        The configurations, and the number of the trial of each; -1 where there is none.
+    """
+    rates = space.grid_learning_rates(RATES).tolist()
+    configurations: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    for size in sizes:
+        configurations += [{**chosen.extra, BATCH_SIZE: size, LEARNING_RATE: rate} for rate in rates]
+        same = [trial for trial in candidates if trial.batch_size == size]
+        configurations += [trial.params for trial in same]
+        numbers += [*[-1] * len(rates), *(trial.trial for trial in same)]
+    return configurations, numbers
+
+
+def _estimate(
+    params: Mapping[str, Any], levels: FloatArray, seconds: float, runs: int, trial: int, within: float
+) -> Estimate:
+    """One configuration's row, from its values at `LEVELS`."""
+    low, lower, mean, upper, high = levels.tolist()
+    return Estimate(
+        batch_size=params[BATCH_SIZE],
+        learning_rate=params[LEARNING_RATE],
+        extra={name: value for name, value in params.items() if name not in (BATCH_SIZE, LEARNING_RATE)},
+        mean=mean,
+        low=low,
+        high=high,
+        standard_error=(upper - lower) / 2,
+        chance_within=within,
+        chance_better=0.5,
+        seconds=seconds,
+        runs=runs,
+        trial=trial,
+    )
+
+
+def _undecided(
+    rows: Sequence[Estimate], recommended: Estimate, ahead: FloatArray, weight: FloatArray, run_sd: float
+) -> list[Undecided]:
+    """What may well be better than the recommended one, from joint draws of how far each row is ahead of it."""
+    undecided = []
+    for row, gap in zip(rows, ahead.T, strict=True):
+        if row is not recommended and row.chance_better > MAY_BE_BETTER:
+            middle = float(weight @ gap)
+            count = runs_to_tell(middle, float(np.sqrt(weight @ (gap - middle) ** 2)), run_sd)
+            seconds = None if count is None else count * (row.seconds + recommended.seconds)
+            undecided.append(Undecided(row.batch_size, row.chance_better, count, seconds))
+    return undecided
+
+
+def _chances_within(surrogate: Surrogate, points: FloatArray, margin: float) -> list[float]:
+    """How likely each configuration loses no more than the margin against the best of all of them."""
+    draws, weight = _drawn(surrogate, points, JOINT_OWN)
+    within = weight @ (draws.max(axis=1, keepdims=True) - draws <= margin)
+    return [float(chance) for chance in within]
+
+
+def _chance_above(gap: FloatArray, weight: FloatArray) -> float:
+    """How likely a difference is above 0, from its draws; what is equal counts by half."""
+    return float(weight @ ((gap > 0) + 0.5 * (gap == 0)))
 
 
 def advised_sizes(space: SearchSpace, seen: Sequence[Trial]) -> list[int]:
@@ -250,5 +287,5 @@ def _against_default(ahead: FloatArray, weight: FloatArray, seconds: float) -> A
     order = ahead.argsort()
     below = weight[order].cumsum()
     low, middle, high = ahead[order[np.searchsorted(below, LEVELS[::2]).clip(max=len(order) - 1)]].tolist()
-    chance = float(weight @ ((ahead > 0) + 0.5 * (ahead == 0)))
+    chance = _chance_above(ahead, weight)
     return AgainstDefault(COMMON_BATCH_SIZE, KERAS_LEARNING_RATE, chance, middle, low, high, seconds)

@@ -11,10 +11,10 @@ from typing import Protocol, TypeVar
 
 from batchopt.question.goal import Prefer
 
-ALIKE = 0.95
+ALIKE = 0.9
 """Of two times as much: timings differ by some per cent, and one that was trained is taken before one that is not."""
 
-SURE, EVEN = 0.8, 0.5
+SURE, EVEN = 0.6, 0.5
 """How sure it is to be that a faster configuration loses no more than the tolerance: `balanced`, and `fastest`."""
 
 
