@@ -19,6 +19,7 @@ from batchopt.question.goal import Prefer
 from batchopt.question.space import BATCH_SIZE, COMMON_BATCH_SIZE, LEARNING_RATE, SearchSpace, powers_of_two
 from batchopt.search.advice import Advice, AgainstDefault, Estimate, ToleranceIs, Undecided
 from batchopt.search.preference import SURE, preferred
+from batchopt.search.run_lengths import RunLengths
 from batchopt.search.steps import Trial
 from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.curves import Curves
@@ -118,8 +119,11 @@ def advise(
         same = [trial for trial in candidates if trial.batch_size == size]
         configurations += [trial.params for trial in same]
         numbers += [*[-1] * len(rates), *(trial.trial for trial in same)]
-    values = sign * surrogate.quantiles(*surrogate.at_end(cube.encode(configurations), own=OWN), LEVELS)
+    points = cube.encode(configurations)
+    values = sign * surrogate.quantiles(*surrogate.at_end(points, own=OWN), LEVELS)
     values.sort(axis=0)
+    lengths = RunLengths(trials, cube, max_epochs=max_epochs)
+    epochs = lengths(points)
     kept = _best_rates(configurations, numbers, values, sign, NEARLY * margin)
     rows = []
     for at in kept:
@@ -136,7 +140,8 @@ def advise(
                 standard_error=(upper - lower) / 2,
                 chance_within=0.0,
                 chance_better=0.5,
-                seconds=seconds_per_epoch(size) * max_epochs,
+                seconds=seconds_per_epoch(size) * float(epochs[at]),
+                epochs=float(epochs[at]),
                 runs=sum(trial.batch_size == size for trial in seen),
                 trial=numbers[at],
             )
@@ -176,7 +181,7 @@ def advise(
         undecided=undecided,
         run_sd=run_sd,
         against_default=_against_default(
-            draws[:, at] - draws[:, -1], weight, seconds_per_epoch(COMMON_BATCH_SIZE) * max_epochs
+            draws[:, at] - draws[:, -1], weight, seconds_per_epoch(COMMON_BATCH_SIZE) * float(lengths(points)[-1])
         )
         if known_default
         else None,
