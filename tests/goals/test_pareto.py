@@ -32,10 +32,10 @@ def test_a_quarter_of_the_decisions_is_for_accuracy_alone_and_the_others_spread_
 
 def test_time_is_weighed_against_what_accuracies_differ_by_from_batch_size_to_batch_size():
     trials = [Trial(at, size, 0.01, curve={1: (0.9 - 0.1 * at, 1.0)}) for at, size in enumerate((16, 128, 1024))]
-    assert [t.curve for t in weighed(trials, SPACE, seconds_per_epoch, 0.0)] == [t.curve for t in trials]
-    slow, _, fast = (trial.curve[1][0] for trial in weighed(trials, SPACE, seconds_per_epoch, 1.0))
+    assert [t.curve for t in weighed(trials, SPACE, seconds_per_epoch, 0.0, max_epochs=1)] == [t.curve for t in trials]
+    slow, _, fast = (trial.curve[1][0] for trial in weighed(trials, SPACE, seconds_per_epoch, 1.0, max_epochs=1))
     assert fast == pytest.approx(0.7) and slow == pytest.approx(0.9 - 0.2)
-    assert weighed(trials, SPACE, lambda batch_size: 1.0, 1.0)[0].curve == trials[0].curve
+    assert weighed(trials, SPACE, lambda batch_size: 1.0, 1.0, max_epochs=1)[0].curve == trials[0].curve
 
 
 def worst_regret(view, direction="maximize"):

@@ -304,7 +304,7 @@ def test_a_target_that_nobody_reached_leaves_nothing_to_confirm(tmp_path: Path) 
 
 
 def estimate(batch_size: int, seconds: float = 1.0) -> Estimate:
-    return Estimate(batch_size, 0.01, {}, 0.9, 0.8, 0.95, 0.01, 0.9, 0.5, seconds, 1, 0)
+    return Estimate(batch_size, 0.01, {}, 0.9, 0.8, 0.95, 0.01, 0.9, 0.5, seconds, 5.0, 1, 0)
 
 
 def report_of(best: int, fastest: int, sizes: list[int]) -> Report:

@@ -13,10 +13,13 @@ from batchopt.datasets import load_mnist
 from batchopt.errors import InvalidInput
 from batchopt.question.options import Options as Asked
 from batchopt.report.answer.reading import read_study
+from batchopt.report.show.advice_view import advice_sentences
 from batchopt.report.show.study_report import read_report
+from batchopt.report.show.tables import answer_notes, answer_table, details_table
 from batchopt.search.steps import Step
 from batchopt.store.history import as_trial
 from batchopt.study.session import Session
+from batchopt.words import duration
 from mnist import build_model
 from written_study import MACHINE, STAMP, epoch
 
@@ -31,7 +34,7 @@ def curve(step: Step) -> list[float]:
     return [height - 0.5 / at for at in range(1, EPOCHS + 1)]
 
 
-def searched(storage: str, goal: Goal, search: str = "auto", trials: int = 8) -> None:
+def searched(storage: str, goal: Goal, search: str = "auto", trials: int = 5) -> None:
     stamp = dataclasses.replace(STAMP, goal=goal, search=search)
     with Session.open("s", storage, stamp, options=Asked(), budget=Budget(trials=trials, until_known=False)) as session:
         while (step := session.ask()) is not None:
@@ -53,11 +56,11 @@ def test_one_that_ends_by_itself_is_complete_and_counts_by_what_was_asked(
     """Also for a session that finds it in the database; the advice is in the values that trials count by."""
     storage, goal = f"sqlite:///{tmp_path}/s.db", Goal(epochs=EPOCHS, value=counts)
     searched(storage, goal, search)
-    searched(storage, goal, search, trials=12)
+    searched(storage, goal, search, trials=8)
     study = optuna.load_study(study_name="s", storage=storage)
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     early = [trial for trial in complete if len(trial.intermediate_values) == 5]
-    assert len(study.trials) == 12 and early and len(complete) > len(early)
+    assert len(study.trials) == 8 and early and len(complete) > len(early)
     assert not [trial for trial in study.trials if trial.state.name == "RUNNING"]
     for trial in complete:
         values = list(trial.intermediate_values.values())
@@ -69,6 +72,32 @@ def test_one_that_ends_by_itself_is_complete_and_counts_by_what_was_asked(
         known = as_trial(record, held=False, max_epochs=EPOCHS, counts=counts)
         if record.state == "complete":
             assert known.curve[EPOCHS][0] == pytest.approx(record.value)
+
+
+def test_seconds_are_those_that_a_run_takes_that_ends_by_itself(tmp_path: Path) -> None:
+    """The same ones in the advice, its sentence, both tables, the JSON, and Optuna's values of the trials."""
+    storage = f"sqlite:///{tmp_path}/s.db"
+    searched(storage, Goal("pareto", epochs=EPOCHS), "random", trials=6)
+    report = read_report(storage, "s")
+    assert report.advice is not None
+    row, whole = report.advice.at(16), report.advice.by_batch_size[-1]
+    seconds = {each.batch_size: each.seconds_per_epoch for each in report.by_batch_size}
+    assert row is not None
+    assert row.epochs == 5 and row.seconds == pytest.approx(5 * seconds[16])
+    assert whole.epochs > 7 and whole.seconds == pytest.approx(whole.epochs * seconds[whole.batch_size])
+    trials = optuna.load_study(study_name="s", storage=storage).trials
+    values = {trial.params["batch_size"]: trial.values[1] for trial in trials if trial.values}
+    assert values[16] == pytest.approx(row.seconds)
+    answer = answer_table(report)
+    shown = {cells[0]: cells for cells, _ in answer.rows}
+    assert shown["16"][answer.columns.index("time")] == duration(row.seconds)
+    assert "time: of one more run, which is expected to end by itself" in answer_notes(report, answer)[0]
+    details = details_table(report)
+    assert {cells[0]: cells[details.columns.index("epochs")] for cells, _ in details.rows}["16"] == "5"
+    said = report.describe()
+    assert next(each for each in said["advice"]["by_batch_size"] if each["batch_size"] == 16)["epochs"] == 5
+    ended = dataclasses.replace(report, recommendation=dataclasses.replace(report.recommendation, epochs=5.0))
+    assert "after about 5 of 8 epochs, where its training ends by itself" in " ".join(advice_sentences(ended))
 
 
 def test_what_a_trial_counts_by_is_refused_where_it_means_nothing() -> None:

@@ -15,6 +15,7 @@ KINDS = {
     "regression": "A regression: less of an error is better.",
     "tf-data": "Data from a tf.data.Dataset.",
     "custom-step": "A model with a training step of its own.",
+    "command": "A command for `batchopt tune`, of any framework.",
 }
 """What a script may be of beside a classification, and what the help says of it."""
 
@@ -24,6 +25,7 @@ KINDS = {
 @click.option("--regression", "kind", flag_value="regression", help=KINDS["regression"])
 @click.option("--tf-data", "kind", flag_value="tf-data", help=KINDS["tf-data"])
 @click.option("--custom-step", "kind", flag_value="custom-step", help=KINDS["custom-step"])
+@click.option("--command", "kind", flag_value="command", help=KINDS["command"])
 @click.option("--force", is_flag=True, help="Replace a file that is there already.")
 def new_command(script: Path, kind: str | None, force: bool) -> None:
     """Write a study script, of a classification where nothing else is said.
@@ -43,6 +45,9 @@ def new_command(script: Path, kind: str | None, force: bool) -> None:
     except OSError as error:
         raise InvalidInput(f"script {printable(script)}: {error.strerror}.") from None
     say(f"written: {printable(script)}")
+    if kind == "command":
+        say(f"try it:  python {printable(script)}, then the search: the line is at its top")
+        return
     say(f"try it:  python {printable(script)} --trials 3")
 
 

@@ -19,7 +19,9 @@ from batchopt.goals.kind import Kind, Outcome
 from batchopt.question.metric import Direction
 from batchopt.question.space import SearchSpace
 from batchopt.search.costs import EpochCost
+from batchopt.search.run_lengths import RunLengths
 from batchopt.search.steps import Trial
+from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.sequence import van_der_corput
 from batchopt.search.view import Standing, View
 from batchopt.words import counted
@@ -96,7 +98,7 @@ class _Weighed(Standing):
     def weighed(self, share: float, space: SearchSpace) -> list[Trial]:
         if share <= 0:
             return list(self.trials)
-        return weighed(self.trials, space, self._seconds_per_epoch, share, sign=self._sign)
+        return weighed(self.trials, space, self._seconds_per_epoch, share, max_epochs=self.max_epochs, sign=self._sign)
 
 
 def time_share(number: int) -> float:
@@ -110,9 +112,10 @@ def weighed(
     seconds_per_epoch: Callable[[int], float],
     share: float,
     *,
+    max_epochs: int,
     sign: float = 1.0,
 ) -> list[Trial]:
-    """The trials, their values less what their batch size costs.
+    """The trials, their values less what a run of them costs.
 
     Args:
         trials: with curves of the metric.
@@ -120,6 +123,7 @@ def weighed(
         seconds_per_epoch: batch size -> seconds.
         share: 0 where the metric alone counts; at 1 the fastest batch size is worth to the slowest what values differ
             by from batch size to batch size.
+        max_epochs: of a whole trial.
         sign: 1 where larger values are better, -1 where smaller ones are.
 
     Returns:
@@ -137,8 +141,11 @@ def weighed(
     scores = list(best.values())
     weight = share * 2.0 * (max(scores) - float(np.median(scores))) / (max(cost) - min(cost))
 
-    def less_time(trial: Trial) -> Trial:
-        taken = sign * weight * (math.log(seconds_per_epoch(trial.batch_size)) - min(cost))
+    cube = Cube(space.distributions())
+    epochs = RunLengths(trials, cube, max_epochs=max_epochs)(cube.encode(trial.params for trial in trials))
+
+    def less_time(trial: Trial, share: float) -> Trial:
+        taken = sign * weight * (math.log(seconds_per_epoch(trial.batch_size) * share) - min(cost))
         return replace(trial, curve={epoch: (value - taken, spent) for epoch, (value, spent) in trial.curve.items()})
 
-    return [less_time(trial) for trial in trials]
+    return [less_time(*each) for each in zip(trials, (epochs / max_epochs).tolist(), strict=True)]

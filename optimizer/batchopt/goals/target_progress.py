@@ -219,7 +219,10 @@ def advise_time(
     def in_seconds(row: Estimate) -> Estimate:
         mean = seconds(row.mean)
         error = seconds(row.mean + row.standard_error) - mean
-        return replace(row, mean=mean, low=seconds(row.low), high=seconds(row.high), standard_error=error, seconds=mean)
+        low, high, epochs = seconds(row.low), seconds(row.high), mean / progress.seconds_per_epoch(row.batch_size)
+        return replace(
+            row, mean=mean, low=low, high=high, standard_error=error, seconds=mean, epochs=min(epochs, max_epochs)
+        )
 
     rows = [in_seconds(row) for row in logs.by_batch_size]
     by_size = {row.batch_size: row for row in rows}

@@ -25,7 +25,8 @@ class Estimate:
         standard_error: half the interval that holds 68 %.
         chance_within: probability to lose no more than the tolerance against the best of all batch sizes.
         chance_better: probability to be better than the recommended one; 0.5 for that one itself.
-        seconds: of one whole run.
+        seconds: that one more run is expected to take.
+        epochs: in which it is expected to: fewer than all where training ends by itself, or at a target.
         runs: trials of this batch size with at least one epoch.
         trial: the number of the trial of this configuration that was trained to its end; -1 where there is none.
     """
@@ -40,6 +41,7 @@ class Estimate:
     chance_within: float
     chance_better: float
     seconds: float
+    epochs: float
     runs: int
     trial: int
 
@@ -58,7 +60,7 @@ class AgainstDefault:
         chance: probability that the recommended one is better.
         gain: by how much, the median; above 0 where the recommended one is better, whichever way values are.
         low, high: its 90 % interval.
-        seconds: of one whole run of the default.
+        seconds: that one more run of the default is expected to take.
     """
 
     batch_size: int

@@ -20,6 +20,7 @@ from batchopt.question.goal import Prefer
 from batchopt.question.space import BATCH_SIZE, COMMON_BATCH_SIZE, LEARNING_RATE, SearchSpace, powers_of_two
 from batchopt.search.advice import Advice, AgainstDefault, Estimate, ToleranceIs, Undecided
 from batchopt.search.preference import SURE, preferred
+from batchopt.search.run_lengths import RunLengths
 from batchopt.search.steps import Trial
 from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.curves import Curves
@@ -114,18 +115,28 @@ def advise(
     configurations, numbers = _configurations(
         space, chosen, candidates, [s for s in advised_sizes(space, seen) if fits(s)]
     )
-    values = sign * surrogate.quantiles(*surrogate.at_end(cube.encode(configurations), own=OWN), LEVELS)
+    grid = cube.encode(configurations)
+    values = sign * surrogate.quantiles(*surrogate.at_end(grid, own=OWN), LEVELS)
     values.sort(axis=0)
+    lengths = RunLengths(trials, cube, max_epochs=max_epochs)
+    epochs = lengths(grid)
     kept = _best_rates(configurations, numbers, values, sign, NEARLY * margin)
     compared = [configurations[at] for at in kept]
-    whole = {size: seconds_per_epoch(size) * max_epochs for size in (params[BATCH_SIZE] for params in compared)}
     runs = Counter(trial.batch_size for trial in seen)
     default = {**chosen.extra, BATCH_SIZE: COMMON_BATCH_SIZE, LEARNING_RATE: KERAS_LEARNING_RATE}
     known_default = space.holds(default) and fits(COMMON_BATCH_SIZE)
     points = cube.encode([*compared, default] if known_default else compared)
     within = _chances_within(surrogate, points[: len(kept)], margin)
     rows = [
-        _estimate(params, values[:, at], whole[params[BATCH_SIZE]], runs[params[BATCH_SIZE]], numbers[at], chance)
+        _estimate(
+            params,
+            values[:, at],
+            epochs=float(epochs[at]),
+            seconds_per_epoch=seconds_per_epoch(params[BATCH_SIZE]),
+            runs=runs[params[BATCH_SIZE]],
+            trial=numbers[at],
+            within=chance,
+        )
         for params, at, chance in zip(compared, kept, within, strict=True)
     ]
     at = rows.index(preferred(rows, prefer, sign))
@@ -136,7 +147,7 @@ def advise(
     recommended = rows[at]
     against = None
     if known_default:
-        seconds = seconds_per_epoch(COMMON_BATCH_SIZE) * max_epochs
+        seconds = seconds_per_epoch(COMMON_BATCH_SIZE) * float(lengths(points[-1:])[0])
         against = _against_default(draws[:, at] - draws[:, -1], weight, seconds)
     return Advice(
         recommended=recommended,
@@ -174,9 +185,16 @@ def _configurations(
 
 
 def _estimate(
-    params: Mapping[str, Any], levels: FloatArray, seconds: float, runs: int, trial: int, within: float
+    params: Mapping[str, Any],
+    levels: FloatArray,
+    *,
+    epochs: float,
+    seconds_per_epoch: float,
+    runs: int,
+    trial: int,
+    within: float,
 ) -> Estimate:
-    """One configuration's row, from its values at `LEVELS`."""
+    """One configuration's row, from its values at `LEVELS` and the epochs that a run of it takes."""
     low, lower, mean, upper, high = levels.tolist()
     return Estimate(
         batch_size=params[BATCH_SIZE],
@@ -188,7 +206,8 @@ def _estimate(
         standard_error=(upper - lower) / 2,
         chance_within=within,
         chance_better=0.5,
-        seconds=seconds,
+        seconds=seconds_per_epoch * epochs,
+        epochs=epochs,
         runs=runs,
         trial=trial,
     )

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from batchopt.question.space import BATCH_SIZE, SearchSpace
 from batchopt.search.costs import EpochCost
+from batchopt.search.run_lengths import RunLengths
 from batchopt.search.steps import Trial
 from batchopt.search.surrogate.candidates import apart, candidates
 from batchopt.search.surrogate.cube import Cube
@@ -109,6 +110,7 @@ class Choices:
         self.first_rung, self.max_epochs = rungs[0], rungs[-1]
         self._sign = sign
         self._cost = cost
+        self._lengths = RunLengths(trials, cube, max_epochs=self.max_epochs)
         self._surrogate = Surrogate(curves, rotation=rotation(space, cube))
         self.complete = [trial for trial in trials if trial.state == "complete"]
         self.spread = self._surrogate.spread
@@ -145,10 +147,10 @@ class Choices:
             gains[favourite] = own
         chances = self._surrogate.chance_above(mean, sd, self.incumbent + self.clearly)
         hopes = self._surrogate.chance_above(mean, sd, self.incumbent + self.matters)
-        options = []
-        for row, *figures in zip(rows, gains, chances, hopes, strict=True):
+        options, lengths = [], self._lengths(self._curves.x[rows])
+        for row, length, *figures in zip(rows, lengths, gains, chances, hopes, strict=True):
             trial = self.trials[row]
-            seconds = self._cost(trial.batch_size) * (self.max_epochs - trial.epochs)
+            seconds = self._cost(trial.batch_size) * max(float(length) - trial.epochs, 1.0)
             options.append(Candidate(trial, trial.params, seconds, *map(float, figures)))
         return options
 
@@ -170,10 +172,9 @@ class Choices:
         gains, mean, sd = self._surrogate.gain_of_run(points[new], self._best_row, fidelity=early, beyond=WORTHWHILE)
         chances = self._surrogate.chance_above(mean, sd, self.in_sight + self.clearly)
         hopes = self._surrogate.chance_above(mean, sd, self.in_sight + self.matters)
-        epochs = self.first_rung
-        options = []
-        for index, *figures in zip(new, gains, chances, hopes, strict=True):
-            params = configurations[index]
+        options, lengths = [], np.minimum(self._lengths(points[new]), self.first_rung)
+        for index, length, *figures in zip(new, lengths, gains, chances, hopes, strict=True):
+            params, epochs = configurations[index], float(length)
             options.append(Candidate(None, params, self._cost(params[BATCH_SIZE]) * epochs, *map(float, figures)))
         return options
 
@@ -191,10 +192,11 @@ class Choices:
         """The option that would be taken were nothing known but final values; a paused trial keeps its place."""
         final = self._curves.fidelity >= 1.0
         surrogate = Surrogate(chosen(self._curves, np.flatnonzero(final)), rotation=rotation(self._space, self._cube))
-        mean, sd = surrogate.at_end(self._cube.encode(option.params for option in options))
+        points = self._cube.encode(option.params for option in options)
+        mean, sd = surrogate.at_end(points)
         goal = surrogate.best + WORTHWHILE * surrogate.spread
         gains = surrogate.expected_improvement(mean, sd, goal)
-        cost = np.array([self._cost(option.params[BATCH_SIZE]) for option in options])
+        cost = np.array([self._cost(option.params[BATCH_SIZE]) for option in options]) * self._lengths(points)
         return options[int((gains / cost**COST_POWER).argmax())]
 
     def expected(self, trials: Sequence[Trial]) -> FloatArray:

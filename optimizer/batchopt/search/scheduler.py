@@ -23,6 +23,7 @@ from batchopt.search.choices import Candidate, Choices
 from batchopt.search.costs import EpochCost
 from batchopt.search.decision import Rule, enough, pick
 from batchopt.search.opening import opening
+from batchopt.search.run_lengths import RunLengths
 from batchopt.search.steps import Infeasibility, Step, Trial, step_of
 from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.threads import on_one_thread
@@ -329,9 +330,8 @@ class Scheduler:
     def _continue(self, trial: Trial, gain: float | None, why: str, *, until: int | None = None) -> Step:
         trial.until_epoch = self._standing().until(trial, until) if until else self._next_rung(trial)
         trial.state = "running"
-        seconds = None
-        if self._timed():
-            seconds = self._cost()(trial.batch_size) * (trial.until_epoch - trial.epochs)
+        lengths = RunLengths(self._in_order(), self._cube, max_epochs=self._max_epochs)
+        seconds = self._cost()(trial.batch_size) * lengths.left(trial) if self._timed() else None
         return step_of(trial, gain=gain, seconds=seconds, why=why)
 
     def _next_rung(self, trial: Trial) -> int:

@@ -90,6 +90,7 @@ class Trial:
         state: `stopped` was given up and is not continued; `infeasible` never will be.
         until_epoch: where the step under way ends; 0 where none is.
         reason: why it is infeasible: "memory", "diverged", "untrainable" or "failed".
+        ended: the epoch after which its training ended by itself, with some left; 0 where it did not.
     """
 
     trial: int
@@ -100,6 +101,7 @@ class Trial:
     state: TrialState = "paused"
     until_epoch: int = 0
     reason: str = ""
+    ended: int = 0
 
     @property
     def epochs(self) -> int:
@@ -119,7 +121,9 @@ class Trial:
 
     def stay(self, max_epochs: int) -> None:
         """Training has ended by itself: the value is after all epochs what it is now, at no more cost."""
-        self.curve.setdefault(max_epochs, (self.curve[self.epochs][0], 0.0))
+        if self.epochs < max_epochs:
+            self.ended = self.epochs
+            self.curve[max_epochs] = (self.curve[self.epochs][0], 0.0)
 
     def value_at(self, epoch: int, max_epochs: int) -> float:
         """The value at an epoch; before the last one, averaged over the epochs just before it."""

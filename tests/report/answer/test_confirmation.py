@@ -14,7 +14,7 @@ from batchopt.report.show.confirmation_view import confirmation_sentences, confi
 from batchopt.store.confirmations import ConfirmationRun, Role, plan_of
 
 METRIC = Metric()
-ADVICE = Recommendation(128, 0.01, {}, "validation_accuracy", 0.9, 0.8, 0.95, 0.9, 0.01, 2.0, 0.9, 2.0, 3)
+ADVICE = Recommendation(128, 0.01, {}, "validation_accuracy", 0.9, 0.8, 0.95, 0.9, 0.01, 2.0, 5.0, 0.9, 2.0, 3)
 
 
 def run(

@@ -32,10 +32,10 @@ from rich.console import Console
 from written_study import MACHINE, SPACE
 
 METRIC = Metric()
-BEST = Estimate(64, 0.0123, {}, 0.9375, 0.93, 0.945, 0.005, 0.86, 0.5, seconds=90.0, runs=2, trial=7)
-SMALL = Estimate(8, 0.001, {}, 0.938, 0.91, 0.95, 0.006, 0.6, 0.52, seconds=360.0, runs=3, trial=-1)
-COMMON = Estimate(32, 0.01, {}, 0.9355, 0.929, 0.942, 0.005, 0.7, 0.4, seconds=120.0, runs=1, trial=4)
-LARGE = Estimate(512, 0.05, {}, 0.9275, 0.92, 0.935, 0.003, 0.1, 0.1, seconds=45.0, runs=1, trial=5)
+BEST = Estimate(64, 0.0123, {}, 0.9375, 0.93, 0.945, 0.005, 0.86, 0.5, seconds=90.0, epochs=5.0, runs=2, trial=7)
+SMALL = Estimate(8, 0.001, {}, 0.938, 0.91, 0.95, 0.006, 0.6, 0.52, seconds=360.0, epochs=5.0, runs=3, trial=-1)
+COMMON = Estimate(32, 0.01, {}, 0.9355, 0.929, 0.942, 0.005, 0.7, 0.4, seconds=120.0, epochs=5.0, runs=1, trial=4)
+LARGE = Estimate(512, 0.05, {}, 0.9275, 0.92, 0.935, 0.003, 0.1, 0.1, seconds=45.0, epochs=5.0, runs=1, trial=5)
 ADVICE = Advice(
     recommended=BEST,
     prefer="balanced",
@@ -58,7 +58,7 @@ REPORT = Report(
     machine=MACHINE.describe(),
     trials={"pruned": 3, "complete": 2},
     recommendation=Recommendation(
-        64, 0.0123, {}, "validation_accuracy", 0.9375, 0.93, 0.945, 0.86, 0.005, 90.0, 0.9412, 91.0, trial=7
+        64, 0.0123, {}, "validation_accuracy", 0.9375, 0.93, 0.945, 0.86, 0.005, 90.0, 5.0, 0.9412, 91.0, trial=7
     ),
     advice=ADVICE,
     by_batch_size=[

@@ -35,7 +35,7 @@ class BatchSizeRow:
         peak_bytes: the most device memory that an epoch took; None where the device does not tell.
         gain: by how much the value that is expected is better than that of batch size 32 at its own best rate; None
             where that is not known.
-        time_ratio: seconds of a whole trial, in parts of batch size 32's; None as above.
+        time_ratio: seconds that one more run is expected to take, in parts of batch size 32's; None as above.
         epochs_to_target, seconds_to_target: until the report's target was reached; None where it was not.
     """
 
@@ -67,12 +67,15 @@ def epoch_seconds(trials: Sequence[TrialRecord]) -> Callable[[int], float]:
 def by_batch_size(trials: Sequence[TrialRecord], metric: Metric) -> list[BatchSizeRow]:
     """A row for each batch size that was trained at least one epoch, ascending.
 
-    Its best trial is the one trained furthest of those that did not diverge, and of those the best.
+    Its best trial is the best of those that were trained to their end, or ended by themselves; where none was, of
+    those trained furthest. One that diverged comes last.
     """
     rows = []
     for size, same in _trained(trials).items():
         scores = {trial.number: score(trial, metric) for trial in same}
-        best = max(same, key=lambda t: (math.isfinite(scores[t.number]), len(t.epochs), scores[t.number]))
+        longest = max(len(trial.epochs) for trial in same)
+        trained = {trial.number: longest if trial.state == "complete" else len(trial.epochs) for trial in same}
+        best = max(same, key=lambda t: (math.isfinite(scores[t.number]), trained[t.number], scores[t.number]))
         fine = math.isfinite(scores[best.number])
         epochs = [epoch for trial in same for epoch in trial.epochs]
         assert best.learning_rate is not None

@@ -243,7 +243,7 @@ def _on(
         name=place.name,
         batch_size=best.batch_size if best else None,
         learning_rate=best.learning_rate if best else None,
-        train_seconds=best.seconds if best and timed else None,
+        seconds=best.seconds if best and timed else None,
         best=advice.best.batch_size if advice and timed else None,
         max_batch_size=place.max_batch_size,
     )

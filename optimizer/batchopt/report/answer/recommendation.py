@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from batchopt.report.answer.goals import TimeAnswer
     from batchopt.search.advice import Advice, Estimate
 
+EARLY_EPOCHS = 0.5
+"""Fewer epochs than this before the last one are none that anybody would notice."""
+
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -40,6 +43,7 @@ class Recommendation:
         chance_within: probability to lose no more than `tolerance` against the best batch size.
         tolerance: in the units of what is expected.
         seconds: that one more run of it is expected to take; until the target, where there is one.
+        epochs: in which it is expected to: fewer than the goal's where training ends by itself, or at the target.
         value: the validation metric that its own trial reached; None where no trial of it was trained to its end.
         train_seconds: that its trial took, on the training clock; None as above.
         trial: the number of the trial; None as above.
@@ -55,6 +59,7 @@ class Recommendation:
     chance_within: float
     tolerance: float
     seconds: float
+    epochs: float
     value: float | None
     train_seconds: float | None
     trial: int | None
@@ -73,7 +78,7 @@ class MachineAdvice:
         fingerprint: the machine's.
         name: for people.
         batch_size, learning_rate: as recommended there; None before the first complete trial that fits there.
-        train_seconds: of the whole trial there, or until the target; None where nothing was measured there.
+        seconds: that one more run of it is expected to take there; None where nothing was measured there.
         best: the batch size that is expected best there, whatever it takes; None as above.
         max_batch_size: the largest that fits there, in examples; None where all do.
     """
@@ -82,7 +87,7 @@ class MachineAdvice:
     name: str
     batch_size: int | None
     learning_rate: float | None
-    train_seconds: float | None
+    seconds: float | None
     best: int | None
     max_batch_size: int | None
 
@@ -163,6 +168,10 @@ class Report:
         """What the goal asks the metric to get to; None for a goal without a target."""
         return None if self.time is None else self.metric.target(self.time.target)
 
+    def ends_early(self, row: Estimate | Recommendation) -> bool:
+        """Whether a run is expected to end by itself before the goal's last epoch."""
+        return self.time is None and row.epochs < self.goal["epochs"] - EARLY_EPOCHS
+
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""
         return asdict(self)
@@ -236,6 +245,7 @@ def recommend(
         chance_within=row.chance_within,
         tolerance=advice.tolerance,
         seconds=row.seconds,
+        epochs=row.epochs,
         value=goal.counted({epoch["epoch"]: epoch["value"] for epoch in seen.epochs}, metric) if seen else None,
         train_seconds=seen.train_seconds if seen else None,
         trial=seen.number if seen else None,

@@ -51,8 +51,11 @@ def _expected(report: Report, best: Recommendation, advice: Advice) -> str:
     value = f"{metric.shown(best.expected)} validation {metric.title}"
     if not metric.is_accuracy:
         value = f"Validation {metric.title} {metric.shown(best.expected)}"
+    after = counted(report.goal["epochs"], "epoch")
+    if report.ends_early(best):
+        after = f"about {best.epochs:.2g} of {after}, where its training ends by itself"
     return (
-        f"{value} expected after {counted(report.goal['epochs'], 'epoch')} (90 % interval "
+        f"{value} expected after {after} (90 % interval "
         f"{metric.shown_interval(best.low, best.high)}), {duration(best.seconds)} of training{against}."
     )
 

@@ -256,8 +256,9 @@ def pareto(report: Report) -> go.Figure | None:
             font={"size": 12, "color": RED if row is advice.recommended else BLACK},
         )
     ticks = one_two_five(known[0].seconds, known[-1].seconds) if known else []
+    epochs = f"{'at most ' if any(map(report.ends_early, known)) else ''}{report.goal['epochs']} epochs"
     figure.update_xaxes(
-        title=f"training time of {report.goal['epochs']} epochs (log), s",
+        title=f"training time of {epochs} (log), s",
         type="log",
         tickvals=ticks,
         ticktext=[f"{tick:g}" for tick in ticks],

@@ -65,7 +65,7 @@ def machine_lines(report: Report) -> list[str]:
             if machine.learning_rate is not None
             else "nothing yet"
         )
-        cost = "" if machine.train_seconds is None else f", {duration(machine.train_seconds)} of training"
+        cost = "" if machine.seconds is None else f", {duration(machine.seconds)} of training"
         fits = "" if machine.max_batch_size is None else f"; holds batch sizes up to {machine.max_batch_size}"
         better = "" if machine.best in (None, machine.batch_size) else f"; expected best: {machine.best}"
         lines.append(f"{here} on {machine.name} ({printable(machine.fingerprint)}): {best}{cost}{better}{fits}")

@@ -62,6 +62,8 @@ def answer_notes(report: Report, table: Table) -> list[str]:
     said = []
     if any(cell.startswith(UNTRIED) for row, _ in table.rows for cell in row):
         said.append(f"{UNTRIED} interpolated rate, not trained to the end")
+    if ending_early(report):
+        said.append("time: of one more run, which is expected to end by itself")
     left_out = len(report.by_batch_size) - len(table.rows)
     said += [f"{left_out} more batch sizes with --details"] if left_out > 0 else []
     return ["; ".join(said)] if said else []
@@ -75,7 +77,8 @@ def details_table(report: Report) -> Table:
         f"time vs {COMMON_BATCH_SIZE}",
         "as good",
         "better",
-        "s/trial",
+        "s/epoch",
+        *(["epochs"] if ending_early(report) else []),
         "trials",
     )
     return Table(names, [(_detail_cells(report, row), _recommended(report, row)) for row in report.by_batch_size])
@@ -86,7 +89,9 @@ def details_notes(report: Report) -> list[str]:
     metric = report.metric
     unit = "in points" if metric.is_accuracy else f"{metric.better} is better"
     said = f"vs {COMMON_BATCH_SIZE}: difference of {metric.title}, {unit}; " if report.time is None else ""
-    return [f"{said}as good: probability to be within the tolerance of the best; better: than the recommended one"]
+    said += "as good: probability to be within the tolerance of the best; better: than the recommended one; "
+    epochs = "; epochs: that one more run is expected to take" if ending_early(report) else ""
+    return [f"{said}s/epoch: measured, the median{epochs}"]
 
 
 def training_table(report: Report) -> Table:
@@ -145,9 +150,15 @@ def _detail_cells(report: Report, row: BatchSizeRow) -> list[str]:
         "" if row.time_ratio is None else f"{row.time_ratio:.2g}",
         "" if estimate is None else f"{estimate.chance_within:.0%}",
         "" if estimate is None or ours else f"{estimate.chance_better:.0%}",
-        f"{row.seconds_per_epoch * report.goal['epochs']:.3g}",
+        f"{row.seconds_per_epoch:.3g}",
+        *([("" if estimate is None else f"{estimate.epochs:.2g}")] if ending_early(report) else []),
         str(row.trials),
     ]
+
+
+def ending_early(report: Report) -> list[Estimate]:
+    """The batch sizes of which a run is expected to end by itself before the goal's last epoch."""
+    return [row for row in (report.advice.by_batch_size if report.advice else []) if report.ends_early(row)]
 
 
 def _recommended(report: Report, row: BatchSizeRow) -> bool:
