@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from batchopt.report.answer.reading import read_study
+from commands import Running, run_command
 
 SCRIPT = """
 import json, math, os, signal, sys, time
@@ -35,13 +36,12 @@ def tune(folder: Path, mode: str, *options: str) -> list[str]:
     (folder / "train.py").write_text(SCRIPT)
     question = ["--storage", f"sqlite:///{folder}/s.db", "--batch-sizes", "16..64", "--metric", "acc", "--epochs", "3"]
     command = [sys.executable, "train.py", "{batch_size}", "{learning_rate}", "{epochs}", mode, "log"]
-    code = "from batchopt.cli.batchopt import main; main()"
     more = ["--examples", "1000", "--trials", "4", "--lease", "5", *options]
-    return [sys.executable, "-c", code, "tune", *question, *more, "--", *command]
+    return ["batchopt", "tune", *question, *more, "--", *command]
 
 
 def run(folder: Path, mode: str, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(tune(folder, mode, *options), cwd=folder, capture_output=True, text=True, timeout=90)
+    return run_command(tune(folder, mode, *options), folder, timeout=90)
 
 
 @pytest.mark.parametrize(("mode", "options"), [("json", ()), ("words", ("--read", r"acc=(\S+)"))])
@@ -76,15 +76,13 @@ def test_a_command_that_raises_stops_the_study_with_its_own_words(tmp_path: Path
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_study_is_resumed_by_the_same_command(tmp_path: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        tune(tmp_path, "slow"), cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    process = Running(tune(tmp_path, "slow"), tmp_path)
     until = time.monotonic() + 60
     while not (tmp_path / "log").exists() and time.monotonic() < until:
         time.sleep(0.1)
     time.sleep(0.8)
-    process.send_signal(number)
-    assert process.wait(30) == (143 if number == signal.SIGTERM else -9)
+    process.signal(number)
+    assert process.ended(30).returncode == (143 if number == signal.SIGTERM else -9)
     done = run(tmp_path, "json")
     assert done.returncode == 0, done.stderr
     trials = read_study(f"sqlite:///{tmp_path}/s.db")
@@ -95,6 +93,6 @@ def test_what_cannot_be_a_command_is_refused_in_a_line(tmp_path: Path) -> None:
     base = tune(tmp_path, "json")
     for command, said in (([], "no command"), (["x", "{size}"], "{size}"), (["x", "{learning_rate}"], "{batch_size}")):
         arguments = [*base[: base.index("--") + 1], *command]
-        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = run_command(arguments, tmp_path)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "s.db").exists()

@@ -21,7 +21,7 @@ from batchopt.service.schemas import Question, differences
 from batchopt.store.access import opened
 from batchopt.store.attributes import SERVICE
 from batchopt.store.history import open_study
-from batchopt.store.leases import TurnLost
+from batchopt.store.leases import LeaseLost, TurnLost
 from batchopt.store.making import checked_name
 from batchopt.store.records import Records
 from batchopt.study.jobs import JobSession, Work
@@ -65,6 +65,13 @@ class Served:
             )
         return None
 
+    def is_gone(self) -> bool:
+        """Whether another program has deleted the study, as far as its database can say."""
+        try:
+            return self.session.ledger.gone() is not None
+        except StorageError:
+            return False
+
     @property
     def lease_seconds(self) -> float:
         """How long a lease lasts without a word."""
@@ -98,6 +105,8 @@ class Studies:
         checked_name(name)
         with self._lock:
             new = False
+            if name in self._open and self._open[name].is_gone():
+                self._open.pop(name).close()
             if name not in self._open:
                 self._open[name], new = self._opened(name, question)
             kept = self._open[name].question
@@ -113,7 +122,7 @@ class Studies:
         """An open study for a call of it; it is opened where it is not.
 
         Raises:
-            StudyNotFound: there is none of that name, or it is a study script's own.
+            StudyNotFound: there is none of that name, or not any more, or it is a study script's own.
             StorageError: the database cannot be used; the study is opened anew by the next call.
         """
         served = self._open.get(name)
@@ -122,9 +131,15 @@ class Studies:
         served.used = time.monotonic()
         try:
             yield served
-        except StorageFailed:
-            # Removed, or away for too long: what this process thinks of it is worth nothing any more.
-            await run_in_threadpool(self._forget, served)
+        except (StorageFailed, LeaseLost) as error:
+            gone = await run_in_threadpool(served.is_gone)
+            if gone or isinstance(error, StorageFailed):
+                # Removed, or away for too long: what this process thinks of it is worth nothing any more.
+                await run_in_threadpool(self._forget, served)
+            if gone:
+                raise StudyNotFound(
+                    f"study {name!r} was deleted meanwhile, and nothing of it is left. PUT its question to begin anew."
+                ) from None
             raise
 
     def open(self) -> list[Served]:
