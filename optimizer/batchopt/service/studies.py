@@ -11,19 +11,17 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from batchopt.errors import StorageError, StorageFailed, StudyMismatch, StudyNotFound
-from batchopt.service.schemas import Question, differences
-from batchopt.store.access import opened
+from batchopt.service.schemas import Question
 from batchopt.store.attributes import SERVICE
-from batchopt.store.history import open_study
 from batchopt.store.leases import LeaseLost, TurnLost
 from batchopt.store.making import checked_name
 from batchopt.store.records import Records
+from batchopt.study.finding import differences, remembered
 from batchopt.study.jobs import JobSession, Work
 
 ASKING_PATIENCE_S = 5.0
@@ -178,15 +176,14 @@ class Studies:
         )
         try:
             asked = question.model_dump(mode="json")
-            kept, new = session.remembered_service(asked)
+            kept, new = session.remembered(SERVICE, asked)
             return Served(name, _read(kept), session), new
         except BaseException:
             session.release()
             raise
 
     def _kept(self, name: str) -> Question:
-        with opened(self.storage) as database:
-            stored: dict[str, Any] | None = open_study(database, name).user_attrs.get(SERVICE)
+        stored = remembered(name, self.storage, SERVICE)
         if stored is None:
             raise StudyNotFound(f"study {name!r} was not made by the service. PUT its question, or use another name.")
         return _read(stored)
