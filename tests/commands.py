@@ -13,18 +13,83 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["batchopt.cli.batchopt", "batchopt.cli.study_script", "batchopt.study.study"])
+_PROCESSES.set_forkserver_preload(
+    [
+        *("batchopt.cli.batchopt", "batchopt.cli.study_script", "batchopt.study.study"),
+        *("batchopt.service.serving", "batchopt.study.command", "batchopt.study.searching"),
+    ]
+)
+
+
+class Running:
+    """A command that goes on; `pid` is its process'.
+
+    Args:
+        arguments: `batchopt` and its own, or a script's path and its own.
+        folder: to run in.
+    """
+
+    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+        self.arguments = list(arguments)
+        self._kept = tempfile.TemporaryDirectory()
+        self._outputs = [Path(self._kept.name, name) for name in ("out", "err")]
+        for output in self._outputs:
+            output.touch()
+        self._process = _PROCESSES.Process(
+            target=_become, args=(self.arguments, str(folder), tuple(map(str, self._outputs)))
+        )
+        self._process.start()
+        self.pid = self._process.pid or 0
+
+    def lines(self) -> Iterator[str]:
+        """The lines of its standard output as they come, until it ends."""
+        with self._outputs[0].open() as output:
+            line = ""
+            while True:
+                ended = self._process.exitcode is not None
+                line += output.readline()
+                if line.endswith("\n"):
+                    yield line.rstrip("\n")
+                    line = ""
+                elif ended:
+                    return
+                else:
+                    time.sleep(0.01)
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        self._process.kill()
+        self._process.join()
+        self._kept.cleanup()
+
+    def ended(self, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """What it came to.
+
+        Raises:
+            subprocess.TimeoutExpired: it went on for longer, in seconds; it is killed.
+        """
+        self._process.join(timeout)
+        code = self._process.exitcode
+        if code is None:
+            self.kill()
+            raise subprocess.TimeoutExpired(self.arguments, timeout)
+        with self._kept:
+            return subprocess.CompletedProcess(self.arguments, code, *(each.read_text() for each in self._outputs))
 
 
 def _become(arguments: list[str], folder: str, outputs: tuple[str, str]) -> None:
     for number, output in enumerate(outputs, start=1):
-        os.dup2(os.open(output, os.O_WRONLY), number)
+        os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), number)
     os.chdir(folder)
     first, *sys.argv[1:] = arguments
     sys.argv[0] = first
@@ -42,19 +107,7 @@ def run_command(arguments: Sequence[str], folder: Path, *, timeout: float = 120)
     Raises:
         subprocess.TimeoutExpired: it went on for longer, in seconds; it is killed.
     """
-    with tempfile.TemporaryDirectory() as kept:
-        outputs = Path(kept, "out"), Path(kept, "err")
-        for output in outputs:
-            output.touch()
-        process = _PROCESSES.Process(target=_become, args=(list(arguments), str(folder), tuple(map(str, outputs))))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            raise subprocess.TimeoutExpired(list(arguments), timeout)
-        return subprocess.CompletedProcess(
-            list(arguments), process.exitcode, *(output.read_text() for output in outputs)
-        )
+    return Running(arguments, folder).ended(timeout)
 
 
 def worker_processes(of: int | None = None) -> list[psutil.Process]:

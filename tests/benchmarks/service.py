@@ -94,7 +94,6 @@ def main(storage: str, seconds: float, clients: int, epoch_seconds: float) -> No
         trials = httpx.get(f"{url}{PATH}/trials", timeout=120).json()
     finally:
         server.kill()
-        server.wait()
     kept = {trial["trial"]: [epoch["epoch"] for epoch in trial["epochs"]] for trial in trials}
     wrong = sum(kept.get(trial) != list(range(1, count + 1)) for trial, count in heard.told.items())
     print(f"{clients} jobs, epochs of {epoch_seconds:g} s, {seconds:g} s; {storage.partition(':')[0]}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from batchopt.report.answer.reading import read_study
+from commands import Running, run_command
 
 SCRIPT = """
 import json, math, os, signal, sys, time
@@ -22,29 +25,43 @@ if mode == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if mode == "raises":
     raise ValueError("no such file")
-for epoch in range(1, epochs + 1):
-    if mode == "slow":
+first, last, state = 1, epochs, None
+if mode in ("paused", "forgetful", "greedy"):
+    state, from_epoch, last = sys.argv[6], int(sys.argv[7]), int(sys.argv[8])
+    first = 1 + (json.load(open(state))["epoch"] if os.path.exists(state) else 0)
+    assert first == from_epoch + 1, (first, from_epoch)
+    last += mode == "greedy"
+if mode == "file":
+    sys.stdout = open(sys.argv[6], "a")
+for epoch in range(first, last + 1):
+    if mode == "slow" and not os.path.exists("fast"):
         time.sleep(0.5)
     value = (1 - 0.5**epoch) / (1 + abs(math.log10(rate) + 2) + size / 1000)
+    if mode == "paused":
+        json.dump({"epoch": epoch}, open(state, "w"))
     print("some words of the framework's own")
     print(f"epoch {epoch}: acc={value}" if mode == "words" else json.dumps({"acc": value, "seconds": 1.0}), flush=True)
 """
 
 
-def tune(folder: Path, mode: str, *options: str) -> list[str]:
+STATE = ("{checkpoint}", "{from_epoch}", "{until_epoch}")
+
+
+def tune(folder: Path, mode: str, *options: str, arguments: Sequence[str] = ()) -> list[str]:
     (folder / "train.py").write_text(SCRIPT)
     question = ["--storage", f"sqlite:///{folder}/s.db", "--batch-sizes", "16..64", "--metric", "acc", "--epochs", "3"]
-    command = [sys.executable, "train.py", "{batch_size}", "{learning_rate}", "{epochs}", mode, "log"]
-    code = "from batchopt.cli.batchopt import main; main()"
+    command = [sys.executable, "train.py", "{batch_size}", "{learning_rate}", "{epochs}", mode, "log", *arguments]
     more = ["--examples", "1000", "--trials", "4", "--lease", "5", *options]
-    return [sys.executable, "-c", code, "tune", *question, *more, "--", *command]
+    return ["batchopt", "tune", *question, *more, "--", *command]
 
 
-def run(folder: Path, mode: str, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(tune(folder, mode, *options), cwd=folder, capture_output=True, text=True, timeout=90)
+def run(folder: Path, mode: str, *options: str, arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    return run_command(tune(folder, mode, *options, arguments=arguments), folder, timeout=90)
 
 
-@pytest.mark.parametrize(("mode", "options"), [("json", ()), ("words", ("--read", r"acc=(\S+)"))])
+@pytest.mark.parametrize(
+    ("mode", "options"), [("json", ()), pytest.param("words", ("--read", r"acc=(\S+)"), marks=pytest.mark.slow)]
+)
 def test_a_command_is_a_study(tmp_path: Path, mode: str, options: tuple[str, ...]) -> None:
     done = run(tmp_path, mode, "--workers", "2", *options)
     assert done.returncode == 0, done.stderr
@@ -74,18 +91,17 @@ def test_a_command_that_raises_stops_the_study_with_its_own_words(tmp_path: Path
     assert "ValueError: no such file" in done.stderr and "batchopt/study" not in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_an_interrupted_study_is_resumed_by_the_same_command(tmp_path: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        tune(tmp_path, "slow"), cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    process = Running(tune(tmp_path, "slow"), tmp_path)
     until = time.monotonic() + 60
     while not (tmp_path / "log").exists() and time.monotonic() < until:
         time.sleep(0.1)
     time.sleep(0.8)
-    process.send_signal(number)
-    assert process.wait(30) == (143 if number == signal.SIGTERM else -9)
-    done = run(tmp_path, "json")
+    process.signal(number)
+    assert process.ended(30).returncode == (143 if number == signal.SIGTERM else -9)
+    (tmp_path / "fast").touch()
+    done = run(tmp_path, "slow")
     assert done.returncode == 0, done.stderr
     trials = read_study(f"sqlite:///{tmp_path}/s.db")
     assert [(trial.state, len(trial.epochs)) for trial in trials] == [("complete", 3)] * 4
@@ -93,8 +109,82 @@ def test_an_interrupted_study_is_resumed_by_the_same_command(tmp_path: Path, num
 
 def test_what_cannot_be_a_command_is_refused_in_a_line(tmp_path: Path) -> None:
     base = tune(tmp_path, "json")
-    for command, said in (([], "no command"), (["x", "{size}"], "{size}"), (["x", "{learning_rate}"], "{batch_size}")):
+    for command, said in (
+        ([], "no command"),
+        (["x", "{size}"], "{size}"),
+        (["x", "{learning_rate}"], "{batch_size}"),
+        (["x", "{batch_size}", "{checkpoint}"], "{until_epoch}"),
+        (["x", "{batch_size}", "{from_epoch}"], "{checkpoint}"),
+    ):
         arguments = [*base[: base.index("--") + 1], *command]
-        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = run_command(arguments, tmp_path)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "s.db").exists()
+
+
+def test_a_command_that_resumes_is_paused_and_goes_on_from_its_state(tmp_path: Path) -> None:
+    done = run(tmp_path, "paused", "--epochs", "8", "--trials", "6", arguments=STATE)
+    assert done.returncode == 0, done.stderr
+    trials = read_study(f"sqlite:///{tmp_path}/s.db")
+    # Each epoch once, though in several processes, and not all of them.
+    assert all([row["epoch"] for row in trial.epochs] == list(range(1, len(trial.epochs) + 1)) for trial in trials)
+    assert {trial.state for trial in trials} == {"complete", "pruned"}
+    assert len((tmp_path / "log").read_text().splitlines()) > len(trials)
+
+
+@pytest.mark.parametrize(("mode", "said"), [("forgetful", "no file"), ("greedy", "goes on after epoch 2")])
+def test_a_command_that_does_not_resume_as_it_says_is_told_so(tmp_path: Path, mode: str, said: str) -> None:
+    done = run(tmp_path, mode, "--epochs", "8", arguments=STATE)
+    assert done.returncode == 1 and said in done.stderr and "batchopt/study" not in done.stderr, done.stderr
+
+
+def test_results_are_read_from_a_file(tmp_path: Path) -> None:
+    more = ("--results", "results-{trial}.jsonl", "--trials", "2", "--device", "cpu")
+    done = run(tmp_path, "file", *more, arguments=["results-{trial}.jsonl"])
+    assert done.returncode == 0, done.stderr
+    trials = read_study(f"sqlite:///{tmp_path}/s.db")
+    assert [(trial.state, len(trial.epochs)) for trial in trials] == [("complete", 3)] * 2
+
+
+def test_further_dimensions_and_devices_reach_the_command(tmp_path: Path) -> None:
+    script = """
+import json, os, sys
+with open("log", "a") as file:
+    print(json.dumps([sys.argv[2:], os.environ["CUDA_VISIBLE_DEVICES"]]), file=file)
+print(json.dumps({"acc": 1 / int(sys.argv[1])}))
+"""
+    (tmp_path / "train.py").write_text(script)
+    question = ["--storage", "s.db", "--batch-sizes", "16,32", "--metric", "acc", "--epochs", "1", "--examples", "100"]
+    space = ["--extra", "width=2..9", "--extra", "decay=1e-4..1e-2:log", "--extra", "optimizer=adam,sgd"]
+    command = [sys.executable, "train.py", "{batch_size}", "{width}", "{decay}", "{optimizer}", "{device}"]
+    options = ["--trials", "6", "--device", "gpu:0,3", "--quiet"]
+    done = run_command(["batchopt", "tune", *question, *space, *options, "--", *command], tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    for (width, decay, optimizer, device), seen in told:
+        assert 2 <= int(width) <= 9 and 1e-4 <= float(decay) <= 1e-2 and optimizer in ("adam", "sgd")
+        assert device == seen
+    # A worker on each of them.
+    assert {seen for _, seen in told} == {"0", "3"}
+    trials = read_study(str(tmp_path / "s.db"))
+    assert all(set(trial.extra) == {"width", "decay", "optimizer"} for trial in trials)
+
+
+def test_a_studys_name_alone_resumes_it_and_another_question_is_refused(tmp_path: Path) -> None:
+    assert run(tmp_path, "json", "--trials", "2", "--study", "mine").returncode == 0
+    base = ["batchopt", "tune", "--storage", f"sqlite:///{tmp_path}/s.db", "--study", "mine"]
+    done = run_command([*base, "--trials", "4"], tmp_path)
+    assert done.returncode == 0 and "resumes: " in done.stderr, done.stderr
+    trials = read_study(f"sqlite:///{tmp_path}/s.db")
+    assert [(trial.state, len(trial.epochs)) for trial in trials] == [("complete", 3)] * 4
+    for more, said in (
+        (["--epochs", "5"], "epochs 3 and not 5"),
+        (["--", "rm", "{batch_size}"], "command ["),
+        (["--study", "other"], "--batch-sizes is left out"),
+    ):
+        refused = run_command([*base, *more], tmp_path)
+        assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
+    # A command is run from nobody else's database.
+    (tmp_path / "s.db").chmod(0o666)
+    refused = run_command(base, tmp_path)
+    assert refused.returncode == 2 and "that others may write" in refused.stderr

@@ -6,9 +6,12 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
 from batchopt.errors import InvalidInput
 from batchopt.question.options import MOST_BYTES, Configuration
 from batchopt.question.space import SearchSpace, powers_of_two
+from batchopt.text import first_line
 
 
 def parse_duration(text: str) -> float:
@@ -143,3 +146,26 @@ def parse_learning_rates(text: str) -> tuple[float, float]:
     if low > high:
         raise InvalidInput(f"--learning-rates {text}: reversed range. Write the smaller one first.")
     return low, high
+
+
+def parse_extra(text: str) -> tuple[str, BaseDistribution]:
+    """A further dimension from `width=16..512`, `dropout=0.0..0.5`, `decay=1e-6..1e-2:log` or `optimizer=adam,sgd`.
+
+    Whole numbers at both ends make it one of whole numbers.
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    name, _, body = text.partition("=")
+    name, (body, _, kind) = name.strip(), body.strip().partition(":")
+    if not re.fullmatch("[A-Za-z_][A-Za-z_0-9]*", name) or not body or kind not in ("", "log"):
+        raise InvalidInput(f"--extra {text}: write width=16..512, decay=1e-6..1e-2:log, or optimizer=adam,sgd.")
+    try:
+        if ".." not in body:
+            return name, CategoricalDistribution([word.strip() for word in body.split(",")])
+        low, high = body.split("..", 1)
+        if all(re.fullmatch(r"\s*[+-]?\d+\s*", word) for word in (low, high)):
+            return name, IntDistribution(int(low), int(high), log=bool(kind))
+        return name, FloatDistribution(float(low), float(high), log=bool(kind))
+    except ValueError as error:
+        raise InvalidInput(f"--extra {text}: {first_line(error).rstrip('.')}.") from None

@@ -20,7 +20,9 @@ import json
 import os
 import random
 import secrets
+import signal
 import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -31,8 +33,12 @@ from typing import Any, Iterator  # noqa: UP035  Python 3.9
 PATIENCE_S = 300.0
 """How long a server may be away before a job gives up."""
 
+RELEASE_PATIENCE_S = 5.0
+"""The same for letting a trial go, by a job that has to end: what is not released expires by itself."""
+
 TIMEOUT_S = 60.0
 LONGEST_PAUSE_S = 10.0
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resourceexhausted", "cudnn_status_alloc_failed")
 """What frameworks say, in small letters, where a batch does not fit."""
 
@@ -67,30 +73,50 @@ class Done(Exception):
         self.recommendation = recommendation
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: it would carry the token to wherever it leads, and make a GET of a POST."""
+
+    def redirect_request(self, *of: Any) -> None:
+        """As urllib has it."""
+
+
 class Server:
-    """A service, and a token for it.
+    """A service, and a token for it. A proxy of the environment is used, but not on the way to this machine itself.
 
     Args:
-        url: where it is.
+        url: where it is, http or https.
         token: None where it asks for none.
         patience: seconds for which it may be away.
     """
 
     def __init__(self, url: str, token: str | None = None, patience: float = PATIENCE_S) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is no address of a service. Write it as http://127.0.0.1:8089.")
         self.url = url.rstrip("/")
         self.token = token
         self.patience = patience
+        proxies = urllib.request.ProxyHandler({} if parts.hostname in LOOPBACK else None)
+        self._opener = urllib.request.build_opener(proxies, _Stay)
 
     def call(
-        self, method: str, path: str, body: dict[str, Any] | None = None, lease: str = ""
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        lease: str = "",
+        patience: float | None = None,
     ) -> tuple[int, Any, float]:
         """One request, again where the server is away; each that the service has may be made twice without harm.
+
+        Args:
+            patience: seconds for which it may be away; as given to the server where None.
 
         Returns:
             Its status, its JSON document or None, and after how many seconds to come again.
 
         Raises:
-            Refused: by a status from 400 on, 410 left out.
+            Refused: by a status from 300 on, 410 left out.
             OSError: it stayed away.
         """
         headers = {"Content-Type": "application/json"}
@@ -99,11 +125,12 @@ class Server:
         if lease:
             headers["If-Match"] = f'"{lease}"'
         data = None if body is None else json.dumps(body).encode()
-        until, pause = time.monotonic() + self.patience, 0.1
+        patience = self.patience if patience is None else patience
+        until, pause = time.monotonic() + patience, 0.1
         while True:
             request = urllib.request.Request(self.url + path, data, headers, method=method)
             try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+                with self._opener.open(request, timeout=min(TIMEOUT_S, max(patience, 1.0))) as answer:
                     text = answer.read()
                     return (
                         answer.status,
@@ -111,7 +138,12 @@ class Server:
                         float(answer.headers.get("Retry-After", 1)),
                     )
             except urllib.error.HTTPError as error:
-                status, text = error.code, error.read()
+                with error:
+                    status, text = error.code, error.read()
+                if status < 400:
+                    place = error.headers.get("Location")
+                    said = f"the service is not here: it points to {place}. Use the address that it has there."
+                    raise Refused(status, said) from None
                 if status < 500 and status != 429:
                     return self._refusal(status, text)
                 problem: Exception = Refused(status, text.decode(errors="replace")[:500])
@@ -164,6 +196,7 @@ class Trial:
         self._began = time.perf_counter()
         self._over = threading.Event()
         self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._on_term: Any = None
 
     def epochs(self) -> Iterator[int]:
         """The epochs to train, from 1; each is to be told before the next. Raises LeaseLost."""
@@ -196,11 +229,22 @@ class Trial:
         return self._verdict
 
     def __enter__(self) -> Trial:
+        # A scheduler ends a job by SIGTERM, which would end Python without a word to the service.
+        at_default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if at_default and threading.current_thread() is threading.main_thread():
+            self._on_term = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         self._beating.start()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
         self._over.set()
+        try:
+            return self._leave(error)
+        finally:
+            if self._on_term is not None:
+                signal.signal(signal.SIGTERM, self._on_term)
+
+    def _leave(self, error: BaseException | None) -> bool:
         if self.lost or isinstance(error, LeaseLost):
             # Nothing is left to be said of it; the next `ask` gives another one.
             return isinstance(error, LeaseLost)
@@ -208,14 +252,13 @@ class Trial:
             self._post(":out-of-memory")
             return True
         if self._verdict != "stop":
-            # What cannot be released expires by itself.
             with contextlib.suppress(Refused, OSError):
-                self._post(":release")
+                self._post(":release", patience=RELEASE_PATIENCE_S)
         return False
 
-    def _post(self, verb: str, body: dict[str, Any] | None = None) -> Any:
+    def _post(self, verb: str, body: dict[str, Any] | None = None, patience: float | None = None) -> Any:
         try:
-            return self._server.call("POST", self._path + verb, body, self._lease)[1]
+            return self._server.call("POST", self._path + verb, body, self._lease, patience)[1]
         except LeaseLost:
             self.lost = True
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import BaseModel, ConfigDict, Field
@@ -164,13 +164,3 @@ class Reason(Said):
     """Why a trial failed."""
 
     why: Annotated[str, Field(min_length=1, max_length=2000)]
-
-
-def differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """What two questions do not have in common, in words."""
-    names = sorted(stored.keys() | asked.keys())
-    return [
-        f"{name} {stored.get(name)!r} and not {asked.get(name)!r}"
-        for name in names
-        if stored.get(name) != asked.get(name)
-    ]

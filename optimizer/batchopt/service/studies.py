@@ -11,19 +11,17 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from batchopt.errors import StorageError, StorageFailed, StudyMismatch, StudyNotFound
-from batchopt.service.schemas import Question, differences
-from batchopt.store.access import opened
+from batchopt.service.schemas import Question
 from batchopt.store.attributes import SERVICE
-from batchopt.store.history import open_study
-from batchopt.store.leases import TurnLost
+from batchopt.store.leases import LeaseLost, TurnLost
 from batchopt.store.making import checked_name
 from batchopt.store.records import Records
+from batchopt.study.finding import differences, remembered
 from batchopt.study.jobs import JobSession, Work
 
 ASKING_PATIENCE_S = 5.0
@@ -65,6 +63,13 @@ class Served:
             )
         return None
 
+    def is_gone(self) -> bool:
+        """Whether another program has deleted the study, as far as its database can say."""
+        try:
+            return self.session.ledger.gone() is not None
+        except StorageError:
+            return False
+
     @property
     def lease_seconds(self) -> float:
         """How long a lease lasts without a word."""
@@ -98,6 +103,8 @@ class Studies:
         checked_name(name)
         with self._lock:
             new = False
+            if name in self._open and self._open[name].is_gone():
+                self._open.pop(name).close()
             if name not in self._open:
                 self._open[name], new = self._opened(name, question)
             kept = self._open[name].question
@@ -113,7 +120,7 @@ class Studies:
         """An open study for a call of it; it is opened where it is not.
 
         Raises:
-            StudyNotFound: there is none of that name, or it is a study script's own.
+            StudyNotFound: there is none of that name, or not any more, or it is a study script's own.
             StorageError: the database cannot be used; the study is opened anew by the next call.
         """
         served = self._open.get(name)
@@ -122,9 +129,15 @@ class Studies:
         served.used = time.monotonic()
         try:
             yield served
-        except StorageFailed:
-            # Removed, or away for too long: what this process thinks of it is worth nothing any more.
-            await run_in_threadpool(self._forget, served)
+        except (StorageFailed, LeaseLost) as error:
+            gone = await run_in_threadpool(served.is_gone)
+            if gone or isinstance(error, StorageFailed):
+                # Removed, or away for too long: what this process thinks of it is worth nothing any more.
+                await run_in_threadpool(self._forget, served)
+            if gone:
+                raise StudyNotFound(
+                    f"study {name!r} was deleted meanwhile, and nothing of it is left. PUT its question to begin anew."
+                ) from None
             raise
 
     def open(self) -> list[Served]:
@@ -163,15 +176,14 @@ class Studies:
         )
         try:
             asked = question.model_dump(mode="json")
-            kept, new = session.remembered_service(asked)
+            kept, new = session.remembered(SERVICE, asked)
             return Served(name, _read(kept), session), new
         except BaseException:
             session.release()
             raise
 
     def _kept(self, name: str) -> Question:
-        with opened(self.storage) as database:
-            stored: dict[str, Any] | None = open_study(database, name).user_attrs.get(SERVICE)
+        stored = remembered(name, self.storage, SERVICE)
         if stored is None:
             raise StudyNotFound(f"study {name!r} was not made by the service. PUT its question, or use another name.")
         return _read(stored)

@@ -59,6 +59,9 @@ UNTRAINABLE = "untrainable"
 SERVICE = "service"
 """User attribute of a study: how the service was asked for it, so that a server that restarts opens it again."""
 
+TUNE = "tune"
+"""User attribute of a study: what `batchopt tune` was first given, so that the study's name alone resumes it."""
+
 LEASE = "lease"
 """User attribute of a trial: the last lease that the service gave for it, which tells a report sent twice from a late
 one after the trial's end."""

@@ -87,6 +87,10 @@ class HeldTrials(StudyLedger):
         """
         return self._again(lambda: self._begin(number, owner or self.owner, attributes))
 
+    def gone(self) -> StorageFailed | None:
+        """What to say where another program has deleted the study; None where it is there."""
+        return self._again(lambda: self._deleted(KeyError()))
+
     def frozen(self, number: int) -> FrozenTrial:
         """A trial as Optuna has it now."""
         return self._again(lambda: self.database.storage.get_trial(self._id_of(number)))
@@ -255,7 +259,7 @@ class HeldTrials(StudyLedger):
 
     def _replace_deleted(self, trial_id: int, number: int) -> None:
         """A trial was deleted: say so where its study was too, else keep its place."""
-        if (gone := self._again(lambda: self._deleted(KeyError()))) is not None:
+        if (gone := self.gone()) is not None:
             raise gone
         self._again(lambda: keep_place(self.db, trial_id, study_id_of(self.study), number))
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
+import tempfile
 import threading
 import time
-from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from pathlib import Path
 
 from batchopt.errors import InvalidInput, TaskFailed
 from batchopt.measured import Epoch
 from batchopt.signals import Interruption
 from batchopt.store.leases import LeaseLost, TurnLost
+from batchopt.study.command_line import Command
+from batchopt.study.command_output import Output, size_of
 from batchopt.study.jobs import JobSession, Work
+from batchopt.study.session import Verdict
 
 DEATHS_ALLOWED = 3
 """By signal 9 in a row, without an epoch between, before a trial counts as what cannot be trained."""
@@ -27,78 +31,14 @@ DEATHS_ALLOWED = 3
 TERM_SECONDS = 10.0
 """What a process that was asked to end may take for it."""
 
-TAIL_LINES = 40
-"""Of a command's output that are looked at, and shown, where it fails."""
-
 OUT_OF_MEMORY = re.compile(
     r"out of memory|CUDA_ERROR_OUT_OF_MEMORY|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED|ResourceExhausted|"
     r"^MemoryError",
     re.IGNORECASE | re.MULTILINE,
 )
 
-PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z_0-9]*)\}")
-
-
-@dataclass(frozen=True)
-class Command:
-    """What is run for a trial, and how its output is read.
-
-    Attributes:
-        arguments: with `{batch_size}`, `{learning_rate}`, `{epochs}` and `{trial}` where these go.
-        metric: the key of the study's metric in lines of JSON.
-        pattern: in the place of JSON, what finds it in a line: its group `value`, or else its first.
-
-    Raises:
-        InvalidInput: no command, a placeholder that is unknown, or a pattern without a group.
-    """
-
-    arguments: tuple[str, ...]
-    metric: str
-    pattern: re.Pattern[str] | None = None
-
-    def __post_init__(self) -> None:
-        if not self.arguments:
-            raise InvalidInput(
-                "no command is given. Write it after --, for example -- python train.py --bs {batch_size}."
-            )
-        known = {"batch_size", "learning_rate", "epochs", "trial"}
-        asked = {name for argument in self.arguments for name in PLACEHOLDER.findall(argument)}
-        if unknown := asked - known:
-            raise InvalidInput(f"placeholder {{{min(unknown)}}} is unknown. Use {', '.join(sorted(known))}.")
-        if "batch_size" not in asked:
-            raise InvalidInput(
-                "the command has no {batch_size}: every trial would train the same. Write it where it goes."
-            )
-        if self.pattern is not None and not self.pattern.groups:
-            raise InvalidInput(f"--read {self.pattern.pattern}: it has no group. Put the number into parentheses.")
-
-    def filled(self, work: Work, epochs: int) -> list[str]:
-        """The arguments of one trial; nothing but a placeholder is changed, and no shell sees them."""
-        step = work.step
-        values = {
-            "batch_size": str(step.batch_size),
-            "learning_rate": repr(float(step.learning_rate)),
-            "epochs": str(epochs),
-            "trial": str(step.trial),
-        }
-        return [PLACEHOLDER.sub(lambda found: values[found[1]], argument) for argument in self.arguments]
-
-    def value_in(self, line: str) -> tuple[float, float | None] | None:
-        """The metric, and the seconds of the epoch where they are told, in a line of output; None in any other."""
-        if self.pattern is not None:
-            found = self.pattern.search(line)
-            text = found and (found["value"] if "value" in self.pattern.groupindex else found[1])
-            with suppress(TypeError, ValueError):
-                return float(text or ""), None
-            return None
-        if not line.lstrip().startswith("{"):
-            return None
-        with suppress(ValueError, TypeError, RecursionError):
-            told = json.loads(line)
-            if self.metric in told:
-                seconds = told.get("seconds")
-                return float(told[self.metric]), None if seconds is None else float(seconds)
-        return None
+ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+"""What tells NVIDIA's and AMD's libraries which devices there are."""
 
 
 class CommandLoop:
@@ -108,13 +48,24 @@ class CommandLoop:
         session: decides, and keeps what comes back.
         command: what trains.
         workers: how many processes at once.
+        devices: of each of them in turn, as CUDA_VISIBLE_DEVICES has it, or `cpu`; what there is where empty.
         interruption: looked at several times a second.
     """
 
-    def __init__(self, session: JobSession, command: Command, *, workers: int, interruption: Interruption) -> None:
+    def __init__(
+        self,
+        session: JobSession,
+        command: Command,
+        *,
+        workers: int,
+        devices: Sequence[str],
+        interruption: Interruption,
+    ) -> None:
         self._session = session
         self._command = command
         self._workers = workers
+        self._devices = devices or [""]
+        self._machine = socket.gethostname()
         self._interruption = interruption
         self._held: dict[int, tuple[str, subprocess.Popen[str]]] = {}
         self._stopped = threading.Event()
@@ -159,14 +110,15 @@ class CommandLoop:
                 _end(process)
 
     def _work(self, number: int) -> None:
+        client, device = f"{self._client}-{number}", self._devices[number % len(self._devices)]
         try:
             while not self._stopped.is_set():
                 work = None
                 with suppress(TurnLost):
-                    work = self._session.ask_for(f"{self._client}-{number}", "", can_pause=False, patience=5.0)
+                    work = self._session.ask_for(client, self._machine, can_pause=self._command.resumes, patience=5.0)
                 if work is not None:
                     with suppress(LeaseLost):
-                        self._train(work)
+                        self._train(work, device)
                 elif self._session.done:
                     return
                 else:
@@ -174,19 +126,65 @@ class CommandLoop:
         except BaseException as error:  # noqa: BLE001  the main thread raises it
             self._errors.append(error)
 
-    def _train(self, work: Work) -> None:
+    def _train(self, work: Work, device: str) -> None:
         """One process, from its beginning to its end."""
         trial, lease, session = work.step.trial, work.lease, self._session
-        epochs, tail = session.ending.last_epoch, deque[str](maxlen=TAIL_LINES)
-        arguments = self._command.filled(work, epochs)
+        epochs, until = session.ending.last_epoch, work.step.until_epoch
+        with tempfile.TemporaryDirectory(prefix="batchopt-") as folder:
+            checkpoint = Path(folder, "checkpoint")
+            if work.from_epoch and (kept := session.telling.state(trial, lease)) is not None:
+                checkpoint.write_bytes(kept[1])
+            arguments, results = self._command.filled(work, epochs=epochs, device=device, checkpoint=str(checkpoint))
+            began_at = size_of(results)
+            process = self._started(arguments, device, trial, lease)
+            self._held[trial] = (lease, process)
+            output = Output(process, results, began_at)
+            try:
+                epoch, verdict = self._follow(work, output, process)
+                code = process.wait()
+                if verdict == "pause" and code == 0:
+                    self._pause(trial, lease, epoch, checkpoint, output.tail)
+                elif verdict != "stop":
+                    self._ended_early(trial, lease, code, output.tail, epoch, until)
+            finally:
+                _end(process)
+                self._held.pop(trial, None)
+
+    def _follow(self, work: Work, output: Output, process: subprocess.Popen[str]) -> tuple[int, Verdict]:
+        """Tell each epoch of a process until it ends; returns the last one, and what was to come after it."""
+        trial, lease, telling = work.step.trial, work.lease, self._session.telling
+        epoch, began = work.from_epoch, time.perf_counter()
+        verdict: Verdict = "continue"
+        for line in output.lines():
+            if verdict == "stop" or (found := self._command.value_in(line)) is None:
+                continue
+            if verdict == "pause":
+                self._let_go(trial, lease)
+                raise TaskFailed(
+                    f"the command goes on after epoch {epoch}, its {{until_epoch}}; its last lines:\n{output.tail}"
+                )
+            value, seconds = found
+            epoch += 1
+            if seconds is None:
+                seconds = max(0.0, time.perf_counter() - began)
+            began = time.perf_counter()
+            figures = _figures(epoch, value, seconds, work.step.batch_size, self._session)
+            verdict = telling.tell(trial, lease, lambda size, told=figures: told).result()  # type: ignore[misc]
+            if verdict == "stop" and epoch < work.step.until_epoch:
+                _end(process)
+        return epoch, verdict
+
+    def _started(self, arguments: Sequence[str], device: str, trial: int, lease: str) -> subprocess.Popen[str]:
+        environment = dict.fromkeys(ENVIRONMENT, "" if device == "cpu" else device) if device else {}
         try:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
+                env={**os.environ, **environment},
                 # So that it ends with all that it has started.
                 start_new_session=True,
             )
@@ -195,33 +193,22 @@ class CommandLoop:
             raise InvalidInput(
                 f"{arguments[0]}: it cannot be started ({error.strerror}). Check the command."
             ) from error
-        self._held[trial] = (lease, process)
-        epoch, verdict, began = 0, "continue", time.perf_counter()
-        try:
-            assert process.stdout is not None
-            with process.stdout:
-                # A line is bounded: a command may print megabytes without one.
-                while line := process.stdout.readline(1 << 20):
-                    tail.append(line)
-                    if verdict != "continue" or (found := self._command.value_in(line)) is None:
-                        continue
-                    epoch += 1
-                    value, told = found
-                    seconds = max(0.0, time.perf_counter() - began) if told is None else told
-                    began = time.perf_counter()
-                    figures = _figures(epoch, value, seconds, work.step.batch_size, session)
-                    verdict = session.telling.tell(trial, lease, lambda size, told=figures: told).result()  # type: ignore[misc]
-                    if verdict == "stop" and epoch < epochs:
-                        _end(process)
-            code = process.wait()
-            if verdict == "continue":
-                self._ended_early(trial, lease, code, "".join(tail), epoch)
-        finally:
-            _end(process)
-            self._held.pop(trial, None)
 
-    def _ended_early(self, trial: int, lease: str, code: int, output: str, epoch: int) -> None:
-        """A process ended before its trial did."""
+    def _pause(self, trial: int, lease: str, epoch: int, checkpoint: Path, output: str) -> None:
+        """A step has come to its end: what it goes on from is kept with the study, and the trial is anyone's."""
+        try:
+            content = checkpoint.read_bytes()
+        except OSError as error:
+            self._let_go(trial, lease)
+            raise TaskFailed(
+                f"the command was to save its state to {{checkpoint}} before it ends at {{until_epoch}}, and there is "
+                f"no file ({error.strerror}); its last lines:\n{output}"
+            ) from None
+        self._session.telling.keep_state(trial, lease, epoch, content)
+        self._session.telling.let_go(trial, lease)
+
+    def _ended_early(self, trial: int, lease: str, code: int, output: str, epoch: int, until: int) -> None:
+        """A process ended before its step did."""
         if self._stopped.is_set():
             self._let_go(trial, lease)
             return
@@ -239,7 +226,7 @@ class CommandLoop:
         if code != 0:
             raise TaskFailed(f"the command ended with exit code {code}; its last lines:\n{output}")
         raise TaskFailed(
-            f"the command ended after {epoch} of {self._session.ending.last_epoch} epochs with "
+            f"the command ended after {epoch} of {until} epochs with "
             f"{self._command.metric!r}. Print it as a line of JSON after each, or use --read; its last lines:\n"
             + output
         )

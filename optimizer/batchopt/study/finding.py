@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -18,6 +19,7 @@ from batchopt.store.address import shown_storage
 from batchopt.store.attributes import ACCUMULATE, ENGINES
 from batchopt.store.database import check_storage
 from batchopt.store.deletion import check_numbers
+from batchopt.store.history import open_study
 from batchopt.store.making import unmade
 from batchopt.store.stamp import Stamp
 from batchopt.study.opening import checked_stamp
@@ -80,6 +82,26 @@ def find(
             )
     except StorageNotFound:
         return None
+
+
+def remembered(name: str, storage: str, attribute: str) -> object:
+    """How a study was first asked for, as JSON values; None where it was not asked for in that way.
+
+    Raises:
+        StudyNotFound: it is not there; StorageError: its database cannot be used.
+    """
+    with opened(storage) as database:
+        return open_study(database, name).user_attrs.get(attribute)
+
+
+def differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """What two questions do not have in common, in words."""
+    names = sorted(stored.keys() | asked.keys())
+    return [
+        f"{name} {stored.get(name)!r} and not {asked.get(name)!r}"
+        for name in names
+        if stored.get(name) != asked.get(name)
+    ]
 
 
 def refuse_foreign(name: str, storage: str, directions: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from batchopt.machine.capacity import Capacity
 from batchopt.question.options import Budget, Options
 from batchopt.question.space import BATCH_SIZE
 from batchopt.search.steps import Step
-from batchopt.store.attributes import LEASE, MEMORY, SERVICE
+from batchopt.store.attributes import LEASE, MEMORY
 from batchopt.store.leases import LeaseLost
 from batchopt.store.ledger import Ledger
 from batchopt.store.stamp import Stamp
@@ -98,13 +98,13 @@ class JobSession(Session):
         """Why there are no more steps, in one line; empty where there are, or may be."""
         return "" if self.others else self._search.stop_reason
 
-    def remembered_service(self, asked: dict[str, object]) -> tuple[object, bool]:
-        """How a service was first asked for this study, as JSON values, and whether that was now."""
+    def remembered(self, name: str, asked: dict[str, object]) -> tuple[object, bool]:
+        """How this study was first asked for, as JSON values kept by a name, and whether that was now."""
 
         def remember() -> tuple[object, bool]:
-            kept = self.ledger.study.user_attrs.get(SERVICE)
+            kept = self.ledger.study.user_attrs.get(name)
             if kept is None:
-                self.ledger.study.set_user_attr(SERVICE, asked)
+                self.ledger.study.set_user_attr(name, asked)
             return (asked, True) if kept is None else (kept, False)
 
         return self.ledger.in_turn(remember)
