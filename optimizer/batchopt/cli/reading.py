@@ -92,9 +92,8 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
 @click.option(
     "--prefer",
     type=click.Choice(PREFERENCES),
-    default="balanced",
-    show_default=True,
-    help="The fastest that is most likely as good as the best; the best; the fastest that is as good with even odds.",
+    help="The fastest that is most likely as good as the best; the best; the fastest that is as good with even odds.  "
+    "[default: the study's own]",
 )
 @click.option("--details", is_flag=True, help="Chances, speed, memory and laws too.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="A page with pictures; needs no network.")
@@ -112,7 +111,7 @@ def report_command(
     tolerance: float | None,
     goal: GoalKind | None,
     target: str | None,
-    prefer: Prefer,
+    prefer: Prefer | None,
     details: bool,
     html: Path | None,
     png: Path | None,

@@ -17,7 +17,7 @@ from batchopt.cli.terminal import console, print_json, ray_options, say, storage
 from batchopt.cli.training import written_line
 from batchopt.goals.kinds import kind_of
 from batchopt.measured import ENGINES
-from batchopt.question.goal import GOALS, Goal, GoalKind
+from batchopt.question.goal import GOALS, PREFERENCES, Goal, GoalKind
 from batchopt.question.options import (
     AUTO_SEARCH,
     CHECKPOINT_LIMIT,
@@ -93,6 +93,11 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
         "--accumulate/--no-accumulate",
         default=None,
         help="Train a batch that memory does not hold in micro-batches.  [default: as the study did, or no]",
+    )
+    @click.option(
+        "--prefer",
+        type=click.Choice(PREFERENCES),
+        help="Recommend the fastest that is as good, or the best.  [default: as the study did, or balanced]",
     )
     @click.option("--share", is_flag=True, help="Share a GPU that another study uses.")
     @click.option(

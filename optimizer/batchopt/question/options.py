@@ -12,6 +12,7 @@ from typing import Any
 from batchopt.checked import check_types
 from batchopt.errors import InvalidInput
 from batchopt.measured import ENGINES, EngineName
+from batchopt.question.goal import PREFERENCES, Prefer
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
 
 DEFAULT_TRIALS = 30
@@ -63,6 +64,7 @@ class Options:
         share: whether a GPU may be shared, with other studies or by several workers.
         accumulate: whether a batch that memory does not hold is trained in micro-batches of the largest size that fits,
             their gradients averaged; None for the study's own, no for a new one.
+        prefer: what is recommended in the end, see `PREFERENCES`; None for the study's own, `balanced` for a new one.
         ray: train in a Ray cluster: `auto`, an address, or `local` for one that is started on this machine.
         ray_cpus, ray_gpus: what each worker gets there; None for a GPU and its part of the node's cores where there are
             GPUs, or else for a node.
@@ -87,6 +89,7 @@ class Options:
     probe: bool | None = None
     share: bool = False
     accumulate: bool | None = None
+    prefer: Prefer | None = None
     ray: str | None = None
     ray_cpus: float | None = None
     ray_gpus: float | None = None
@@ -104,6 +107,8 @@ class Options:
             raise InvalidInput(f"--search {self.search}: unknown. Use {_one_of((AUTO_SEARCH, *SEARCHES))}.")
         if self.search == "gp" and find_spec("torch") is None:
             raise InvalidInput("--search gp: Optuna's GPSampler needs PyTorch. Install torch, or use --search auto.")
+        if self.prefer not in (None, *PREFERENCES):
+            raise InvalidInput(f"--prefer {self.prefer}: unknown. Use {_one_of(PREFERENCES)}.")
         if self.engine is not None and self.engine not in ENGINES:
             raise InvalidInput(f"--engine {self.engine}: unknown. Use {_one_of(ENGINES)}.")
         if self.seed is not None and not 0 <= self.seed <= MAX_SEED:

@@ -49,6 +49,7 @@ class Scheduler:
         pause: whether trials may be paused at rungs; else each is trained to its end at once.
         view: how a goal wants the values to be seen; the best value after all epochs where None.
         worth: what a second of training must be expected to gain, in the units of the values; below it the study ends.
+        prefer: what is recommended, and trained to its end before the study is over.
 
     Raises:
         InvalidInput: no epochs, no trials, another direction, or a worth that is not above 0 or comes with a view.
@@ -68,6 +69,7 @@ class Scheduler:
         pause: bool = True,
         view: View | None = None,
         worth: float | None = None,
+        prefer: Prefer = "balanced",
     ) -> None:
         if max_epochs < 1:
             raise InvalidInput(f"max_epochs is {max_epochs}. Give at least 1.")
@@ -87,6 +89,7 @@ class Scheduler:
         self._probed = seconds_per_epoch
         self._until = until
         self._worth = worth
+        self._prefer = prefer
         self._view = view or View()
         self._cube = Cube(space.distributions())
         self._rungs = rungs(max_epochs) if pause else [max_epochs]
@@ -183,16 +186,16 @@ class Scheduler:
             largest = told.batch_size - 1
             self.max_batch_size = largest if self.max_batch_size is None else min(self.max_batch_size, largest)
 
-    def recommend(self, prefer: Prefer = "balanced") -> Recommendation:
+    def recommend(self, prefer: Prefer | None = None) -> Recommendation:
         """The configuration to use; raises BatchoptError where no value was told, or none that reaches the target."""
         advice = self.advise(prefer)
         if advice is None:
             raise BatchoptError(f"nothing to recommend: {self._view.untold}")
         return Recommendation.of(advice)
 
-    def advise(self, prefer: Prefer = "balanced") -> Advice | None:
+    def advise(self, prefer: Prefer | None = None) -> Advice | None:
         """All that the trials say of every batch size; None before the first value; of untimed trials the best."""
-        prefer, most = prefer if self._timed() else "best", self.max_batch_size
+        prefer, most = (prefer or self._prefer) if self._timed() else "best", self.max_batch_size
         return self._standing().advise(self._space, sign=self._sign, max_batch_size=most, prefer=prefer)
 
     @on_one_thread
@@ -299,10 +302,7 @@ class Scheduler:
         return self._view.standing(self._in_order(), self._cost(), max_epochs=self._max_epochs)
 
     def _cost(self) -> EpochCost:
-        timed = [trial for trial in self._in_order() if trial.seconds_per_epoch > 0]
-        return EpochCost(
-            [trial.batch_size for trial in timed], [trial.seconds_per_epoch for trial in timed], probed=self._probed
-        )
+        return EpochCost.of(self._in_order(), probed=self._probed)
 
     def _timed(self) -> bool:
         """Whether it is known what an epoch takes."""

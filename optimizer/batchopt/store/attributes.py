@@ -46,6 +46,9 @@ MEMORY_LIMITS = "memory_limits"
 ACCUMULATE = "accumulate"
 """User attribute of a study: whether batches that memory does not hold are trained in micro-batches."""
 
+PREFER = "prefer"
+"""User attribute of a study: what is recommended in the end, where it was asked for."""
+
 TOGETHER = 100
 """How many processes of one machine may begin in the same moment; of those in each other's way one gets through."""
 

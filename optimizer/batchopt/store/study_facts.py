@@ -13,13 +13,21 @@ from sqlalchemy.engine import Engine
 from batchopt.machine.machine import Machine
 from batchopt.measured import MemoryRow, StepTime
 from batchopt.optuna_private import study_id_of
-from batchopt.store.attributes import ACCUMULATE, ELAPSED, ENGINES, MEMORY_LIMITS, TOGETHER
+from batchopt.question.goal import PREFERENCES, Prefer
+from batchopt.store.attributes import ACCUMULATE, ELAPSED, ENGINES, MEMORY_LIMITS, PREFER, TOGETHER
 from batchopt.store.measurements import MeasuredOn, Measurements
 from batchopt.store.records import Records, put_entry
 from batchopt.store.tables import optunas_study_system_attributes, optunas_trials
 from batchopt.store.transactions import Transactions
 
 T = TypeVar("T")
+
+
+def preference(study: Study) -> Prefer:
+    """What a study was asked to recommend."""
+    kept = study.user_attrs.get(PREFER)
+    # A database may hold anything.
+    return next((known for known in PREFERENCES if known == kept), "balanced")
 
 
 def remove_attributes(db: Engine, study: Study, prefixes: Sequence[str]) -> None:
@@ -65,6 +73,11 @@ class StudyLedger:
     def elapsed(self) -> float:
         """The wall seconds of all sessions so far."""
         return float(self._again(lambda: self.study.user_attrs.get(ELAPSED, 0.0)))
+
+    def set_prefer(self, prefer: Prefer | None) -> None:
+        """Keep what is recommended in the end; None keeps what it was."""
+        if prefer is not None and self._again(lambda: self.study.user_attrs.get(PREFER)) != prefer:
+            self._again(lambda: self.study.set_user_attr(PREFER, prefer))
 
     def set_accumulate(self, accumulate: bool) -> None:
         """Keep whether batches that memory does not hold are trained in micro-batches, for reports, too."""

@@ -13,6 +13,7 @@ from batchopt.search.scheduler import Scheduler
 from batchopt.search.steps import Search
 from batchopt.store.ledger import Ledger
 from batchopt.store.stamp import Stamp
+from batchopt.store.study_facts import preference
 
 
 def make_search(
@@ -44,6 +45,7 @@ def make_search(
             # What an epoch took differs from one time to the next; what the probe has kept does not.
             seconds_per_epoch=capacity.seconds_per_epoch(refined=not options.deterministic),
             view=kind.view(value_seconds),
+            prefer=preference(ledger.study),
         )
         return ScheduledSearch(ledger.study, stamp.space, scheduler)
     return OptunaSearch(

@@ -158,6 +158,7 @@ class Study:
                 anew=not capacity.recorded,
             )
             ledger.set_accumulate(capacity.accumulate)
+            ledger.set_prefer(self.options.prefer)
             listener(plan.opened)
             show = partial(bring_up_to_date, ledger, listener)
             heard = ShownWhileItGoesOn(listener, show)

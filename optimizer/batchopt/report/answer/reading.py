@@ -33,6 +33,7 @@ from batchopt.store.history import TrialRecord, open_study, read_trials
 from batchopt.store.measurements import Measurements
 from batchopt.store.records import Records
 from batchopt.store.stamp import Stamp
+from batchopt.store.study_facts import preference
 from batchopt.text import printable
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def read_evidence(
     tolerance: float | None = None,
     target: float | None = None,
     goal: GoalKind | None = None,
-    prefer: Prefer = "balanced",
+    prefer: Prefer | None = None,
 ) -> Evidence:
     """What a study has found, for one of its machines, with all that its pictures are made of.
 
@@ -66,7 +67,7 @@ def read_evidence(
             reached.
         goal: what is asked for; the study's own where None.
         prefer: what is recommended: the fastest that is most likely as good as the best (`balanced`), the `best`
-            whatever it takes, or the `fastest` that is as good with even odds.
+            whatever it takes, or the `fastest` that is as good with even odds; None for what the study was asked.
 
     Raises:
         StorageError: there is no such database or study.
@@ -82,6 +83,7 @@ def read_evidence(
         # Refuses one that no value can be at.
         metric.target(target)
         in_seconds = asked.kind == "time"
+        prefer = prefer or preference(study)
         records = Records(database.db)
         trials = read_trials(study, records)
         engines, described = study.user_attrs.get(ENGINES, {}), records.machines()

@@ -30,21 +30,31 @@ def document(report: Report, *, details: bool = True) -> list[Section]:
         report: of the study.
         details: whether to go on where a first look ends.
     """
+    more = [MORE] if not details and report.by_batch_size else []
+    facts = [Paragraph(line, "small") for line in [*more, *fact_lines(report)]]
+    return [*first_look(report), *(further(report) if details else _machines(report)), *([facts] if facts else [])]
+
+
+def first_look(report: Report) -> list[Section]:
+    """What to use, how sure that is, what would change it, and what each batch size is worth."""
     sections: list[Section] = [
         *_front(report),
         [Paragraph(headline(report), "advice"), *_indented(advice_sentences(report))],
         paragraphs([*report.outlook, *report.notes]),
         *_confirmation(report),
         *_answer(report),
-        *(_details(report) if details else []),
-        paragraphs(machine_lines(report)),
-        [Paragraph(line, "small") for line in [*([MORE] if _cut(report, details) else []), *fact_lines(report)]],
     ]
     return [section for section in sections if section]
 
 
-def _cut(report: Report, details: bool) -> bool:
-    return not details and bool(report.by_batch_size)
+def further(report: Report) -> list[Section]:
+    """What a first look can do without: chances, training, laws, and the machines."""
+    return [section for section in [*_details(report), *_machines(report)] if section]
+
+
+def _machines(report: Report) -> list[Section]:
+    lines = machine_lines(report)
+    return [paragraphs(lines)] if lines else []
 
 
 def _indented(sentences: list[str]) -> list[Paragraph]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.recommendation import Report
-from batchopt.report.show.blocks import Mark, Paragraph, Table
-from batchopt.report.show.document import document
+from batchopt.report.show.blocks import Mark, Paragraph, Section, Table
+from batchopt.report.show.document import document, first_look, further
 from batchopt.report.show.pictures import pictures
 from batchopt.report.show.sentences import fact_lines
 from batchopt.text import printable
@@ -47,12 +47,13 @@ def page(evidence: Evidence) -> str:
     from plotly.io import to_html
 
     report = evidence.report
-    facts = fact_lines(report)
-    parts = [f"<h1>Study {_text(report.study)}</h1>", *(_paragraph(line, "small") for line in facts)]
-    parts.append(_blocks(report, but=facts))
+    parts = [f"<h1>Study {_text(report.study)}</h1>", *(_paragraph(line, "small") for line in fact_lines(report))]
+    # What is decided by comes before what it was made from.
+    parts.append(_blocks(first_look(report)))
     for at, (name, figure) in enumerate(pictures(evidence).items()):
         drawn = to_html(figure, full_html=False, include_plotlyjs=at == 0, div_id=name, config=CONFIG)
         parts.append(f'<div class="figure">{drawn}</div>')
+    parts.append(_blocks(further(report)))
     title = _text(f"batchopt: {report.study}")
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style>'
@@ -62,13 +63,11 @@ def page(evidence: Evidence) -> str:
 
 def fragment(report: Report) -> str:
     """The report's document as a part of another page, such as a notebook."""
-    return f'<style>{FRAGMENT_STYLE}</style>\n<div class="batchopt">\n{_blocks(report)}\n</div>'
+    return f'<style>{FRAGMENT_STYLE}</style>\n<div class="batchopt">\n{_blocks(document(report))}\n</div>'
 
 
-def _blocks(report: Report, but: Sequence[str] = ()) -> str:
-    """All blocks, but the lines that stand elsewhere on the page."""
-    blocks = [block for section in document(report) for block in section]
-    return "\n".join(_block(block) for block in blocks if not (isinstance(block, Paragraph) and block.text in but))
+def _blocks(sections: Sequence[Section]) -> str:
+    return "\n".join(_block(block) for section in sections for block in section)
 
 
 def _text(text: str) -> str:

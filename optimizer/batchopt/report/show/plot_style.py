@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
 
 import plotly.graph_objects as go
@@ -22,11 +23,26 @@ SCALE = "Cividis"
 """Of values and batch sizes: even in lightness, so that it prints, and the same to the colour-blind."""
 
 
+SHORT, MOST_TICKS = 4.0, 4
+"""A range whose ends are less than so many times apart has at most about so many evenly spaced ticks."""
+
+
 def one_two_five(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, 20, ... around a range above 0; of one that begins there, its upper three decades."""
+    """1, 2, 5, 10, 20, ... around a range above 0, or numbers between them where it is short.
+
+    Of a range that begins at 0, its upper three decades.
+    """
     low = max(low, 1e-3 * high)
     if low <= 0:
         return []
+    if high < SHORT * low:
+        step = next(
+            d * 10.0**e
+            for e in itertools.count(math.floor(math.log10(low)) - 2)
+            for d in (1, 2, 5)
+            if (high - low) / (d * 10.0**e) <= MOST_TICKS
+        )
+        return [round(at * step, 12) for at in range(math.floor(low / step), math.ceil(high / step) + 1) if at]
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     return [tick for tick in (d * 10.0**e for e in decades for d in (1, 2, 5)) if low / 2 <= tick <= 2 * high]
 

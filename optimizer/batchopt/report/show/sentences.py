@@ -77,10 +77,17 @@ def doubts(report: Report) -> list[str]:
     advice = report.advised
     if report.time is not None or advice is None or not advice.undecided:
         return []
-    sizes = listed([str(row.batch_size) for row in advice.undecided])
+    tried = {row.batch_size for row in report.by_batch_size}
+    undecided = [row for row in advice.undecided if row.batch_size in tried]
+    if not undecided:
+        return []
+    sizes = listed([str(row.batch_size) for row in undecided])
     spread = f"run-to-run standard deviation {report.metric.shown_amount(advice.run_sd)}"
     said = [f"Not distinguishable from {sizes} with these data ({spread})."]
-    tellable = [row for row in advice.undecided if row.runs is not None]
+    tellable = [row for row in undecided if row.runs is not None]
+    # Where the advice is not sure, what would make it so was said with it.
+    if not advice.sure:
+        return said
     if not tellable:
         said.append("They differ by so little that no reasonable number of runs would separate them.")
     else:

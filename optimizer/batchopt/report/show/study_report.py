@@ -62,7 +62,7 @@ def read_report(
     tolerance: float | None = None,
     target: float | None = None,
     goal: GoalKind | None = None,
-    prefer: Prefer = "balanced",
+    prefer: Prefer | None = None,
 ) -> StudyReport:
     """What a study has found, for one of its machines; arguments and errors as `read_evidence`."""
     return StudyReport.of(
