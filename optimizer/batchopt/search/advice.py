@@ -10,13 +10,13 @@ from batchopt.question.goal import Prefer
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
 from batchopt.search.preference import EVEN, SURE
 
-ToleranceIs = Literal["run_sd", "range", "asked"]
-"""Why a tolerance is what it is: what runs differ by, a part of the range of the values, or what was asked for."""
+ToleranceIs = Literal["runs", "range", "asked"]
+"""Why a tolerance is what it is: what two runs differ by, a part of the range of the values, or what was asked for."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a configuration is worth: the final value of a run of it, without what runs differ by.
+    """What a configuration is worth: the final value of a run of it, without what two runs differ by.
 
     Attributes:
         batch_size, learning_rate, extra: the configuration.
@@ -101,7 +101,7 @@ class Advice:
         complete: whether any trial was trained to its end.
         by_batch_size: the best configuration of each batch size that fits, ascending.
         tolerance: what counts as equally good, in the units of the values.
-        tolerance_is: why: what runs differ by, a part of the range, or what was asked for.
+        tolerance_is: why: what two runs differ by, a part of the range, or what was asked for.
         as_good: batch sizes that are within the tolerance with a probability of `SURE` or more, ascending, and the
             recommended one.
         undecided: what the data cannot tell apart from the recommended one, ascending.
@@ -139,7 +139,7 @@ class Recommendation:
     Attributes:
         batch_size: examples per optimizer step.
         learning_rate: as applied.
-        mean: the expected final value (the median of the posterior), without what runs differ by; where there is a
+        mean: the expected final value (the median of the posterior), without what two runs differ by; where there is a
             target, the seconds until it is reached.
         low, high: its 90 % interval.
         extra: values of the extra dimensions.

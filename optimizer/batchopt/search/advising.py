@@ -8,6 +8,7 @@ that takes least time (`preference.py`).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -82,8 +83,8 @@ def advise(
         sign: 1 where larger values are better, -1 where smaller ones are.
         seconds_per_epoch: batch size -> seconds, on the machine that is advised.
         max_batch_size: what that machine holds, in examples; None for no limit.
-        tolerance: what counts as equally good, in the units of the values; None for what matters: by how much two runs
-            of one configuration differ, and `matters` at least.
+        tolerance: what counts as equally good, in the units of the values; None for what matters: the standard
+            deviation of the difference of two runs of one configuration, and `matters` at least.
         curves: points of these trials, row i trial i; None for their values.
         prefer: what is recommended.
         matters: in the units of the values; None for the part `MATTERS` of their range.
@@ -266,7 +267,9 @@ def _drawn(surrogate: Surrogate, points: FloatArray, own: float) -> tuple[FloatA
 def _tolerance(asked: float | None, run_sd: float, least: float) -> tuple[float, ToleranceIs]:
     if asked is not None:
         return asked, "asked"
-    return (run_sd, "run_sd") if run_sd >= least else (least, "range")
+    # What two runs differ by has twice the variance of one.
+    differ = math.sqrt(2) * run_sd
+    return (differ, "runs") if differ >= least else (least, "range")
 
 
 def _best_rates(

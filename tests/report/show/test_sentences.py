@@ -44,7 +44,7 @@ ADVICE = Advice(
     complete=True,
     by_batch_size=[SMALL, COMMON, BEST, LARGE],
     tolerance=0.005,
-    tolerance_is="run_sd",
+    tolerance_is="runs",
     as_good=[64],
     undecided=[Undecided(32, 0.4, None, None), Undecided(512, 0.3, 4, 540.0)],
     run_sd=0.005,
@@ -88,7 +88,7 @@ def test_the_first_lines_say_what_to_use_how_sure_that_is_what_it_costs_and_what
         "Use batch size 64 with learning rate 0.012.",
         "93.75% validation accuracy expected after 5 epochs (90 % interval 93.00 to 94.50%), 1 min 30 s of training: "
         "1.3 times as fast as batch size 32, as accurate.",
-        "With 86 % probability no batch size is better by more than 0.5 points, which is what runs of one "
+        "With 86 % probability no batch size is better by more than 0.5 points, which is what two runs of one "
         "configuration differ by. Nothing tried is clearly better. 8 might gain 0.05 points (even odds) and takes "
         "4 times as long; 512 is twice as fast and likely loses 1 points.",
     ]

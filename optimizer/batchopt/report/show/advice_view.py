@@ -80,7 +80,7 @@ def _sure(report: Report, advice: Advice) -> str:
     if report.time is not None:
         return f"{likely} no batch size gets there sooner by more than {seconds(advice.tolerance)}."
     why = {
-        "run_sd": "which is what runs of one configuration differ by",
+        "runs": "which is what two runs of one configuration differ by",
         "range": "1 % of the range of the values seen",
         "asked": "the tolerance asked for",
     }[advice.tolerance_is]

@@ -23,7 +23,7 @@ SCALE = "Cividis"
 """Of values and batch sizes: even in lightness, so that it prints, and the same to the colour-blind."""
 
 
-SHORT, MOST_TICKS = 4.0, 4
+SHORT, MOST_TICKS = 8.0, 4
 """A range whose ends are less than so many times apart has at most about so many evenly spaced ticks."""
 
 

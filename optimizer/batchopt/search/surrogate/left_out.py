@@ -16,8 +16,9 @@ from scipy.linalg.lapack import dtrtrs
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-FEWEST, TOP = 4, 6
-"""Without so many final values nothing is said; so many of the best, or half of them, are looked at."""
+FEWEST, TOP = 9, 6
+"""Without so many final values nothing is said: of few that lie far apart, what the others say of one is wrong by more
+than runs differ. So many of the best, or half of them, are looked at."""
 
 FARTHEST = 9.0
 """A square in parts of its variance that counts as no more: one run that failed is not how runs differ."""
