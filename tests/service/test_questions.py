@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import QUESTION, accuracy, say
+from serving import QUESTION, accuracy, ask_for, say
 
 
 def through(service: httpx.Client, study: str, **asking: Any) -> Any:
@@ -54,3 +54,23 @@ def test_a_question_of_any_kind_comes_to_an_answer(service: httpx.Client, change
     name = study.rpartition("/")[2]
     for page in (f"{study}/report.html", f"/studies/{name}"):
         assert service.get(page).status_code == 200
+
+
+@pytest.mark.slow
+def test_a_window_forgets_what_was_true_of_other_data(service: httpx.Client) -> None:
+    study = f"/v1/studies/window-{secrets.token_hex(4)}"
+    endless = {"window": 12, "trials": None, "until_known": False, "epochs": 1, "lease_seconds": 60}
+    assert service.put(study, json=QUESTION | {"window": 12}).status_code == 422
+    assert service.put(study, json=QUESTION | endless).status_code == 201
+    advised = []
+    for best in (16, 256):
+        # As data drifts, another batch size becomes the best.
+        for _ in range(14):
+            step = ask_for(service, study, "one")
+            value = 0.5 if step["batch_size"] == best else 0.3 - abs(step["learning_rate"] - 0.01)
+            assert say(service, study, step, ":complete", {"value": value, "seconds": 1.0}).status_code == 200
+        advised.append(service.get(f"{study}/recommendation").json()["recommendation"]["batch_size"])
+    assert advised == [16, 256]
+    report = service.get(f"{study}/report").json()
+    assert report["notes"][0] == "This study watches its newest trials: what is advised is of 12 of its 28."
+    assert report["trials"]["complete"] == 28

@@ -87,6 +87,8 @@ BAD = {
     "no reason": ("POST", f"{TRIAL}:fail", {"why": ""}, 422, "why"),
     "a long reason": ("POST", f"{TRIAL}:fail", {"why": "x" * 3000}, 422, "why"),
     "a state without its sum": ("PUT", f"{TRIAL}/checkpoint?epoch=1", b"state", 422, "sha256"),
+    "an address that is none": ("PUT", f"{TRIAL}/checkpoint?epoch=1&uri=nowhere", None, 422, "uri"),
+    "a state that is there and here": ("PUT", f"{TRIAL}/checkpoint?epoch=1&uri=s3://x", b"state", 422, "uri"),
     "no such verb": ("POST", f"{TRIAL}:explode", None, 404, "Not Found"),
     "no such method": ("DELETE", "{study}", None, 405, "Method Not Allowed"),
     "a large body": ("POST", f"{TRIAL}/epochs", " " * 100_000 + "{}", 413, "bytes"),

@@ -81,6 +81,7 @@ class Question(Said):
     examples: Annotated[int, Field(ge=1, le=MOST_BYTES)]
     trials: Annotated[int, Field(ge=1, le=MOST)] | None = DEFAULT_TRIALS
     until_known: bool = True
+    window: Annotated[int, Field(ge=2, le=MOST)] | None = None
     prune: bool = True
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     lease_seconds: Annotated[float, Field(allow_inf_nan=False)] = LEASE_SECONDS
@@ -91,6 +92,10 @@ class Question(Said):
         Raises:
             InvalidInput: a space that cannot be.
         """
+        if self.window is not None and (self.trials is not None or self.until_known):
+            raise InvalidInput(
+                "window: such a study goes on as long as jobs ask. Give `trials` null and `until_known` false."
+            )
         sizes = self.batch_sizes
         low, high = self.learning_rates
         extra = {name: dimension.distribution(name) for name, dimension in self.extra.items()}
@@ -109,7 +114,7 @@ class Question(Said):
 
     def options(self) -> Options:
         """How it is searched; raises InvalidInput for a lease that is too short."""
-        return Options(lease=self.lease_seconds, prune=self.prune)
+        return Options(lease=self.lease_seconds, prune=self.prune, window=self.window)
 
     def budget(self) -> Budget:
         """When it ends."""

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from batchopt.errors import StorageError, StorageFailed, StudyMismatch, StudyNotFound
 from batchopt.service.schemas import Question
-from batchopt.store.attributes import SERVICE
+from batchopt.store.attributes import SERVICE, WINDOW
 from batchopt.store.leases import LeaseLost, TurnLost
 from batchopt.store.making import checked_name
 from batchopt.store.records import Records
@@ -177,6 +177,8 @@ class Studies:
         try:
             asked = question.model_dump(mode="json")
             kept, new = session.remembered(SERVICE, asked)
+            if question.window is not None:
+                session.remembered(WINDOW, question.window)
             return Served(name, _read(kept), session), new
         except BaseException:
             session.release()

@@ -98,7 +98,7 @@ class JobSession(Session):
         """Why there are no more steps, in one line; empty where there are, or may be."""
         return "" if self.others else self._search.stop_reason
 
-    def remembered(self, name: str, asked: dict[str, object]) -> tuple[object, bool]:
+    def remembered(self, name: str, asked: object) -> tuple[object, bool]:
         """How this study was first asked for, as JSON values kept by a name, and whether that was now."""
 
         def remember() -> tuple[object, bool]:

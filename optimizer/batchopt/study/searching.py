@@ -45,7 +45,7 @@ def make_search(
             seconds_per_epoch=capacity.seconds_per_epoch(refined=not options.deterministic),
             view=kind.view(value_seconds),
         )
-        return ScheduledSearch(ledger.study, stamp.space, scheduler)
+        return ScheduledSearch(ledger.study, stamp.space, scheduler, window=options.window)
     return OptunaSearch(
         ledger.study,
         stamp.space,
