@@ -188,6 +188,7 @@ def _described(work: Work, served: Served) -> dict[str, Any]:
         "batch_size": step.batch_size,
         "learning_rate": step.learning_rate,
         "extra": dict(step.extra),
+        "metric": served.session.stamp.metric.name,
         "from_epoch": work.from_epoch,
         "until_epoch": step.until_epoch,
         "lease": work.lease,

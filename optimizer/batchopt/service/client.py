@@ -37,8 +37,7 @@ PATIENCE_S = 300.0
 RELEASE_PATIENCE_S = 5.0
 """The same for letting a trial go, by a job that has to end: what is not released expires by itself."""
 
-TIMEOUT_S = 60.0
-LONGEST_PAUSE_S = 10.0
+TIMEOUT_S, LONGEST_PAUSE_S = 60.0, 10.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resourceexhausted", "cudnn_status_alloc_failed")
 """What frameworks say, in small letters, where a batch does not fit."""
@@ -174,7 +173,7 @@ class Trial:
     """A step of a trial; to be used in a `with`, which ends it.
 
     Attributes:
-        number, batch_size, learning_rate, extra: what to train.
+        number, batch_size, learning_rate, extra: what to train; `metric` is what to tell.
         from_epoch, until_epoch: which epochs, the first one left out.
         lost: whether it is another job's by now.
     """
@@ -184,6 +183,7 @@ class Trial:
         self.batch_size: int = given["batch_size"]
         self.learning_rate: float = given["learning_rate"]
         self.extra: dict[str, Any] = given["extra"]
+        self.metric: str = given["metric"]
         self.from_epoch: int = given["from_epoch"]
         self.until_epoch: int = given["until_epoch"]
         self.lost = False
@@ -322,8 +322,8 @@ def ask(
         Refused: by the service; OSError: it stayed away.
     """
     server = Server(url, token, patience)
-    body: dict[str, Any] = {"client_id": client_id, "machine": machine or socket.gethostname()}
-    body["can_pause"] = can_pause
+    machine = machine or socket.gethostname()
+    body: dict[str, Any] = {"client_id": client_id, "machine": machine, "can_pause": can_pause}
     if largest_batch_size is not None:
         body["largest_batch_size"] = largest_batch_size
     path = f"/v1/studies/{urllib.parse.quote(study, safe='')}/trials:ask"
