@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from batchopt.search.steps import Trial
+
 REFERENCE_BATCH_SIZE = 64
 PRIOR_SLOPE, PRIOR_SLOPE_SD = -0.35, 0.35
 """Of log seconds against log batch size: between 0 (time goes with examples) and -1 (time goes with steps)."""
@@ -40,6 +42,12 @@ class EpochCost:
         gram = features.T @ features / RELATIVE_NOISE**2 + precision
         weights = prior + np.linalg.solve(gram, features.T @ target / RELATIVE_NOISE**2)
         self._level, self._slope, self._bend = weights.tolist()
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], probed: Callable[[int], float] | None) -> EpochCost:
+        """What the timed ones of these trials say, where nothing was probed."""
+        timed = [trial for trial in trials if trial.seconds_per_epoch > 0]
+        return cls([trial.batch_size for trial in timed], [trial.seconds_per_epoch for trial in timed], probed=probed)
 
     def __call__(self, batch_size: int) -> float:
         """Seconds per epoch at a batch size; in units of the reference size where nothing was ever timed."""

@@ -26,12 +26,12 @@ from batchopt.service.guard import Guard, Keys
 from batchopt.service.naming import TRIAL, Lease, StudyName, TrialNumber, given
 from batchopt.service.pages import add_pages
 from batchopt.service.reading import add_reading, recommendation_of
-from batchopt.service.schemas import Asking, Completion, EpochTold, Question, Reason
+from batchopt.service.schemas import Ask, Completion, EpochTold, Question, Reason
 from batchopt.service.states import add_states
 from batchopt.service.studies import Served, Studies
 from batchopt.service.watching import add_watching
-from batchopt.store.leases import LeaseLost
-from batchopt.study.jobs import Work
+from batchopt.store.leases import LeaseLost, TurnLost
+from batchopt.study.jobs import Asking, Work
 from batchopt.study.telling import Telling
 
 RETRY_SECONDS = 1
@@ -80,27 +80,22 @@ def _add_studies(app: FastAPI, studies: Studies) -> None:
         return {"study": study, "new": new}
 
     @app.post("/v1/studies/{study}/trials:ask", responses={204: {}, 410: {}}, tags=["trial"])
-    async def ask(study: StudyName, asking: Asking) -> Response:
+    async def ask(study: StudyName, asking: Ask) -> Response:
         """What to train next: the job's own open trial, or a new step; 204 for nothing now, 410 once all is done."""
-        asked_at = time.monotonic()
-
-        def ask() -> Response:
-            work = served.ask(
-                asking.client_id,
-                asking.machine,
-                can_pause=asking.can_pause,
-                largest=asking.largest_batch_size,
-                asked_at=asked_at,
-            )
+        wanted = Asking(asking.client_id, asking.machine, can_pause=asking.can_pause, largest=asking.largest_batch_size)
+        async with studies.of(study) as served:
+            try:
+                # A client that goes away takes nothing from those who wait with it.
+                work = await asyncio.shield(asyncio.wrap_future(served.ask(wanted)))
+            except TurnLost:
+                work = None
             if work is not None:
                 return JSONResponse(_described(work, served))
             if done := served.session.done:
-                served.session.end()
-                return json_answer({"done": done, "recommendation": recommendation_of(studies.storage, study)}, 410)
+                await run_in_threadpool(served.session.end)
+                advised = await run_in_threadpool(recommendation_of, studies.storage, study)
+                return json_answer({"done": done, "recommendation": advised}, 410)
             return Response(status_code=204, headers={"Retry-After": str(RETRY_SECONDS)})
-
-        async with studies.of(study) as served:
-            return await asyncio.get_running_loop().run_in_executor(served.asking, ask)
 
 
 def _add_trials(app: FastAPI, studies: Studies) -> None:
@@ -109,7 +104,7 @@ def _add_trials(app: FastAPI, studies: Studies) -> None:
             session = served.session
             examples = session.stamp.program.train_examples
             answer = session.telling.tell(trial, lease, lambda size: epoch.figures(size, examples))
-            return {"verdict": await asyncio.wrap_future(answer), **_expiry(served)}
+            return {"verdict": await asyncio.shield(asyncio.wrap_future(answer)), **_expiry(served)}
 
     async def ended(study: str, trial: int, lease: str, end: Callable[[Telling], None]) -> dict[str, Any]:
         def once() -> str:
@@ -159,7 +154,7 @@ def _add_trials(app: FastAPI, studies: Studies) -> None:
             figures = EpochTold(epoch=session.ending.last_epoch, value=said.value, seconds=said.seconds)
             examples = session.stamp.program.train_examples
             answer = session.telling.tell(trial, lease, lambda size: figures.figures(size, examples), alone=True)
-            await asyncio.wrap_future(answer)
+            await asyncio.shield(asyncio.wrap_future(answer))
             return await ended(study, trial, lease, lambda telling: None)
 
     @app.post(f"{TRIAL}:out-of-memory", tags=["trial"])

@@ -121,7 +121,7 @@ class Question(Said):
         return Budget(trials=self.trials, until_known=self.until_known)
 
 
-class Asking(Said):
+class Ask(Said):
     """A job that wants a step."""
 
     client_id: Name
