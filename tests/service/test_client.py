@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,8 +18,8 @@ from typing import Any
 import httpx
 import optuna
 import pytest
-from batchopt.service.client import Refused, Server, ask
-from serving import QUESTION, ask_for, job, say
+from batchopt.service.client import Done, Refused, Server, ask, put_study
+from serving import QUESTION, accuracy, ask_for, job, say
 
 EPOCH = {"epoch": 1, "value": 0.5, "seconds": 1.0}
 
@@ -92,6 +94,25 @@ def test_a_terminated_job_lets_its_trial_go(service: httpx.Client, study: str) -
     assert running.ended(30).returncode == 128 + signal.SIGTERM
     assert ask_for(service, study, "heir")["trial"] == 0
     assert time.monotonic() - began < QUESTION["lease_seconds"]
+
+
+def test_a_paused_trial_goes_on_from_what_its_job_saved(service: httpx.Client) -> None:
+    url, name = str(service.base_url), f"paused-{secrets.token_hex(4)}"
+    assert put_study(url, name, QUESTION | {"epochs": 8, "prune": True, "trials": 3})
+    goes_on = {}
+    with contextlib.suppress(Done):
+        while True:
+            with ask(url, name, can_pause=True) as trial:
+                goes_on[trial.number, trial.from_epoch] = trial.state()
+                for epoch in trial.epochs():
+                    if trial.tell(accuracy(trial.batch_size, trial.learning_rate, epoch), 1.0) == "pause":
+                        state = f"trial {trial.number} after {epoch}"
+                        # By turns as bytes and as an address.
+                        trial.save(state.encode()) if epoch == 2 else trial.save(uri=f"s3://mine/{trial.number}")
+    assert any(epoch == 4 for _, epoch in goes_on)
+    for (number, epoch), state in goes_on.items():
+        expected = {0: None, 2: f"trial {number} after 2".encode(), 4: f"s3://mine/{number}"}
+        assert state == expected[epoch], (number, epoch)
 
 
 def test_a_handler_of_the_jobs_own_is_left_alone(service: httpx.Client, study: str) -> None:

@@ -71,6 +71,7 @@ class Options:
         lease: seconds after which a trial that its process does not speak of is another's to take over.
         checkpoint_limit: bytes above which the state of an unfinished trial is kept in a file.
         checkpoints: the folder of such files, a path or an fsspec URL; beside an SQLite database where None.
+        window: how many of the trials that have ended count, the newest, where data drifts; all where None.
 
     Raises:
         InvalidInput: naming the option and what to write.
@@ -96,6 +97,7 @@ class Options:
     lease: float = LEASE_SECONDS
     checkpoint_limit: int = CHECKPOINT_LIMIT
     checkpoints: str | None = None
+    window: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("data", "checkpoints"):
@@ -117,6 +119,8 @@ class Options:
             at_least_one("--workers", self.workers, MOST)
         if self.memory_limit is not None:
             at_least_one("--memory-limit", self.memory_limit)
+        if self.window is not None:
+            at_least_one("--window", self.window)
         if self.train_examples is not None:
             at_least_one("--train-examples", self.train_examples)
         if not MIN_LEASE_SECONDS <= self.lease <= MOST:

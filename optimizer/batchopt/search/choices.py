@@ -23,6 +23,7 @@ from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.curves import Curves, chosen
 from batchopt.search.surrogate.gp import Surrogate
 from batchopt.search.trials import rotation
+from batchopt.search.view import Standing
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -90,6 +91,7 @@ class Choices:
         rungs: epochs at which a trial is thought over, the last being all of them.
         sign: 1 where larger values are better, -1 where smaller ones are.
         cost: seconds per epoch by batch size.
+        before: of the same study, thought over a moment ago.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Choices:
         rungs: Sequence[int],
         sign: float,
         cost: EpochCost,
+        before: Choices | None = None,
     ) -> None:
         self.trials = trials
         self._curves = curves
@@ -111,7 +114,8 @@ class Choices:
         self._sign = sign
         self._cost = cost
         self._lengths = RunLengths(trials, cube, max_epochs=self.max_epochs)
-        self._surrogate = Surrogate(curves, rotation=rotation(space, cube))
+        known: Surrogate | None = None if before is None else before._surrogate
+        self._surrogate: Surrogate = Surrogate(curves, rotation=rotation(space, cube), before=known)
         self.complete = [trial for trial in trials if trial.state == "complete"]
         self.spread = self._surrogate.spread
         self.clearly = CLEARLY * self.spread
@@ -234,3 +238,21 @@ class Choices:
         """So many of the paused trials, those with the least chance to end above the best complete one."""
         ranked = sorted(self.paused, key=lambda option: (option.chance, option.gain))
         return [option.trial for option in ranked[:count] if option.trial is not None]
+
+
+def choices_of(
+    standing: Standing,
+    share: float,
+    space: SearchSpace,
+    cube: Cube,
+    *,
+    rungs: Sequence[int],
+    sign: float,
+    before: Choices | None,
+) -> Choices | None:
+    """What can be done next as trials stand, time counting so much; None before the first value."""
+    trials = standing.weighed(share, space)
+    curves = standing.curves(trials, cube, sign=sign)
+    if curves is None:
+        return None
+    return Choices(trials, curves, space, cube, rungs=rungs, sign=sign, cost=standing.cost, before=before)

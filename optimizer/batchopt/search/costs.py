@@ -44,10 +44,10 @@ class EpochCost:
         self._level, self._slope, self._bend = weights.tolist()
 
     @classmethod
-    def of(cls, trials: Sequence[Trial], *, probed: Callable[[int], float] | None = None) -> EpochCost:
-        """From what the trials took; `probed` as above."""
+    def of(cls, trials: Sequence[Trial], probed: Callable[[int], float] | None) -> EpochCost:
+        """What the timed ones of these trials say, where nothing was probed."""
         timed = [trial for trial in trials if trial.seconds_per_epoch > 0]
-        return cls([trial.batch_size for trial in timed], [t.seconds_per_epoch for t in timed], probed=probed)
+        return cls([trial.batch_size for trial in timed], [trial.seconds_per_epoch for trial in timed], probed=probed)
 
     def __call__(self, batch_size: int) -> float:
         """Seconds per epoch at a batch size; in units of the reference size where nothing was ever timed."""

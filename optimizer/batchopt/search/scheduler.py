@@ -19,7 +19,7 @@ from batchopt.errors import BatchoptError, InvalidInput
 from batchopt.question.goal import Prefer
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.search.advice import Advice, Recommendation
-from batchopt.search.choices import Candidate, Choices
+from batchopt.search.choices import Candidate, Choices, choices_of
 from batchopt.search.costs import EpochCost
 from batchopt.search.decision import Rule, enough, pick
 from batchopt.search.opening import opening
@@ -95,6 +95,7 @@ class Scheduler:
         self._rungs = rungs(max_epochs) if pause else [max_epochs]
         self._trials: dict[int, Trial] = {}
         self._queue: list[dict[str, Any]] = []
+        self._before: Choices | None = None
 
     @property
     def may_start(self) -> bool:
@@ -291,18 +292,15 @@ class Scheduler:
 
     def _choices(self, share: float = 0.0) -> Choices | None:
         """What the evidence says, time counting so much; None before the first value."""
-        standing = self._standing()
-        trials = standing.weighed(share, self._space)
-        curves = standing.curves(trials, self._cube, sign=self._sign)
-        if curves is None:
-            return None
-        return Choices(trials, curves, self._space, self._cube, rungs=self._rungs, sign=self._sign, cost=standing.cost)
+        how = self._standing(), share, self._space, self._cube
+        self._before = choices_of(*how, rungs=self._rungs, sign=self._sign, before=self._before)
+        return self._before
 
     def _standing(self) -> Standing:
         return self._view.standing(self._in_order(), self._cost(), max_epochs=self._max_epochs)
 
     def _cost(self) -> EpochCost:
-        return EpochCost.of(self._in_order(), probed=self._probed)
+        return EpochCost.of(self._in_order(), self._probed)
 
     def _timed(self) -> bool:
         """Whether it is known what an epoch takes."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.search.steps import Trial
 from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.curves import Curves
+
+T = TypeVar("T")
 
 
 def rungs(max_epochs: int) -> list[int]:
@@ -72,3 +75,12 @@ def rotation(space: SearchSpace, cube: Cube) -> tuple[int, int, float] | None:
         return None
     ratio = math.log(space.largest / space.smallest) / math.log(high / low)
     return cube.column(BATCH_SIZE), cube.column(LEARNING_RATE), ratio
+
+
+def newest(trials: Sequence[T], window: int | None, goes_on: Callable[[T], bool]) -> list[T]:
+    """Trials in order, but of those that have ended no more than the newest `window`; all where that is None."""
+    if window is None:
+        return list(trials)
+    ended = [place for place, trial in enumerate(trials) if not goes_on(trial)]
+    past = set(ended[: max(0, len(ended) - window)])
+    return [trial for place, trial in enumerate(trials) if place not in past]

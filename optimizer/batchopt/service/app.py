@@ -8,15 +8,14 @@ a body that is too large, 503 for the database.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Header, HTTPException, Path, Query, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -24,25 +23,19 @@ from batchopt.search.steps import Step
 from batchopt.service.answers import answer_errors, json_answer
 from batchopt.service.dashboard import add_dashboard
 from batchopt.service.guard import Guard, Keys
+from batchopt.service.naming import TRIAL, Lease, StudyName, TrialNumber, given
 from batchopt.service.pages import add_pages
 from batchopt.service.reading import add_reading, recommendation_of
-from batchopt.service.schemas import Asking, Completion, EpochTold, Question, Reason
+from batchopt.service.schemas import Ask, Completion, EpochTold, Question, Reason
+from batchopt.service.states import add_states
 from batchopt.service.studies import Served, Studies
 from batchopt.service.watching import add_watching
-from batchopt.store.leases import LeaseLost
-from batchopt.study.jobs import Work
+from batchopt.store.leases import LeaseLost, TurnLost
+from batchopt.study.jobs import Asking, Work
 from batchopt.study.telling import Telling
 
 RETRY_SECONDS = 1
 """After which a job asks again where there is nothing for it now."""
-
-TRIAL = "/v1/studies/{study}/trials/{trial}"
-
-StudyName = Annotated[str, Path(min_length=1, max_length=512)]
-TrialNumber = Annotated[int, Path(ge=0, le=2**31 - 1)]
-Epoch = Annotated[int, Query(ge=1, le=1_000_000)]
-Sum = Annotated[str, Query(pattern="^[0-9a-f]{64}$")]
-Lease = Annotated[str | None, Header(alias="If-Match", max_length=200)]
 
 
 def make_app(storage: str, keys: Keys) -> FastAPI:
@@ -70,7 +63,7 @@ def make_app(storage: str, keys: Keys) -> FastAPI:
     answer_errors(app)
     _add_studies(app, studies)
     _add_trials(app, studies)
-    _add_states(app, studies)
+    add_states(app, studies)
     add_reading(app, studies)
     add_watching(app, studies)
     add_pages(app, studies)
@@ -87,27 +80,22 @@ def _add_studies(app: FastAPI, studies: Studies) -> None:
         return {"study": study, "new": new}
 
     @app.post("/v1/studies/{study}/trials:ask", responses={204: {}, 410: {}}, tags=["trial"])
-    async def ask(study: StudyName, asking: Asking) -> Response:
+    async def ask(study: StudyName, asking: Ask) -> Response:
         """What to train next: the job's own open trial, or a new step; 204 for nothing now, 410 once all is done."""
-        asked_at = time.monotonic()
-
-        def ask() -> Response:
-            work = served.ask(
-                asking.client_id,
-                asking.machine,
-                can_pause=asking.can_pause,
-                largest=asking.largest_batch_size,
-                asked_at=asked_at,
-            )
+        wanted = Asking(asking.client_id, asking.machine, can_pause=asking.can_pause, largest=asking.largest_batch_size)
+        async with studies.of(study) as served:
+            try:
+                # A client that goes away takes nothing from those who wait with it.
+                work = await asyncio.shield(asyncio.wrap_future(served.ask(wanted)))
+            except TurnLost:
+                work = None
             if work is not None:
                 return JSONResponse(_described(work, served))
             if done := served.session.done:
-                served.session.end()
-                return json_answer({"done": done, "recommendation": recommendation_of(studies.storage, study)}, 410)
+                await run_in_threadpool(served.session.end)
+                advised = await run_in_threadpool(recommendation_of, studies.storage, study)
+                return json_answer({"done": done, "recommendation": advised}, 410)
             return Response(status_code=204, headers={"Retry-After": str(RETRY_SECONDS)})
-
-        async with studies.of(study) as served:
-            return await asyncio.get_running_loop().run_in_executor(served.asking, ask)
 
 
 def _add_trials(app: FastAPI, studies: Studies) -> None:
@@ -116,7 +104,7 @@ def _add_trials(app: FastAPI, studies: Studies) -> None:
             session = served.session
             examples = session.stamp.program.train_examples
             answer = session.telling.tell(trial, lease, lambda size: epoch.figures(size, examples))
-            return {"verdict": await asyncio.wrap_future(answer), **_expiry(served)}
+            return {"verdict": await asyncio.shield(asyncio.wrap_future(answer)), **_expiry(served)}
 
     async def ended(study: str, trial: int, lease: str, end: Callable[[Telling], None]) -> dict[str, Any]:
         def once() -> str:
@@ -135,12 +123,12 @@ def _add_trials(app: FastAPI, studies: Studies) -> None:
     @app.post(f"{TRIAL}/epochs", tags=["trial"])
     async def tell(study: StudyName, trial: TrialNumber, said: EpochTold, if_match: Lease = None) -> dict[str, Any]:
         """Keep an epoch, once however often it is told; renews the lease. The verdict: continue, pause or stop."""
-        return await told(study, trial, _lease(if_match), said)
+        return await told(study, trial, given(if_match), said)
 
     @app.post(f"{TRIAL}:renew", tags=["trial"])
     async def renew(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> dict[str, Any]:
         """Keep the lease; to be said several times in its seconds."""
-        lease = _lease(if_match)
+        lease = given(if_match)
         async with studies.of(study) as served:
             await run_in_threadpool(served.session.telling.renew, trial, lease)
             return _expiry(served)
@@ -148,7 +136,7 @@ def _add_trials(app: FastAPI, studies: Studies) -> None:
     @app.post(f"{TRIAL}:release", tags=["trial"])
     async def release(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> dict[str, Any]:
         """Let a trial go as it is, for whoever asks next."""
-        lease = _lease(if_match)
+        lease = given(if_match)
         async with studies.of(study) as served:
             await run_in_threadpool(served.session.telling.let_go, trial, lease)
         return {"state": "released"}
@@ -158,7 +146,7 @@ def _add_trials(app: FastAPI, studies: Studies) -> None:
         study: StudyName, trial: TrialNumber, said: Completion | None = None, if_match: Lease = None
     ) -> dict[str, Any]:
         """Training has ended by itself: the last epoch that was told counts, or `value`, as that of the last epoch."""
-        lease = _lease(if_match)
+        lease = given(if_match)
         if said is None or said.value is None:
             return await ended(study, trial, lease, lambda telling: telling.complete(trial, lease))
         async with studies.of(study) as served:
@@ -166,59 +154,26 @@ def _add_trials(app: FastAPI, studies: Studies) -> None:
             figures = EpochTold(epoch=session.ending.last_epoch, value=said.value, seconds=said.seconds)
             examples = session.stamp.program.train_examples
             answer = session.telling.tell(trial, lease, lambda size: figures.figures(size, examples), alone=True)
-            await asyncio.wrap_future(answer)
+            await asyncio.shield(asyncio.wrap_future(answer))
             return await ended(study, trial, lease, lambda telling: None)
 
     @app.post(f"{TRIAL}:out-of-memory", tags=["trial"])
     async def out_of_memory(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> dict[str, Any]:
         """The trial did not fit in memory: its machine is given no batch size as large again."""
-        lease = _lease(if_match)
+        lease = given(if_match)
         return await ended(study, trial, lease, lambda telling: telling.exceed_memory(trial, lease))
 
     @app.post(f"{TRIAL}:diverged", tags=["trial"])
     async def diverged(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> dict[str, Any]:
         """The loss is not finite: evidence against the trial's corner."""
-        lease = _lease(if_match)
+        lease = given(if_match)
         return await ended(study, trial, lease, lambda telling: telling.diverge(trial, lease))
 
     @app.post(f"{TRIAL}:fail", tags=["trial"])
     async def fail(study: StudyName, trial: TrialNumber, said: Reason, if_match: Lease = None) -> dict[str, Any]:
         """The trial cannot be trained, for a reason that is not the search's."""
-        lease = _lease(if_match)
+        lease = given(if_match)
         return await ended(study, trial, lease, lambda telling: telling.fail(trial, lease, said.why))
-
-
-def _add_states(app: FastAPI, studies: Studies) -> None:
-    """Trials' states: bytes of the jobs' own."""
-
-    @app.put(f"{TRIAL}/checkpoint", tags=["checkpoint"])
-    async def put_checkpoint(
-        study: StudyName, trial: TrialNumber, request: Request, epoch: Epoch, sha256: Sum, if_match: Lease = None
-    ) -> dict[str, Any]:
-        """Keep the state of a trial after an epoch, bytes of the job's own; nothing of a body that was cut."""
-        lease, digest, content = _lease(if_match), hashlib.sha256(), bytearray()
-        async for chunk in request.stream():
-            digest.update(chunk)
-            content += chunk
-        if digest.hexdigest() != sha256:
-            raise HTTPException(
-                422, "the bytes that came have another SHA-256 than `sha256`: they were cut or changed. Retry."
-            )
-        async with studies.of(study) as served:
-            await run_in_threadpool(served.session.telling.keep_state, trial, lease, epoch, bytes(content))
-        return {"epoch": epoch, "bytes": len(content)}
-
-    @app.get(f"{TRIAL}/checkpoint", responses={204: {}}, tags=["checkpoint"])
-    async def get_checkpoint(study: StudyName, trial: TrialNumber, if_match: Lease = None) -> Response:
-        """The state that a trial goes on from, for who holds it; 204 where it begins anew."""
-        lease = _lease(if_match)
-        async with studies.of(study) as served:
-            kept = await run_in_threadpool(served.session.telling.state, trial, lease)
-        if kept is None:
-            return Response(status_code=204)
-        epoch, content = kept
-        sums = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "Batchopt-Epoch": str(epoch)}
-        return Response(content, headers=sums, media_type="application/octet-stream")
 
 
 def _described(work: Work, served: Served) -> dict[str, Any]:
@@ -228,6 +183,7 @@ def _described(work: Work, served: Served) -> dict[str, Any]:
         "batch_size": step.batch_size,
         "learning_rate": step.learning_rate,
         "extra": dict(step.extra),
+        "metric": served.session.stamp.metric.name,
         "from_epoch": work.from_epoch,
         "until_epoch": step.until_epoch,
         "lease": work.lease,
@@ -239,9 +195,3 @@ def _described(work: Work, served: Served) -> dict[str, Any]:
 def _expiry(served: Served) -> dict[str, Any]:
     """When the lease ends: in seconds, which no clock that jumps can spoil, and by this server's clock."""
     return {"lease_seconds": served.lease_seconds, "expires_at": time.time() + served.lease_seconds}
-
-
-def _lease(if_match: str | None) -> str:
-    if not if_match:
-        raise HTTPException(428, "say which lease this is for: the header If-Match, with the `lease` that :ask gave.")
-    return if_match.strip().strip('"')

@@ -16,6 +16,7 @@ while True:
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -36,8 +37,7 @@ PATIENCE_S = 300.0
 RELEASE_PATIENCE_S = 5.0
 """The same for letting a trial go, by a job that has to end: what is not released expires by itself."""
 
-TIMEOUT_S = 60.0
-LONGEST_PAUSE_S = 10.0
+TIMEOUT_S, LONGEST_PAUSE_S = 60.0, 10.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resourceexhausted", "cudnn_status_alloc_failed")
 """What frameworks say, in small letters, where a batch does not fit."""
@@ -103,7 +103,7 @@ class Server:
         self,
         method: str,
         path: str,
-        body: dict[str, Any] | None = None,
+        body: dict[str, Any] | bytes | None = None,
         lease: str = "",
         patience: float | None = None,
     ) -> tuple[int, Any, float]:
@@ -113,30 +113,29 @@ class Server:
             patience: seconds for which it may be away; as given to the server where None.
 
         Returns:
-            Its status, its JSON document or None, and after how many seconds to come again.
+            Its status; its JSON document, bytes of another kind, or None; and after how many seconds to come again.
 
         Raises:
             Refused: by a status from 300 on, 410 left out.
             OSError: it stayed away.
         """
-        headers = {"Content-Type": "application/json"}
+        kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
+        headers = {"Content-Type": kind}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         if lease:
             headers["If-Match"] = f'"{lease}"'
-        data = None if body is None else json.dumps(body).encode()
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         patience = self.patience if patience is None else patience
         until, pause = time.monotonic() + patience, 0.1
         while True:
             request = urllib.request.Request(self.url + path, data, headers, method=method)
             try:
                 with self._opener.open(request, timeout=min(TIMEOUT_S, max(patience, 1.0))) as answer:
-                    text = answer.read()
-                    return (
-                        answer.status,
-                        json.loads(text) if text else None,
-                        float(answer.headers.get("Retry-After", 1)),
-                    )
+                    text, later = answer.read(), float(answer.headers.get("Retry-After", 1))
+                    if answer.headers.get_content_type() == "application/json" and text:
+                        return answer.status, json.loads(text), later
+                    return answer.status, text or None, later
             except urllib.error.HTTPError as error:
                 with error:
                     status, text = error.code, error.read()
@@ -174,7 +173,7 @@ class Trial:
     """A step of a trial; to be used in a `with`, which ends it.
 
     Attributes:
-        number, batch_size, learning_rate, extra: what to train.
+        number, batch_size, learning_rate, extra: what to train; `metric` is what to tell.
         from_epoch, until_epoch: which epochs, the first one left out.
         lost: whether it is another job's by now.
     """
@@ -184,6 +183,7 @@ class Trial:
         self.batch_size: int = given["batch_size"]
         self.learning_rate: float = given["learning_rate"]
         self.extra: dict[str, Any] = given["extra"]
+        self.metric: str = given["metric"]
         self.from_epoch: int = given["from_epoch"]
         self.until_epoch: int = given["until_epoch"]
         self.lost = False
@@ -228,6 +228,20 @@ class Trial:
         self._epoch += 1
         return self._verdict
 
+    def save(self, state: bytes = b"", *, uri: str | None = None) -> None:
+        """Keep what to go on from after the epoch that was told last: bytes, or the address of what is too large.
+
+        A trial that is told to "pause" without it is trained from its beginning again. Raises LeaseLost.
+        """
+        where = {"sha256": hashlib.sha256(state).hexdigest()} if uri is None else {"uri": uri}
+        query = urllib.parse.urlencode({"epoch": self._epoch, **where})
+        self._call("PUT", f"/checkpoint?{query}", state)
+
+    def state(self) -> bytes | str | None:
+        """What to go on from, as it was saved: bytes or an address; None where the trial begins. Raises LeaseLost."""
+        kept = self._call("GET", "/checkpoint") if self.from_epoch else None
+        return kept["uri"] if isinstance(kept, dict) else kept
+
     def __enter__(self) -> Trial:
         # A scheduler ends a job by SIGTERM, which would end Python without a word to the service.
         at_default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -257,8 +271,11 @@ class Trial:
         return False
 
     def _post(self, verb: str, body: dict[str, Any] | None = None, patience: float | None = None) -> Any:
+        return self._call("POST", verb, body, patience)
+
+    def _call(self, method: str, verb: str, body: Any = None, patience: float | None = None) -> Any:
         try:
-            return self._server.call("POST", self._path + verb, body, self._lease, patience)[1]
+            return self._server.call(method, self._path + verb, body, self._lease, patience)[1]
         except LeaseLost:
             self.lost = True
             raise
@@ -285,6 +302,7 @@ def ask(
     token: str | None = None,
     client_id: str = CLIENT,
     machine: str | None = None,
+    can_pause: bool = False,
     largest_batch_size: int | None = None,
     patience: float = PATIENCE_S,
 ) -> Trial:
@@ -295,6 +313,7 @@ def ask(
         study: its name there.
         client_id: unlike any other job's; who asks again by the same one gets its own open trial again.
         machine: what it trains on, so that seconds compare; this host's name where None.
+        can_pause: whether the job saves what its trials go on from, and goes on from that.
         largest_batch_size: that fits here, where it is known.
         patience: seconds for which the server may be away.
 
@@ -303,7 +322,8 @@ def ask(
         Refused: by the service; OSError: it stayed away.
     """
     server = Server(url, token, patience)
-    body: dict[str, Any] = {"client_id": client_id, "machine": machine or socket.gethostname()}
+    machine = machine or socket.gethostname()
+    body: dict[str, Any] = {"client_id": client_id, "machine": machine, "can_pause": can_pause}
     if largest_batch_size is not None:
         body["largest_batch_size"] = largest_batch_size
     path = f"/v1/studies/{urllib.parse.quote(study, safe='')}/trials:ask"

@@ -182,7 +182,9 @@ class Guard:
             refusal = (503, str(error))
         state = scope["method"] == "PUT" and CHECKPOINT_PATH.fullmatch(scope["path"]) is not None
         limit = self._state_limit if state else self._limit
-        too_large, told = f"the body is above {limit} bytes. Send less.", headers.get("content-length", "0")
+        told = headers.get("content-length", "0")
+        less = "Keep it elsewhere, and PUT its address as ?uri=." if state else "Send less."
+        too_large = f"the body is above {limit} bytes. {less}"
         if refusal is None and (not told.isascii() or not told.isdigit() or int(told[:20]) > limit):
             refusal = (413, too_large)
         if refusal is not None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import html
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
-from fastapi import FastAPI, Path
+from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
 from batchopt.errors import StorageNotFound
 from batchopt.report.answer.reading import list_studies, read_evidence
 from batchopt.report.show.page import STYLE, fragment
+from batchopt.service.naming import StudyName
 from batchopt.service.studies import Studies
 from batchopt.store.access import opened
 from batchopt.store.history import open_study
@@ -24,8 +25,6 @@ REFRESH_S = 5
 
 SHOWN_TRIALS = 200
 """The newest; `/trials` has all."""
-
-StudyName = Annotated[str, Path(min_length=1, max_length=512)]
 
 
 def add_pages(app: FastAPI, studies: Studies) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Path, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
 
 from batchopt.errors import StorageNotFound
 from batchopt.report.answer.reading import list_studies, read_evidence, read_study
 from batchopt.service.answers import json_answer
+from batchopt.service.naming import StudyName
 from batchopt.service.studies import Studies
-
-StudyName = Annotated[str, Path(min_length=1, max_length=512)]
 
 
 def recommendation_of(storage: str, study: str) -> Any:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from batchopt.errors import InvalidInput
 from batchopt.measured import Epoch
-from batchopt.question.goal import Goal
+from batchopt.question.goal import Counts, Goal, GoalKind
 from batchopt.question.metric import Direction, direction_by
 from batchopt.question.options import DEFAULT_TRIALS, LEASE_SECONDS, MAX_SEED, MOST, MOST_BYTES, Budget, Options
 from batchopt.question.space import LARGEST_BATCH_SIZE, SearchSpace
@@ -74,11 +74,14 @@ class Question(Said):
     extra: Annotated[dict[Name, Dimension], Field(max_length=32)] = {}
     metric: Name
     direction: Direction | None = None
-    goal: Literal["best"] = "best"
+    goal: GoalKind = "best"
+    target: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    value: Counts = "last"
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
     examples: Annotated[int, Field(ge=1, le=MOST_BYTES)]
     trials: Annotated[int, Field(ge=1, le=MOST)] | None = DEFAULT_TRIALS
     until_known: bool = True
+    window: Annotated[int, Field(ge=2, le=MOST)] | None = None
     prune: bool = True
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     lease_seconds: Annotated[float, Field(allow_inf_nan=False)] = LEASE_SECONDS
@@ -89,6 +92,10 @@ class Question(Said):
         Raises:
             InvalidInput: a space that cannot be.
         """
+        if self.window is not None and (self.trials is not None or self.until_known):
+            raise InvalidInput(
+                "window: such a study goes on as long as jobs ask. Give `trials` null and `until_known` false."
+            )
         sizes = self.batch_sizes
         low, high = self.learning_rates
         extra = {name: dimension.distribution(name) for name, dimension in self.extra.items()}
@@ -97,18 +104,24 @@ class Question(Said):
             raise InvalidInput(f"batch size {space.largest} is above `examples`, {self.examples}. Mend one of them.")
         direction = direction_by(self.metric, self.direction, "direction:")
         program = ProgramStamp("", "", self.examples, 0, self.metric, direction)
-        return Stamp(space, Goal(epochs=self.epochs), program, seed=self.seed, search="auto")
+        return Stamp(
+            space,
+            Goal(self.goal, epochs=self.epochs, target=self.target, value=self.value),
+            program,
+            seed=self.seed,
+            search="auto",
+        )
 
     def options(self) -> Options:
         """How it is searched; raises InvalidInput for a lease that is too short."""
-        return Options(lease=self.lease_seconds, prune=self.prune)
+        return Options(lease=self.lease_seconds, prune=self.prune, window=self.window)
 
     def budget(self) -> Budget:
         """When it ends."""
         return Budget(trials=self.trials, until_known=self.until_known)
 
 
-class Asking(Said):
+class Ask(Said):
     """A job that wants a step."""
 
     client_id: Name

@@ -9,23 +9,27 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from queue import Empty, SimpleQueue
 
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from batchopt.errors import StorageError, StorageFailed, StudyMismatch, StudyNotFound
 from batchopt.service.schemas import Question
-from batchopt.store.attributes import SERVICE
-from batchopt.store.leases import LeaseLost, TurnLost
+from batchopt.store.attributes import SERVICE, WINDOW
+from batchopt.store.leases import LeaseLost
 from batchopt.store.making import checked_name
 from batchopt.store.records import Records
 from batchopt.study.finding import differences, remembered
-from batchopt.study.jobs import JobSession, Work
+from batchopt.study.jobs import Asking, JobSession, Work
 
 ASKING_PATIENCE_S = 5.0
 """How long a job's request waits for its turn at asking before it is told to come again."""
+
+MOST_TOGETHER = 16
+"""Jobs that are answered in one turn: one more waits little longer, and is looked at with what happened meanwhile."""
 
 MOST_SESSIONS, IDLE_S = 32, 600.0
 """Open at once, each with its own connections and posterior; of more those are closed that nobody has spoken of for
@@ -52,16 +56,26 @@ class Served:
         self.records = Records(session.ledger.db, lease_seconds=session.ledger.records.lease_seconds)
         # A decision takes a while: who asks waits on a thread of its own, and stands in nobody's way but who asks too.
         self.asking = ThreadPoolExecutor(1, thread_name_prefix="asking")
+        self._waiting: SimpleQueue[tuple[Asking, float]] = SimpleQueue()
 
-    def ask(self, client: str, machine: str, *, can_pause: bool, largest: int | None, asked_at: float) -> Work | None:
+    def ask(self, asking: Asking) -> Future[Work | None]:
         """A job's own open trial, or the next step; None where there is none now, or others are before it."""
-        if time.monotonic() - asked_at > ASKING_PATIENCE_S:
-            return None
-        with suppress(TurnLost):
-            return self.session.ask_for(
-                client, machine, can_pause=can_pause, patience=ASKING_PATIENCE_S, largest=largest
-            )
-        return None
+        self._waiting.put((asking, time.monotonic()))
+        self.asking.submit(self._answer_waiting)
+        return asking.answer
+
+    def _answer_waiting(self) -> None:
+        """Answer those that wait, together; whoever waited too long is told to come again."""
+        together: list[Asking] = []
+        with suppress(Empty):
+            while len(together) < MOST_TOGETHER:
+                asking, since = self._waiting.get_nowait()
+                if time.monotonic() - since > ASKING_PATIENCE_S:
+                    asking.answer.set_result(None)
+                else:
+                    together.append(asking)
+        if together:
+            self.session.ask_together(together, patience=ASKING_PATIENCE_S)
 
     def is_gone(self) -> bool:
         """Whether another program has deleted the study, as far as its database can say."""
@@ -177,6 +191,8 @@ class Studies:
         try:
             asked = question.model_dump(mode="json")
             kept, new = session.remembered(SERVICE, asked)
+            if question.window is not None:
+                session.remembered(WINDOW, question.window)
             return Served(name, _read(kept), session), new
         except BaseException:
             session.release()

@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import psutil
-from fastapi import FastAPI, Path, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from batchopt.errors import StorageNotFound
 from batchopt.report.answer.reading import list_studies
+from batchopt.service.naming import StudyName
 from batchopt.service.studies import Served, Studies
 from batchopt.study.live import LiveTrial, live_trials
 from batchopt.words import finite
@@ -26,8 +27,6 @@ LOOK_SECONDS = 1.0
 
 SILENCE_SECONDS = 15.0
 """After which a comment is sent, so that no proxy takes the stream for dead."""
-
-StudyName = Annotated[str, Path(min_length=1, max_length=512)]
 
 
 def add_watching(app: FastAPI, studies: Studies) -> None:

@@ -62,6 +62,9 @@ UNTRAINABLE = "untrainable"
 SERVICE = "service"
 """User attribute of a study: how the service was asked for it, so that a server that restarts opens it again."""
 
+WINDOW = "window"
+"""User attribute of a study: how many of the trials that have ended count, the newest; all where it is not there."""
+
 TUNE = "tune"
 """User attribute of a study: what `batchopt tune` was first given, so that the study's name alone resumes it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from batchopt.question.metric import Target
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
 from batchopt.search.steps import Trial
 from batchopt.search.steps import TrialState as SearchState
-from batchopt.store.attributes import DIVERGED, FAILURE, MEMORY, MISSED, OUT_OF_MEMORY, UNTRAINABLE
+from batchopt.search.trials import newest
+from batchopt.store.attributes import DIVERGED, FAILURE, MEMORY, MISSED, OUT_OF_MEMORY, UNTRAINABLE, WINDOW
 from batchopt.store.database import Database
 from batchopt.store.records import Records
 
@@ -120,6 +121,12 @@ def read_trials(
     epochs |= records.epochs(there.keys() - epochs.keys())
     records.known = {key: (there[key], rows) for key, rows in epochs.items() if not there[key].state.is_finished()}
     return [_record(trial, epochs[trial_id_of(trial)]) for trial in trials]
+
+
+def counting(study: Study, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Those of a study's trials that its advice is of: all, or the newest of a study that watches no more."""
+    window = study.user_attrs.get(WINDOW)
+    return newest(trials, window if isinstance(window, int) else None, lambda trial: trial.state == "running")
 
 
 def _record(trial: FrozenTrial, epochs: list[dict[str, Any]]) -> TrialRecord:

@@ -11,8 +11,10 @@ import hashlib
 import math
 import secrets
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from optuna.trial import TrialState
 
@@ -23,7 +25,7 @@ from batchopt.question.options import Budget, Options
 from batchopt.question.space import BATCH_SIZE
 from batchopt.search.steps import Step
 from batchopt.store.attributes import LEASE, MEMORY
-from batchopt.store.leases import LeaseLost
+from batchopt.store.leases import LeaseLost, TurnLost
 from batchopt.store.ledger import Ledger
 from batchopt.store.stamp import Stamp
 from batchopt.study.ending import Ending
@@ -59,6 +61,32 @@ class Work:
     step: Step
     from_epoch: int
     lease: str
+
+
+@dataclass
+class Asking:
+    """A job that wants a step.
+
+    Attributes:
+        client: its name, any text.
+        machine: that it trains on, any text; kept with the trial.
+        can_pause: whether the job may be told to pause; else its steps last until the last epoch.
+        largest: batch size that fits there; any where None.
+        most: the largest to give it, where that is known.
+        answer: the step; None where there is none now.
+    """
+
+    client: str
+    machine: str
+    can_pause: bool
+    largest: int | None = None
+    most: float = math.inf
+    answer: Future[Work | None] = field(default_factory=Future)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its leases begin with."""
+        return f"{JOBS}{hashlib.sha256(self.client.encode()).hexdigest()[:16]}:"
 
 
 class JobSession(Session):
@@ -98,7 +126,7 @@ class JobSession(Session):
         """Why there are no more steps, in one line; empty where there are, or may be."""
         return "" if self.others else self._search.stop_reason
 
-    def remembered(self, name: str, asked: dict[str, object]) -> tuple[object, bool]:
+    def remembered(self, name: str, asked: object) -> tuple[object, bool]:
         """How this study was first asked for, as JSON values kept by a name, and whether that was now."""
 
         def remember() -> tuple[object, bool]:
@@ -109,37 +137,78 @@ class JobSession(Session):
 
         return self.ledger.in_turn(remember)
 
-    @one_at_a_time
     def ask_for(
         self, client: str, machine: str, *, can_pause: bool, patience: float, largest: int | None = None
     ) -> Work | None:
-        """The open step of a client, else a new one; None where there is none now.
+        """The open step of a client, else a new one; None where there is none now; arguments as of `Asking`.
 
         Args:
-            client: its name, any text.
-            machine: that it trains on, any text; kept with the trial.
-            can_pause: whether the job may be told to pause; else its steps last until the last epoch.
             patience: as in `ask`, and raises as it does.
-            largest: batch size that fits there; any where None.
 
         Raises:
             TurnLost: another process is asking, and nothing was begun; ask again.
             InvalidInput: the machine holds no batch size of the study.
         """
-        prefix = f"{JOBS}{hashlib.sha256(client.encode()).hexdigest()[:16]}:"
-        self._let_expire()
-        most = self._most(client, machine, largest)
-        if (found := self._open_work(prefix, machine)) is not None:
-            return found
+        asking = Asking(client, machine, can_pause=can_pause, largest=largest)
+        self.ask_together([asking], patience=patience)
+        return asking.answer.result()
+
+    @one_at_a_time
+    def ask_together(self, askings: Sequence[Asking], *, patience: float) -> None:
+        """Answer all of these, the new steps in one turn: what others have done is looked at once for all of them.
+
+        Args:
+            askings: each of which is answered as soon as it can be, by what `ask_for` returns or raises.
+            patience: as in `ask`.
+        """
+        try:
+            self._let_expire()
+            self._learn_memory()
+            new = [asking for asking in askings if not self._answer_open(asking)]
+            if not new:
+                return
+            with self.ledger.turn(patience) as mine:
+                if not mine:
+                    raise TurnLost
+                look = True
+                for asking in new:
+                    asking.answer.set_result(self._begun(asking, look=look))
+                    look = False
+        except BaseException as error:
+            for asking in askings:
+                if not asking.answer.done():
+                    asking.answer.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        self._keep_wall_time()
+
+    def _answer_open(self, asking: Asking) -> bool:
+        """Answer who has a trial, or cannot be given one; returns whether that was so."""
+        try:
+            asking.most = self._most(asking)
+            work = self._open_work(asking.prefix, asking.machine)
+        except InvalidInput as refusal:
+            asking.answer.set_exception(refusal)
+            return True
+        if work is None:
+            return False
+        asking.answer.set_result(work)
+        return True
+
+    def _begun(self, asking: Asking, *, look: bool) -> Work | None:
+        """A new step for a job, in this process's turn; None where there is none now."""
 
         def owner(step: Step) -> Owner:
-            until = step.until_epoch if can_pause else self.ending.last_epoch
-            lease = f"{prefix}{secrets.token_hex(8)}:{step.from_epoch}-{until}"
-            return Owner(lease, {LEASE: {"lease": lease, "machine": machine, "reason": step.reason}})
+            until = step.until_epoch if asking.can_pause else self.ending.last_epoch
+            lease = f"{asking.prefix}{secrets.token_hex(8)}:{step.from_epoch}-{until}"
+            return Owner(lease, {LEASE: {"lease": lease, "machine": asking.machine, "reason": step.reason}})
 
+        machine, most = asking.machine, asking.most
         self._search.limit(None if most == math.inf else int(most))
         self.telling.meet(machine_named(machine))
-        while (step := self.ask(owner, patience=patience)) is not None:
+        while (step := self._shared.next(self.give_up, owner, look=look)) is not None:
+            look = True
+            self._steps[step.trial] = step
             lease = self.ledger.holder(step.trial)
             assert lease is not None
             if step.batch_size <= most:
@@ -150,7 +219,6 @@ class JobSession(Session):
                 self.telling.let_go(step.trial, lease)
                 return None
             self.telling.exceed_memory(step.trial, lease)
-        self._keep_wall_time()
         return None
 
     def release(self) -> None:
@@ -208,18 +276,18 @@ class JobSession(Session):
                     else:
                         self.telling.let_go(trial, lease)
 
-    def _most(self, client: str, machine: str, largest: int | None) -> float:
+    def _most(self, asking: Asking) -> float:
         """The largest batch size to give to a job: what it says, and what has not run out of memory on its machine.
 
         Raises:
             InvalidInput: that is smaller than the study's smallest.
         """
-        self._learn_memory()
+        largest, machine = asking.largest, asking.machine
         most = min(math.inf if largest is None else largest, self._outgrown.get(machine, math.inf))
         if most < self.stamp.space.smallest:
             known = f"largest_batch_size {largest}" if largest is not None else f"machine {machine!r} ran out of memory"
             raise InvalidInput(f"{known}: the study's smallest batch size is {self.stamp.space.smallest}.")
-        self._asked[client] = (most, time.monotonic())
+        self._asked[asking.client] = (most, time.monotonic())
         return most
 
     def _most_of_any(self) -> float:

@@ -47,7 +47,7 @@ def make_search(
             view=kind.view(value_seconds),
             prefer=preference(ledger.study),
         )
-        return ScheduledSearch(ledger.study, stamp.space, scheduler)
+        return ScheduledSearch(ledger.study, stamp.space, scheduler, window=options.window)
     return OptunaSearch(
         ledger.study,
         stamp.space,

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from optuna.trial import FrozenTrial
 
@@ -72,7 +73,7 @@ class SharedStudy:
         self._over: set[int] = set()
         self._looked: float | None = None
 
-    def next(self, give_up: Callable[[Sequence[int]], None], owner: Owning = None) -> Step | None:
+    def next(self, give_up: Callable[[Sequence[int]], None], owner: Owning = None, *, look: bool = True) -> Step | None:
         """Ask the search, which knows by then what the others have done, and own the trial of its step.
 
         To be called in this process's turn.
@@ -80,6 +81,7 @@ class SharedStudy:
         Args:
             give_up: ends trials; told which ones the search gives up by what it has just learned, before it is asked.
             owner: names whose the trial is to be; this process's where None.
+            look: whether to look first at what the others have done; not where that was done in this very turn.
 
         Returns:
             None where there is no step now.
@@ -88,7 +90,8 @@ class SharedStudy:
             TurnLost: the turn is another's by now, and nothing was begun.
         """
         while True:
-            given_up, step = self._ledger.transactions.again(self._ask)
+            given_up, step = self._ledger.transactions.again(partial(self._ask, look))
+            look = True
             if given_up:
                 for trial in given_up:
                     # Looked at afresh, should it not end.
@@ -154,10 +157,11 @@ class SharedStudy:
         """A trial that was lost, or let go, is looked at afresh."""
         self._seen.pop(trial, None)
 
-    def _ask(self) -> tuple[list[int], Step | None]:
+    def _ask(self, look: bool) -> tuple[list[int], Step | None]:
         """What the search gives up, or else its next step."""
         # What a search had begun when its connection broke is found here too, as a trial that nobody trains.
-        self._look()
+        if look:
+            self._look()
         given_up = self._search.given_up()
         return given_up, None if given_up else self._search.next()
 

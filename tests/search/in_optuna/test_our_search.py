@@ -153,3 +153,17 @@ def test_an_infeasible_trial_is_not_continued(reason: str) -> None:
             assert later.batch_size < step.batch_size
         for epoch in range(later.from_epoch + 1, later.until_epoch + 1):
             driver.search.tell(later.trial, epoch, accuracy(later.batch_size, later.learning_rate, epoch), 1.0)
+
+
+def test_of_a_window_the_newest_trials_alone_count() -> None:
+    past = [Trial(n, 8 << n, 1e-3, curve={EPOCHS: (1 - n / 10, 1.0)}, state="complete") for n in range(6)]
+
+    def best(trials: Sequence[Trial], window: int | None) -> int:
+        scheduler = Scheduler(SPACE, max_epochs=EPOCHS)
+        search = ScheduledSearch(optuna.create_study(direction="maximize"), SPACE, scheduler, trials, window=window)
+        # Told again, as after a look at the database.
+        for trial in trials:
+            search.learn(trial)
+        return scheduler.recommend("best").batch_size
+
+    assert (best(past, None), best(past, 3), best(past[3:], None)) == (8, 64, 64)

@@ -222,3 +222,23 @@ def test_a_run_that_ends_early_teaches_less_the_more_ranks_have_changed_between_
         assert (part <= whole + 1e-9).all()
         parts.append(part.sum() / whole.sum())
     assert parts[1] < 0.6 * parts[0]
+
+
+def test_a_step_that_has_begun_since_changes_nothing_but_what_it_narrows() -> None:
+    rng = np.random.default_rng(0)
+    x, values = rng.random((14, 2)), rng.random(12)
+
+    def under_way(count: int) -> Curves:
+        pending = np.arange(12, 12 + count)
+        return Curves(x, np.arange(12), np.ones(12), values, pending, np.full(count, 0.5), np.zeros(12, dtype=bool))
+
+    one, two = Surrogate(under_way(1)), Surrogate(under_way(2))
+    taken = Surrogate(under_way(2), before=one)
+    at = rng.random((20, 2))
+    for fresh, by_hand in zip(two.at_end(at), taken.at_end(at), strict=True):
+        np.testing.assert_allclose(by_hand, fresh, rtol=1e-9)
+    # Another value is another posterior.
+    values = values + np.where(np.arange(12) == 3, 0.1, 0.0)
+    other = Surrogate(under_way(2), before=one)
+    np.testing.assert_allclose(other.at_end(at)[0], Surrogate(under_way(2)).at_end(at)[0], rtol=1e-9)
+    assert not np.allclose(other.at_end(at)[0], taken.at_end(at)[0])

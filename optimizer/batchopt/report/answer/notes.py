@@ -23,6 +23,13 @@ STUCK = 0.01
 """A metric within this part of its range of what it was in the first epoch has never moved."""
 
 
+def windowed(counting: int, all_trials: int) -> list[str]:
+    """Of how many trials the advice is, where not of all."""
+    if counting == all_trials:
+        return []
+    return [f"This study watches its newest trials: what is advised is of {counting} of its {all_trials}."]
+
+
 def notes(trials: Sequence[TrialRecord], recommended: int | None, metric: Metric) -> list[str]:
     """What to keep in mind, a sentence or two each.
 

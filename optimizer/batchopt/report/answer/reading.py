@@ -21,7 +21,7 @@ from batchopt.report.answer.confirmation import confirmation
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.goals import TimeAnswer, front, time_answer
 from batchopt.report.answer.noise import gradient_noise
-from batchopt.report.answer.notes import notes
+from batchopt.report.answer.notes import notes, windowed
 from batchopt.report.answer.places import Place, chosen, is_this, machines_of, names_of, place_of
 from batchopt.report.answer.recommendation import MachineAdvice, Report, advise_from, compared, recommend
 from batchopt.report.answer.targets import fastest_by_laws, to_target
@@ -29,7 +29,7 @@ from batchopt.store.access import opened
 from batchopt.store.attributes import ACCUMULATE, ATTRIBUTE, ELAPSED, ENGINES, MEMORY_LIMITS
 from batchopt.store.confirmations import Confirmations
 from batchopt.store.database import Database
-from batchopt.store.history import TrialRecord, open_study, read_trials
+from batchopt.store.history import TrialRecord, counting, open_study, read_trials
 from batchopt.store.measurements import Measurements
 from batchopt.store.records import Records
 from batchopt.store.stamp import Stamp
@@ -85,7 +85,8 @@ def read_evidence(
         in_seconds = asked.kind == "time"
         prefer = prefer or preference(study)
         records = Records(database.db)
-        trials = read_trials(study, records)
+        every = read_trials(study, records)
+        trials = counting(study, every)
         engines, described = study.user_attrs.get(ENGINES, {}), records.machines()
         machines = {key: described.get(key, {}) for key in machines_of(trials, engines)}
         names = names_of(machines)
@@ -118,7 +119,7 @@ def read_evidence(
             machines=[_on(each, trials, stamp, asked, tolerance, prefer) for each in places.values()]
             if len(places) > 1
             else [],
-            trials=count_states(trials),
+            trials=count_states(every),
             recommendation=best,
             advice=advice,
             by_batch_size=compared(by_batch_size(there, metric), None if in_seconds else advice, found, metric.sign),
@@ -138,7 +139,10 @@ def read_evidence(
             memory_bytes=place.memory_bytes,
             step_time=place.step_time,
             fastest_by_laws=None if found is None else fastest_by_laws(found.law, place.step_time),
-            notes=notes(there, _curve_of(advice, there, metric) if best and not in_seconds else None, metric),
+            notes=[
+                *windowed(len(trials), len(every)),
+                *notes(there, _curve_of(advice, there, metric) if best and not in_seconds else None, metric),
+            ],
             outlook=[] if best is None or advice is None else _outlook(advice, there, trials, stamp, asked, place),
             question={
                 "space": stamp.space.describe(),

@@ -24,14 +24,26 @@ class ScheduledSearch:
         space: what may be tried.
         scheduler: fresh.
         past: what the study holds already. A `paused` trial that is not at a rung was interrupted, and goes on first.
+        window: how many of the trials that have ended count, the newest; all where None.
     """
 
-    def __init__(self, study: Study, space: SearchSpace, scheduler: Scheduler, past: Iterable[Trial] = ()) -> None:
+    def __init__(
+        self,
+        study: Study,
+        space: SearchSpace,
+        scheduler: Scheduler,
+        past: Iterable[Trial] = (),
+        *,
+        window: int | None = None,
+    ) -> None:
         self.stop_reason = ""
         self._study = study
         self._space = space
         self._scheduler = scheduler
         self._known: set[int] = set()
+        self._window = window
+        self._ended: set[int] = set()
+        self._past: set[int] = set()
         for trial in past:
             self.learn(trial)
 
@@ -47,10 +59,16 @@ class ScheduledSearch:
 
     def tell(self, trial: int, epoch: int, value: float, seconds: float, *, over: bool = False) -> None:
         self._scheduler.tell(trial, epoch, value, seconds, over=over)
+        if over:
+            self._has_ended(trial)
 
     def learn(self, trial: Trial) -> None:
         self._known.add(trial.trial)
+        if trial.trial in self._past:
+            return
         self._scheduler.add(trial)
+        if trial.state not in ("running", "paused"):
+            self._has_ended(trial.trial)
 
     def limit(self, batch_size: int | None) -> None:
         self._scheduler.max_batch_size = batch_size
@@ -61,9 +79,18 @@ class ScheduledSearch:
 
     def infeasible(self, trial: int, reason: Infeasibility) -> None:
         self._scheduler.infeasible(trial, reason)
+        self._has_ended(trial)
 
     def given_up(self) -> list[int]:
         return self._scheduler.given_up()
+
+    def _has_ended(self, trial: int) -> None:
+        self._ended.add(trial)
+        if self._window is not None and len(self._ended) > self._window:
+            for past in sorted(self._ended)[: -self._window]:
+                self._scheduler.forget(past)
+                self._ended.remove(past)
+                self._past.add(past)
 
     def _filling(self, number: int) -> LadderSampler:
         return LadderSampler(RandomSampler(seed=number), self._space)

@@ -70,6 +70,13 @@ def ordered(curves: Curves) -> Curves:
     return chosen(curves, np.argsort(curves.censored, kind="stable")) if curves.censored.any() else curves
 
 
+def same_points(one: Curves, other: Curves) -> bool:
+    """Whether the same was observed of the same configurations, whatever is under way."""
+    names = ("trial", "fidelity", "value", "censored")
+    same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+    return same and np.array_equal(one.x[one.trial], other.x[other.trial])
+
+
 def chosen(curves: Curves, points: IntArray) -> Curves:
     """These of the points; what is under way stays."""
     return replace(

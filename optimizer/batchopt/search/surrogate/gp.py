@@ -41,8 +41,8 @@ from scipy.linalg.lapack import dtrtrs
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from batchopt.search.surrogate.covariance import TREND_VARIANCE, Covariance, along, level, tilted, variance_at_end
-from batchopt.search.surrogate.curves import Curves, maturity, ordered, spread, thinned
-from batchopt.search.surrogate.hyperparameters import ROUNDS, Draws, Fits, HyperparameterSets, column, weighed
+from batchopt.search.surrogate.curves import Curves, maturity, ordered, same_points, spread, thinned
+from batchopt.search.surrogate.hyperparameters import ROUNDS, Draws, Fits, HyperparameterSets, column, joined, weighed
 from batchopt.search.surrogate.left_out import left_out, missing_noise
 from batchopt.search.surrogate.warp import log_slope, unwarp, warp
 
@@ -71,12 +71,16 @@ class Surrogate:
         curves: at least one point.
         rotation: (column of the batch size, column of the rate, ratio of their log ranges), or None to learn no
             coupling: the rate's coordinate becomes v - coupling * ratio * u.
+        before: of the same study, whose hyperparameters are taken where the same was observed: steps that have begun
+            since make nothing more or less likely, and only narrow what is believed.
 
     Raises:
         ValueError: without an exact point, or with a value that is not finite.
     """
 
-    def __init__(self, curves: Curves, *, rotation: tuple[int, int, float] | None = None) -> None:
+    def __init__(
+        self, curves: Curves, *, rotation: tuple[int, int, float] | None = None, before: Surrogate | None = None
+    ) -> None:
         if curves.censored.all() or not np.isfinite(curves.value).all():
             raise ValueError("a surrogate needs at least one exact point, and finite values only.")
         self._prior = Covariance(rotation)
@@ -91,8 +95,14 @@ class Surrogate:
         self._known = len(curves.value)
         self.best = float(curves.value.max())
         self.spread = spread(curves.value)
-        points = len(self._trial)
+        self._observed, points = curves, len(self._trial)
         count, predict = next((count, predict) for most, count, predict in SETS_BY_POINTS if points <= most)
+        self._count = count
+        if before is not None and before._count == count and same_points(before._observed, curves):
+            self._kept: HyperparameterSets = before._kept
+            self.weight: FloatArray = before.weight
+            self._hold(self._fitted(self._kept, curves))
+            return
         draws = Draws(curves.x.shape[1], count)
         fits = [self._fitted(draws.sets(), curves)]
         for _ in range(ROUNDS):
@@ -100,11 +110,12 @@ class Surrogate:
         log_weight = draws.log_weight(TEMPER * column(fits, "evidence"))
         kept, self.weight = weighed(log_weight, predict)
         self._kept = draws.sets(kept)
-        self._factor = column(fits, "factor")[kept]
-        self._white = column(fits, "white")[kept]
+        self._hold(joined(fits, kept))
+
+    def _hold(self, fits: Fits) -> None:
+        self._factor, self._white, self._sigma = fits.factor, fits.white, fits.sigma
+        self._scale, self._center, self._spread = fits.scale, fits.center, fits.spread
         self._alpha, self._precision = self._folded(self._factor, self._white)
-        self._sigma = column(fits, "sigma")[kept]
-        self._scale, self._center, self._spread = (column(fits, name)[kept] for name in ("scale", "center", "spread"))
 
     def _fitted(self, sets: HyperparameterSets, curves: Curves) -> Fits:
         """The posterior under each set, and how well the set explains what was observed."""

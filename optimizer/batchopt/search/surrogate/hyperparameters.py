@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -171,6 +171,11 @@ class Fits:
     scale: FloatArray
     center: FloatArray
     spread: FloatArray
+
+
+def joined(fits: Sequence[Fits], rows: IntArray) -> Fits:
+    """These rows of the fits of several rounds."""
+    return Fits(*(column(fits, field.name)[rows] for field in fields(Fits)))
 
 
 def column(fits: Sequence[Fits], name: str) -> FloatArray:
