@@ -29,12 +29,13 @@ from models import (
 
 
 def padded() -> Dataset:
-    """Sequences of several lengths, a class at each step, and a weight for each."""
+    """Sequences of several lengths, a class at each step, and a weight for each step."""
     x, _ = numbers()
     steps = x.reshape(-1, 6, 2).copy()
     lengths = np.random.default_rng(2).integers(1, 7, len(x))
     steps[np.arange(6) >= lengths[:, None]] = 0.0
-    return split(steps, (steps.sum(-1) > 0).astype("int64"), np.linspace(0.0, 2.0, len(x), dtype="float32"))
+    weights = np.random.default_rng(4).uniform(0.0, 2.0, steps.shape[:2]).astype("float32")
+    return split(steps, (steps.sum(-1) > 0).astype("int64"), weights)
 
 
 def weighted_outputs() -> Dataset:
@@ -70,7 +71,7 @@ def metrics_of_rank(rate: float, knob: float) -> keras.Model:
 
 @kind(padded)
 def masked_steps_with_weights(rate: float, knob: float) -> keras.Model:
-    """The mask reaches the loss and the metrics; the weights are of whole sequences."""
+    """The mask reaches the loss and the metrics."""
     body = [layers.Masking(), layers.GRU(6, return_sequences=True, dropout=knob), layers.Dense(2, "softmax")]
     return compiled(keras.Sequential([keras.Input((6, 2)), *body]), adam(rate), weighted_metrics=["accuracy"])
 

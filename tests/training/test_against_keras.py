@@ -19,8 +19,9 @@ from batchopt import Dataset, Task
 from batchopt.question.task import take
 from batchopt.training.checkpoint import pack
 from batchopt.training.class_weight import weighed
+from batchopt.training.figures import flat
 from batchopt.training.messages import Save, Setup, Train
-from batchopt.training.one_pass import flat
+from batchopt.training.names import number_metrics_anew
 from batchopt.training.probe import choose_engine
 from batchopt.training.programs import Programs
 from batchopt.training.resident import Resident
@@ -67,6 +68,7 @@ def as_imported() -> None:
     """What training has changed in a module is as in a new process."""
     SEEN.assign(0.0)
     BASE.clear()
+    number_metrics_anew()
 
 
 @functools.cache
@@ -104,7 +106,7 @@ def by_keras(name: str, xla: bool) -> list[list[dict[str, float]]]:
             shuffle=False,
             verbose=0,
         ).history
-        curves.append([{name: float(values[epoch]) for name, values in history.items()} for epoch in range(EPOCHS)])
+        curves.append([flat({name: values[epoch] for name, values in history.items()}) for epoch in range(EPOCHS)])
     return curves
 
 
