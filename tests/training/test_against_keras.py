@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import random
 import statistics
 import time
 from typing import Any
@@ -14,17 +15,20 @@ from typing import Any
 import keras
 import pytest
 import tensorflow as tf
-from batchopt import Task
+from batchopt import Dataset, Task
 from batchopt.question.task import take
 from batchopt.training.checkpoint import pack
+from batchopt.training.class_weight import weighed
+from batchopt.training.figures import flat
 from batchopt.training.messages import Save, Setup, Train
-from batchopt.training.one_pass import flat
+from batchopt.training.names import number_metrics_anew
 from batchopt.training.probe import choose_engine
 from batchopt.training.programs import Programs
 from batchopt.training.resident import Resident
 from batchopt.training.seeds import epoch_rng, trial_seed
 from batchopt.workers.client import Worker
 from models import BASE, KINDS, SEEN, Kind
+from recipes import RECIPES, Recipe
 
 EPOCHS = 2
 TRIALS = [(0.05, 0.25, 16), (0.02, 0.75, 32), (0.1, 0.25, 16)]
@@ -64,6 +68,7 @@ def as_imported() -> None:
     """What training has changed in a module is as in a new process."""
     SEEN.assign(0.0)
     BASE.clear()
+    number_metrics_anew()
 
 
 @functools.cache
@@ -101,7 +106,7 @@ def by_keras(name: str, xla: bool) -> list[list[dict[str, float]]]:
             shuffle=False,
             verbose=0,
         ).history
-        curves.append([{name: float(values[epoch]) for name, values in history.items()} for epoch in range(EPOCHS)])
+        curves.append([flat({name: values[epoch] for name, values in history.items()}) for epoch in range(EPOCHS)])
     return curves
 
 
@@ -135,6 +140,95 @@ def test_every_trial_is_what_fit_makes_of_its_model(name: str, engine: str) -> N
         assert_same(figures_of(programs, asked), theirs[trial], kind.tolerance)
     assert used[1] is not used[0]
     assert (used[2] is used[0]) == kind.shared
+
+
+def epochs_of(recipe: Recipe, engine: Any, batch_size: int) -> list[dict[str, float | None]]:
+    """The figures that a study keeps of each epoch of a trial, as a worker has them."""
+    given = recipe.data()
+    if recipe.batches is not None:
+        examples = len(given.train[0])
+        given = Dataset(recipe.batches, validation=given.validation, train_examples=examples)
+    resident = Resident(weighed(given, recipe.class_weight))
+    how = {"class_weight": recipe.class_weight, "callbacks": recipe.callbacks}
+    task = Task(recipe.build, lambda path: given, recipe.metric, **how)
+    first, _ = choose_engine(task, resident, learning_rate=0.04, extra={}, pinned=engine, trial_epochs=EPOCHS)
+    programs = Programs(task, resident, first, lambda program, batch_size: None, epochs=EPOCHS)
+    asked = Train(0, 0, batch_size, 0.05, {}, from_epoch=0, until_epoch=EPOCHS, micro_batch_size=recipe.micro)
+    programs.begin(asked, print)
+    curve: list[dict[str, float | None]] = []
+    for number in range(1, EPOCHS + 1):
+        callbacks, rng = programs.callbacks, epoch_rng(0, 0, number)
+        done = programs.current.epoch(number, batch_size=batch_size, rng=rng, callbacks=callbacks)
+        validation = {"val_loss": done.validation_loss, f"val_{recipe.metric}": done.value}
+        raw = {"val_loss": done.raw_loss, f"val_{recipe.metric}": done.raw_value}
+        curve.append(
+            {"loss": done.train_loss, recipe.metric: done.train_value, **(raw if done.raw_loss else validation)}
+        )
+        if callbacks is not None and callbacks.stopped:
+            break
+    if not recipe.callbacks:
+        # With callbacks that give back better weights, what is left is not what counted.
+        curve.append({name.removeprefix("val_"): value for name, value in validation.items()})
+    programs.finish()
+    figures = programs.current.engine.evaluate()
+    return [*curve, {name: figures[name] for name in ("loss", recipe.metric)}]
+
+
+def recipe_by_keras(recipe: Recipe, batch_size: int) -> list[dict[str, float]]:
+    """The same by `fit`, and what `evaluate` says of what it leaves behind."""
+    keras.utils.set_random_seed(trial_seed(0, 0))
+    model, data = recipe.build(0.05), recipe.data()
+    examples, size = len(data.train[0]), batch_size // recipe.of_a_step
+    how: dict[str, Any] = {"validation_data": data.validation, "validation_batch_size": 1000, "verbose": 0}
+    if recipe.batches is None:
+
+        def batches() -> Any:
+            for epoch in range(1, EPOCHS + 1):
+                order = epoch_rng(0, 0, epoch).permutation(examples)
+                for start in range(0, examples, size):
+                    yield tuple(part[order[start : start + size]] for part in data.train)
+
+        spec = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in data.train)
+        history = model.fit(
+            tf.data.Dataset.from_generator(batches, output_signature=spec),
+            epochs=EPOCHS,
+            steps_per_epoch=-(-examples // size),
+            class_weight=recipe.class_weight,
+            callbacks=recipe.callbacks and recipe.callbacks(),
+            shuffle=False,
+            **how,
+        ).history
+    else:
+        # Keras shuffles the batches of a PyDataset by Python's generator. Averages take the weights' place at the end.
+        class Seeding(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+                random.seed(int(epoch_rng(0, 0, epoch + 1).integers(2**31)))
+
+        history = model.fit(recipe.batches(size), epochs=EPOCHS, callbacks=[Seeding()], **how).history
+    names = ("loss", recipe.metric, "val_loss", f"val_{recipe.metric}")
+    curve = [{name: history[name][epoch] for name in names} for epoch in range(len(history["loss"]))]
+    left = model.evaluate(*data.validation[:2], sample_weight=(*data.validation, None)[2], verbose=0, return_dict=True)
+    final = {name: left[name] for name in ("loss", recipe.metric)}
+    return [*curve, *([] if recipe.callbacks else [final]), final]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [
+        (name, engine)
+        for name, recipe in RECIPES.items()
+        for engine in ("fused", "fused-xla", "fit")
+        if engine == "fit" or (recipe.batches is None and name != "callbacks around batches")
+    ],
+)
+def test_a_recipe_is_what_fit_and_evaluate_make_of_it(name: str, engine: str) -> None:
+    """Epoch by epoch, and in the end what is left behind; what counts of averaged weights is what is left behind."""
+    ours, theirs = epochs_of(RECIPES[name], engine, 16), recipe_by_keras(RECIPES[name], 16)
+    assert len(ours) == len(theirs)
+    for mine, keras_own in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(keras_own, abs=1e-5, rel=1e-5)
 
 
 @pytest.mark.slow

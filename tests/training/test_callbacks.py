@@ -312,3 +312,35 @@ def test_what_lies_in_a_database_chooses_no_file_to_write_to() -> None:
     fresh = keras.callbacks.ModelCheckpoint("mine.weights.h5", save_weights_only=True)
     assert not carry_on([fresh], [np.frombuffer(changed, np.uint8), *kept[1:]])
     assert fresh.filepath == "mine.weights.h5"
+
+
+class Writing(keras.callbacks.Callback):
+    """Of a user's, whose files are in lists and dictionaries."""
+
+    def __init__(self, paths: Any) -> None:
+        super().__init__()
+        self.paths = paths
+        self.best = {"losses": [1.0]}
+
+
+@pytest.mark.parametrize(
+    ("paths", "changed"),
+    [
+        ({"best": ["mine.csv"]}, {"best": ["/etc/cron.d/x"]}),
+        ({"best": "mine.csv"}, {"best": "mine.csv", "again": "x.h5"}),
+        ({"mine.csv": 1}, {"/etc/x": 1}),
+        (("mine.csv", 0), ["/etc/x"]),
+        ([], [np.array(["/etc/x"])]),
+        (None, "/etc/x"),
+    ],
+)
+def test_nor_does_text_in_lists_and_dictionaries(paths: Any, changed: Any) -> None:
+    told, other = Writing(paths), Writing(changed)
+    told.best = other.best = {"losses": [0.5], "val_loss": [0.25, 0.125]}
+    kept, harmful = carried([told], 1 << 20), carried([other], 1 << 20)
+    assert kept is not None and harmful is not None
+    fresh = Writing(paths)
+    assert not carry_on([fresh], harmful)
+    assert fresh.paths == paths and fresh.best == {"losses": [1.0]}
+    assert carry_on([fresh], kept)
+    assert fresh.paths == paths and fresh.best == told.best

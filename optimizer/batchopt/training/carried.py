@@ -25,6 +25,9 @@ SET_BY_KERAS = ("_model", "params")
 SET_LATE = ("monitor_op", "min_delta")
 """Of callbacks that monitor a figure: made of what they were given, at the first epoch's end, and then anew."""
 
+NAME = re.compile(r"[\w @-]+")
+"""Of a figure among logs; a path has dots or slashes."""
+
 MOST_BYTES = 16 << 20
 """Of arrays of callbacks, beside four times the model's own: more is data that was given to one, and no state."""
 
@@ -56,17 +59,35 @@ def carried(callbacks: Sequence[Any], model_bytes: int) -> Arrays | None:
 def carry_on(callbacks: Sequence[Any], kept: Arrays) -> bool:
     """Have callbacks that were made the same way go on from a state; False where it is not one of theirs.
 
-    Text stays as the new ones have it, and must be the same: what lies in a database is to choose no file to write to.
+    Text stays as the new ones have it, in lists and dictionaries too, where only keys that are names of figures may be
+    new: what lies in a database is to choose no file to write to.
     """
     told = json.loads(kept[0].tobytes())
     if len(told) != len(callbacks):
         return False
     for callback, attributes in zip(callbacks, told, strict=True):
-        if any(isinstance(value, str) and vars(callback).get(name) != value for name, value in attributes.items()):
+        own = vars(callback)
+        if any(isinstance(value, str) and own.get(name) != value for name, value in attributes.items()):
+            return False
+        if any(not _texts(_value(value, kept[1:])) <= _texts(own.get(name)) for name, value in attributes.items()):
             return False
     for callback, attributes in zip(callbacks, told, strict=True):
         vars(callback).update({name: _value(value, kept[1:]) for name, value in attributes.items()})
     return True
+
+
+def _texts(value: Any) -> set[str]:
+    """All text in a plain value but keys that are names, as logs have them: `val_loss`, `top 5`."""
+    if isinstance(value, str):
+        return {value}
+    if isinstance(value, dict):
+        keys = [key for key in value if not (isinstance(key, str) and NAME.fullmatch(key))]
+        return set().union(*map(_texts, [*keys, *value.values()]))
+    if isinstance(value, list | tuple | set):
+        return set().union(*map(_texts, value))
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "SU":
+        return set(map(str, value.reshape(-1).tolist()))
+    return set()
 
 
 def _attributes(callback: Any) -> dict[str, Any]:

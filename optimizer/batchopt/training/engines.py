@@ -24,11 +24,12 @@ from batchopt.errors import InvalidInput
 from batchopt.measured import EngineName
 from batchopt.question.task import example_count
 from batchopt.training.accumulation import accumulating
+from batchopt.training.figures import Figures, flat
 from batchopt.training.footprint import examples_held
 from batchopt.training.form import form_of
 from batchopt.training.made import EVALUATION_BATCH_SIZE as MADE_EVALUATION_BATCH_SIZE
 from batchopt.training.made import made, order_of
-from batchopt.training.one_pass import Figures, Pass, flat, temporary_bytes
+from batchopt.training.one_pass import Pass, temporary_bytes
 from batchopt.training.out_of_memory import is_out_of_memory
 from batchopt.training.resident import HostBatches, Resident, from_host
 

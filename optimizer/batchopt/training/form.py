@@ -22,6 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from batchopt.training.figures import flat
 from batchopt.training.graph import Comparison
 from batchopt.training.out_of_memory import is_out_of_memory
 
@@ -193,7 +194,7 @@ def _logs(returned: Any, metrics: dict[str, Any]) -> Names | None:
     """As `fit` has it: metrics over the whole epoch where a step returns these, what its last batch said otherwise."""
     if not isinstance(returned, dict) or set(returned) == set(metrics):
         return None
-    return tuple(returned)
+    return tuple(flat(returned))
 
 
 BOOKKEEPING = {

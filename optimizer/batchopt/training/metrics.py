@@ -5,6 +5,7 @@ Told by what the metric is, whatever it is called; by its name only where that d
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from batchopt.errors import ModelError
@@ -40,6 +41,8 @@ def _is_lesser(model: Any, name: str) -> bool | None:
     """By the metric's class: Keras' own errors, and means of what is a loss of Keras'; None where it does not tell."""
     import keras
 
+    # Of a metric with a number for each class, one of them.
+    name = re.sub(r"/\d+$", "", name)
     named = [metric for metric in _metrics(model) if f"/{name}".replace("/", "_").endswith(f"_{metric.name}")]
     if not named:
         return None

@@ -8,10 +8,8 @@ from typing import Any
 import tensorflow as tf
 
 from batchopt.question.task import example_count
+from batchopt.training.figures import Figures, flat
 from batchopt.training.form import Names
-
-Figures = dict[str, float]
-"""Metrics by Keras' names, `loss` first among them."""
 
 
 class Pass:
@@ -41,7 +39,10 @@ class Pass:
         @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
         def step_on(index: Any) -> Any:
             told = one_step(tf.nest.map_structure(lambda array: tf.gather(array, index), data))
-            return tf.stack([tf.cast(told[name], tf.float32) for name in names]) if names else tf.zeros([0])
+            if not names:
+                return tf.zeros([0])
+            figures = flat(told)
+            return tf.stack([tf.cast(figures[name], tf.float32) for name in names])
 
         @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
         def metrics(told: Any) -> Any:
@@ -70,15 +71,6 @@ class Pass:
         """The figures of a pass in this order; the device has finished when this returns."""
         values = self.program(order, tf.constant(whole_batches)).numpy()
         return {name: float(value) for name, value in zip(self._names, values, strict=True)}
-
-
-def flat(figures: dict[str, Any]) -> dict[str, Any]:
-    """Keras' metrics, those of several outputs included, by one flat name each; `loss` first."""
-    result = {name: value for name, value in figures.items() if not isinstance(value, dict)}
-    for name, nested in figures.items():
-        if isinstance(nested, dict):
-            result |= {f"{name}/{inner}": value for inner, value in flat(nested).items()}
-    return {"loss": result.pop("loss"), **result} if "loss" in result else result
 
 
 def temporary_bytes(serialized: bytes) -> int:

@@ -28,10 +28,11 @@ from batchopt.training.accumulation import accumulated_batches
 from batchopt.training.callbacks import TrialCallbacks, described
 from batchopt.training.data_check import SEARCHED, check_with
 from batchopt.training.engines import Engine, make_engine
+from batchopt.training.figures import Figures, flat
 from batchopt.training.form import Form, form_of, look, reachable
 from batchopt.training.made import first_batch
 from batchopt.training.metrics import direction_of
-from batchopt.training.one_pass import Figures, flat
+from batchopt.training.names import number_metrics_anew
 from batchopt.training.resident import Resident, train_count
 
 State = list[npt.NDArray[Any]]
@@ -200,6 +201,7 @@ def build(
         DataError: the model refuses the data for what is wrong with that.
     """
     keras.utils.set_random_seed(seed)
+    number_metrics_anew()
     model = task.built(learning_rate, extra, given_by_name(data, seed=seed, batch_size=batch_size, epochs=epochs))
     if not isinstance(model, keras.Model):
         raise ModelError(f"build_model returned {type(model).__name__}, not a keras.Model; return the compiled model.")

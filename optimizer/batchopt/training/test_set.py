@@ -8,9 +8,9 @@ import numpy as np
 
 from batchopt.question.task import example_count
 from batchopt.training.engines import EVALUATION_BATCH_SIZE
+from batchopt.training.figures import Figures, flat
 from batchopt.training.made import EVALUATION_BATCH_SIZE as MADE_EVALUATION_BATCH_SIZE
 from batchopt.training.made import made
-from batchopt.training.one_pass import Figures, flat
 from batchopt.training.resident import from_host
 
 
