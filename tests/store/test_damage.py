@@ -250,7 +250,7 @@ def test_a_study_that_is_whole_has_no_damaged_row_on_any_server(server_storage: 
     with writing(server_storage) as connection:
         quoted = statement if connection.dialect.name == "postgresql" else statement.replace('"', "`")
         connection.execute(sa.text(quoted))
-    assert "value_json is '{bad json', and not JSON" in said(["list"], server_storage)
+    assert "value_json is '{bad json', and not JSON" in said(["trials"], server_storage)
 
 
 def test_an_error_of_our_own_is_not_blamed_on_a_database_that_is_whole(written: Path, tmp_path: Path) -> None:

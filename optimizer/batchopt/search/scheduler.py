@@ -20,7 +20,7 @@ from batchopt.question.goal import Prefer
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.search.advice import Advice, Recommendation
 from batchopt.search.choices import Candidate, Choices
-from batchopt.search.costs import EpochCost
+from batchopt.search.costs import Timings
 from batchopt.search.decision import Rule, enough, pick
 from batchopt.search.opening import opening
 from batchopt.search.steps import Infeasibility, Step, Trial, step_of
@@ -90,6 +90,7 @@ class Scheduler:
         self._cube = Cube(space.distributions())
         self._rungs = rungs(max_epochs) if pause else [max_epochs]
         self._trials: dict[int, Trial] = {}
+        self._timings = Timings()
         self._queue: list[dict[str, Any]] = []
 
     @property
@@ -159,6 +160,7 @@ class Scheduler:
             self.infeasible(trial, "diverged")
             return
         told.curve[epoch] = (float(value), float(seconds))
+        self._timings.note(told)
         if self._view.met(value):
             told.state, told.until_epoch = "complete", 0
         elif over or epoch == self._max_epochs:
@@ -235,12 +237,14 @@ class Scheduler:
         if kept.state == "running" and not kept.until_epoch:
             kept.until_epoch = self._next_rung(kept)
         self._trials[trial.trial] = kept
+        self._timings.note(kept)
         if kept.state == "infeasible" and kept.reason == "memory":
             self.infeasible(kept.trial, "memory")
 
     def forget(self, trial: int) -> None:
         """A step that could not be begun: its trial does not exist."""
         self._trials.pop(trial, None)
+        self._timings.forget(trial)
 
     def assign(self, step: Step, number: int) -> Step:
         """The same step, its trial under the number that it really received.
@@ -253,8 +257,9 @@ class Scheduler:
             return step
         if number in self._trials:
             raise InvalidInput(f"trial {number} exists already.")
-        del self._trials[step.trial]
+        self.forget(step.trial)
         self._trials[number] = replace(known, trial=number)
+        self._timings.note(self._trials[number])
         return replace(step, trial=number)
 
     def _blind(self, may_start: bool) -> Step | None:
@@ -295,17 +300,11 @@ class Scheduler:
         return Choices(trials, curves, self._space, self._cube, rungs=self._rungs, sign=self._sign, cost=standing.cost)
 
     def _standing(self) -> Standing:
-        return self._view.standing(self._in_order(), self._cost(), max_epochs=self._max_epochs)
-
-    def _cost(self) -> EpochCost:
-        timed = [trial for trial in self._in_order() if trial.seconds_per_epoch > 0]
-        return EpochCost(
-            [trial.batch_size for trial in timed], [trial.seconds_per_epoch for trial in timed], probed=self._probed
-        )
+        return self._view.standing(self._in_order(), self._timings.cost(self._probed), max_epochs=self._max_epochs)
 
     def _timed(self) -> bool:
         """Whether it is known what an epoch takes."""
-        return self._probed is not None or any(trial.seconds_per_epoch > 0 for trial in self._trials.values())
+        return self._probed is not None or self._timings.any
 
     def _recommended(self) -> Step | None:
         """What is recommended, to its end, so that no study ends without; None where it was, or no trial is left."""
@@ -331,7 +330,7 @@ class Scheduler:
         trial.state = "running"
         seconds = None
         if self._timed():
-            seconds = self._cost()(trial.batch_size) * (trial.until_epoch - trial.epochs)
+            seconds = self._timings.cost(self._probed)(trial.batch_size) * (trial.until_epoch - trial.epochs)
         return step_of(trial, gain=gain, seconds=seconds, why=why)
 
     def _next_rung(self, trial: Trial) -> int:

@@ -67,6 +67,9 @@ QUANTILE_POINTS = 640
 class Surrogate:
     """The posterior, given what was observed.
 
+    Attributes:
+        heard: the trials, as rows of `Curves.x`, of which a point was kept.
+
     Args:
         curves: at least one point.
         rotation: (column of the batch size, column of the rate, ratio of their log ranges), or None to learn no
@@ -91,6 +94,7 @@ class Surrogate:
         self._known = len(curves.value)
         self.best = float(curves.value.max())
         self.spread = spread(curves.value)
+        self.heard: list[int] = self._seen.tolist()
         points = len(self._trial)
         count, predict = next((count, predict) for most, count, predict in SETS_BY_POINTS if points <= most)
         draws = Draws(curves.x.shape[1], count)
