@@ -1,4 +1,4 @@
-"""What an epoch, `list` and opening a study cost does not grow with the trials that have ended (`benchmarks/growth.py`)."""
+"""What an epoch, `list` and opening a study cost does not grow with the trials that have ended."""
 
 from __future__ import annotations
 
