@@ -45,6 +45,8 @@ QUESTION: Stamp = dataclasses.replace(
     STAMP, space=SearchSpace([16, 32, 64, 128, 256], (1e-4, 1e-1)), goal=Goal(epochs=EPOCHS), search="auto"
 )
 
+Figures = dict[str, tuple[float, float]]
+
 TABLES = (
     "trial_values",
     "trial_intermediate_values",
@@ -143,11 +145,11 @@ def _moved(
 
 
 @contextmanager
-def timed(into: list[float]) -> Iterator[None]:
-    """Append the seconds that something takes."""
-    began = time.perf_counter()
+def timed(into: list[tuple[float, float]]) -> Iterator[None]:
+    """Append the seconds that something takes, and those of them that this process computes."""
+    began, computed = time.perf_counter(), time.process_time()
     yield
-    into.append(time.perf_counter() - began)
+    into.append((time.perf_counter() - began, time.process_time() - computed))
 
 
 def joined(storage: str) -> Session:
@@ -156,9 +158,9 @@ def joined(storage: str) -> Session:
     return Session.open("mnist", storage, QUESTION, options=Options(), budget=budget)
 
 
-def measure(storage: str) -> dict[str, float]:
-    """Milliseconds that each action takes."""
-    found: dict[str, list[float]] = {name: [] for name in ("list", "report", "open", "ask", "epoch")}
+def measure(storage: str) -> Figures:
+    """Milliseconds that each action takes, and those of them that this process computes."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ("list", "report", "open", "ask", "epoch")}
     with timed(found["list"]):
         list_studies(storage)
     with timed(found["report"]):
@@ -178,10 +180,16 @@ def measure(storage: str) -> dict[str, float]:
                     session.tell(step.trial, MACHINE, figures, checkpoint=b"state")
             session.let_go(step.trial)
         session.give_up(session._shared.left())
-    return {name: 1000 * statistics.median(seconds) for name, seconds in found.items()}
+    return {
+        name: (
+            1000 * statistics.median(wall for wall, _ in seconds),
+            1000 * statistics.median(cpu for _, cpu in seconds),
+        )
+        for name, seconds in found.items()
+    }
 
 
-def table(figures: Mapping[int, Mapping[str, float]]) -> str:
+def table(figures: Mapping[int, Figures]) -> str:
     """The figures, and what they grow by, as Markdown."""
     sizes = list(figures)
     lines = [
@@ -190,21 +198,22 @@ def table(figures: Mapping[int, Mapping[str, float]]) -> str:
     ]
     for name in figures[sizes[0]]:
         row = [figures[size][name] for size in sizes]
-        lines.append(f"| {name} | {' | '.join(f'{ms:,.0f}' for ms in row)} | {row[-1] / row[0]:.1f} |")
+        shown = " | ".join(f"{wall:,.0f} ({cpu:,.0f})" for wall, cpu in row)
+        lines.append(f"| {name} | {shown} | {row[-1][0] / row[0][0]:.1f} |")
     return "\n".join(lines)
 
 
-def run(storage: str, sizes: list[int], say: Callable[[str], None] = print) -> dict[int, dict[str, float]]:
+def run(storage: str, sizes: list[int], say: Callable[[str], None] = print) -> dict[int, Figures]:
     """Fill a database and measure it at each size."""
     write_first(storage)
-    figures = {}
+    figures: dict[int, Figures] = {}
     for at, size in enumerate(sizes):
         grow(storage, size)
         if at == 0:
             measure(storage)  # imports
             grow(storage, size)
         figures[size] = measure(storage)
-        say(f"{size}: " + ", ".join(f"{name} {ms:.0f} ms" for name, ms in figures[size].items()))
+        say(f"{size}: " + ", ".join(f"{name} {wall:.0f} ms" for name, (wall, _) in figures[size].items()))
     return figures
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
@@ -35,18 +36,26 @@ class EpochCost:
         probed: Callable[[int], float] | None = None,
     ) -> None:
         self._probed = probed
-        self._batch_sizes, self._seconds = batch_sizes, seconds
+        self._timed: Callable[[], Iterable[tuple[int, float]]] = lambda: zip(batch_sizes, seconds, strict=True)
+
+    @classmethod
+    def learned(cls, timed: Callable[[], Iterable[tuple[int, float]]]) -> Self:
+        """The cost by trials that are asked for where it is first wanted: batch sizes, and mean seconds per epoch."""
+        cost = cls([], [])
+        cost._timed = timed
+        return cost
 
     @cached_property
     def _weights(self) -> tuple[float, float, float]:
         """Level, slope and bend; learned where they are first asked for, as a probed machine never asks."""
-        logs = {size: math.log(size / REFERENCE_BATCH_SIZE) for size in set(self._batch_sizes)}
-        log_size = np.array([logs[size] for size in self._batch_sizes])
+        timed = list(self._timed())
+        logs = {size: math.log(size / REFERENCE_BATCH_SIZE) for size in {size for size, _ in timed}}
+        log_size = np.array([logs[size] for size, _ in timed])
         features = np.stack([np.ones_like(log_size), log_size, log_size**2], axis=1)
         prior = np.array([0.0, PRIOR_SLOPE, 0.0])
         # The level is unknown: its prior is as good as flat.
         precision = np.diag([1e-6, PRIOR_SLOPE_SD**-2, BEND_SD**-2])
-        target = np.log(np.asarray(self._seconds, dtype=float)) - features @ prior
+        target = np.log(np.array([seconds for _, seconds in timed], dtype=float)) - features @ prior
         gram = features.T @ features / RELATIVE_NOISE**2 + precision
         weights = prior + np.linalg.solve(gram, features.T @ target / RELATIVE_NOISE**2)
         level, slope, bend = weights.tolist()
@@ -85,5 +94,6 @@ class Timings:
 
     def cost(self, probed: Callable[[int], float] | None) -> EpochCost:
         """What an epoch costs, as far as these tell, or as this machine was measured."""
-        timed = [] if probed else [self._of[trial] for trial in sorted(self._of)]
-        return EpochCost([size for size, _ in timed], [seconds for _, seconds in timed], probed=probed)
+        if probed is not None:
+            return EpochCost([], [], probed=probed)
+        return EpochCost.learned(lambda: [self._of[trial] for trial in sorted(self._of)])

@@ -26,7 +26,7 @@ from batchopt.search.opening import opening
 from batchopt.search.steps import Infeasibility, Step, Trial, step_of
 from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.threads import on_one_thread
-from batchopt.search.trials import rungs
+from batchopt.search.trials import Trials, rungs
 from batchopt.search.view import Standing, View
 
 MAX_PAUSED = 24
@@ -89,7 +89,7 @@ class Scheduler:
         self._view = view or View()
         self._cube = Cube(space.distributions())
         self._rungs = rungs(max_epochs) if pause else [max_epochs]
-        self._trials: dict[int, Trial] = {}
+        self._trials = Trials()
         self._timings = Timings()
         self._queue: list[dict[str, Any]] = []
 
@@ -106,7 +106,7 @@ class Scheduler:
             A step; None where there is none. Then `stop_reason` says why in one line, or is empty where this call only
             has to wait until a step that is under way was told.
         """
-        trials, standing = self._in_order(), self._standing()
+        trials, standing = self._trials.in_order(), self._standing()
         self.stop_reason = ""
         waiting = [trial for trial in trials if trial.state == "paused" and not standing.hopeless(trial)]
         interrupted = next((t for t in waiting if t.epochs not in self._rungs), None)
@@ -204,7 +204,7 @@ class Scheduler:
             Their numbers: those that were slower than the best to a target; the least promising beyond `MAX_PAUSED`;
             all of them once `stop_reason` is set.
         """
-        paused, standing = [trial for trial in self._in_order() if trial.state == "paused"], self._standing()
+        paused, standing = [trial for trial in self._trials.in_order() if trial.state == "paused"], self._standing()
         if not self.stop_reason:
             lost = [trial for trial in paused if standing.hopeless(trial)]
             # One that was interrupted goes on first, and is thought of again at its rung.
@@ -243,7 +243,7 @@ class Scheduler:
 
     def forget(self, trial: int) -> None:
         """A step that could not be begun: its trial does not exist."""
-        self._trials.pop(trial, None)
+        self._trials.remove(trial)
         self._timings.forget(trial)
 
     def assign(self, step: Step, number: int) -> Step:
@@ -264,7 +264,7 @@ class Scheduler:
 
     def _blind(self, may_start: bool) -> Step | None:
         """A step before any value was seen."""
-        trials = self._in_order()
+        trials = self._trials.in_order()
         if not may_start:
             waiting = any(trial.state == "running" for trial in trials)
             self.stop_reason = "" if waiting else "the trials of this study are used up"
@@ -277,7 +277,7 @@ class Scheduler:
 
     def _picked(self, may_start: bool) -> tuple[Choices | None, tuple[Candidate, Rule] | None, str]:
         """The choices, None before the first value; the step that is chosen; why there is none."""
-        trials, standing, choices, why = self._in_order(), self._standing(), None, ""
+        trials, standing, choices, why = self._trials.in_order(), self._standing(), None, ""
         for share in self._view.shares(len(trials)):
             choices = self._choices(share)
             if choices is None:
@@ -300,7 +300,9 @@ class Scheduler:
         return Choices(trials, curves, self._space, self._cube, rungs=self._rungs, sign=self._sign, cost=standing.cost)
 
     def _standing(self) -> Standing:
-        return self._view.standing(self._in_order(), self._timings.cost(self._probed), max_epochs=self._max_epochs)
+        return self._view.standing(
+            self._trials.in_order(), self._timings.cost(self._probed), max_epochs=self._max_epochs
+        )
 
     def _timed(self) -> bool:
         """Whether it is known what an epoch takes."""
@@ -312,7 +314,7 @@ class Scheduler:
         if advice is None or not advice.complete or advice.recommended.trial >= 0:
             return None
         params, why = advice.recommended.params, "recommended, to its end"
-        paused = next((t for t in self._in_order() if t.state == "paused" and t.params == params), None)
+        paused = next((t for t in self._trials.in_order() if t.state == "paused" and t.params == params), None)
         # In one go: what is recommended may move while it waits.
         if paused is not None:
             return self._continue(paused, None, f"continues, {why}", until=self._max_epochs)
@@ -339,9 +341,6 @@ class Scheduler:
 
     def _fits(self, batch_size: int) -> bool:
         return self.max_batch_size is None or batch_size <= self.max_batch_size
-
-    def _in_order(self) -> list[Trial]:
-        return [self._trials[number] for number in sorted(self._trials)]
 
     def _known(self, trial: int) -> Trial:
         if trial not in self._trials:

@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -71,30 +72,37 @@ def _read(
     if not rows:
         return
 
+    # Of few trials their own rows; of many, all in one go.
+    few = [row[0] for row in rows] if len(rows) <= CHUNK else None
+
     def children(table: str, *names: str) -> Sequence[Any]:
         """The rows of these trials in another table, in the order in which they were written."""
         there = OPTUNAS_TABLES[table]
         key = next(iter(there.primary_key))
-        query = sa.select(there.c.trial_id, *(there.c[name] for name in names))
-        query = query.join(trials.trial_id.table, trials.trial_id == there.c.trial_id).where(*wanted).order_by(key)
+        query = sa.select(there.c.trial_id, *(there.c[name] for name in names), key)
+        if few is not None:
+            query = query.where(there.c.trial_id.in_(few))
+        else:
+            query = query.join(trials.trial_id.table, trials.trial_id == there.c.trial_id).where(*wanted)
         if table == "trial_user_attributes":
             query = query.where(there.c.key.not_in(SUMMARY))
-        return connection.execute(query).all()
+        # Not by the database: SQLite would walk through the whole table in that order rather than sort a few rows.
+        return sorted(connection.execute(query).all(), key=itemgetter(-1))
 
     attributes, system = (
         _attributes(children(f"trial_{whose}_attributes", "key", "value_json")) for whose in ("user", "system")
     )
     params: dict[int, dict[str, Any]] = defaultdict(dict)
     distributions: dict[int, dict[str, BaseDistribution]] = defaultdict(dict)
-    for trial_id, name, value, text in children("trial_params", "param_name", "param_value", "distribution_json"):
+    for trial_id, name, value, text, _ in children("trial_params", "param_name", "param_value", "distribution_json"):
         distribution = distributions[trial_id][name] = distribution_of(text)
         params[trial_id][name] = distribution.to_external_repr(value)
     values: dict[int, list[tuple[int, float]]] = defaultdict(list)
-    for trial_id, objective, value, kind in children("trial_values", "objective", "value", "value_type"):
+    for trial_id, objective, value, kind, _ in children("trial_values", "objective", "value", "value_type"):
         values[trial_id].append((objective, value_of(value, kind)))
     reported: dict[int, dict[int, float]] = defaultdict(dict)
     columns = "step", "intermediate_value", "intermediate_value_type"
-    for trial_id, step, value, kind in children("trial_intermediate_values", *columns):
+    for trial_id, step, value, kind, _ in children("trial_intermediate_values", *columns):
         reported[trial_id][step] = intermediate_value_of(value, kind)
     for trial_id, number, state, started, completed in rows:
         yield FrozenTrial(
@@ -116,7 +124,7 @@ def _read(
 def _attributes(rows: Sequence[Any]) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = defaultdict(dict)
     scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # public, and forgotten in its stub
-    for trial_id, key, text in rows:
+    for trial_id, key, text, _ in rows:
         try:
             # What `json.loads` does for a text that begins with its value, without what it does around that.
             value, end = scan(text, 0)
