@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
@@ -37,6 +38,15 @@ def stored_value(trial_id: int, step: int, value: float) -> dict[str, object]:
     return {"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
 
 
+value_of: Callable[[float | None, Any], float] = models.TrialValueModel.stored_repr_to_value
+"""A final value from its row, and what kind the row says it is of."""
+
+intermediate_value_of: Callable[[float | None, Any], float] = (
+    models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
+)
+"""The same of an intermediate value."""
+
+
 def figure_attribute(figure: str) -> str:
     """How the system attributes of a study begin that hold a figure of optuna-dashboard's, cut into parts."""
     # It brings a web server along, which nothing else needs.
@@ -65,10 +75,15 @@ class TrialCache(_CachedStorage):
         """Bring the trials of a study up to date; called before each look at them."""
         super()._read_trials_from_remote_storage(study_id)
 
+    def trials_of(self, study_id: int, trial_ids: set[int], newest: int) -> list[FrozenTrial]:
+        """These trials, and those above the id `newest`, as the database has them."""
+        trials: list[FrozenTrial] = self._backend._get_trials(study_id, None, trial_ids, newest)
+        return trials
+
     def read(self, study_id: int, trial_ids: Iterable[int], newest: int) -> list[FrozenTrial]:
         """Read these trials, and those above the id `newest`, into the cache; the lock is held."""
         study = self._studies.setdefault(study_id, _StudyInfo())
-        trials: list[FrozenTrial] = self._backend._get_trials(study_id, None, set(trial_ids), newest)
+        trials = self.trials_of(study_id, set(trial_ids), newest)
         self._add_trials_to_cache(study_id, trials)
         for trial in trials:
             if trial.state.is_finished():

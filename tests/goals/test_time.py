@@ -225,7 +225,7 @@ def test_why_it_ends_by_itself_is_said_in_seconds(monkeypatch):
             break
         train(search, step)
         search.given_up()
-    progress = TargetProgress.of(search._in_order(), TARGET, seconds_per_epoch)
+    progress = TargetProgress.of(search._trials.in_order(), TARGET, seconds_per_epoch)
     said = re.search(r"the least time to 90%, ([0-9.]+) s, by more than ([0-9.e-]+) s", search.stop_reason)
     assert said and float(said[1]) == pytest.approx(progress.best_s, rel=0.01)
     assert 0 < float(said[2]) < 0.1 * progress.best_s

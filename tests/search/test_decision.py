@@ -140,7 +140,7 @@ def test_a_step_says_which_rule_chose_it(taken):
         whole = trial(number, SPACE.to_unit(step.batch_size, step.learning_rate), EPOCHS)
         for epoch in range(step.from_epoch + 1, step.until_epoch + 1):
             search.tell(step.trial, epoch, whole.curve[epoch][0])
-    trials, choices = search._in_order(), search._choices()
+    trials, choices = search._trials.in_order(), search._choices()
     rng = np.random.default_rng([0, len(trials), sum(one.epochs for one in trials)])
     _, expected = pick(choices, choices.starting(rng, max_batch_size=None))
     assert search.next().reason.endswith(f", {expected.name}")

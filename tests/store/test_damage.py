@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import io
 import itertools
 import random
 import shutil
 import sqlite3
-import traceback
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import click
 import optuna
 import pytest
 import sqlalchemy as sa
 from batchopt import Study, Task
-from batchopt.cli.batchopt import batchopt
-from batchopt.errors import BatchoptError, DamagedDatabase, InvalidInput
+from batchopt.errors import DamagedDatabase, InvalidInput
 from batchopt.measured import MemoryRow, StepTime
 from batchopt.store.access import explained, reading, writing
 from batchopt.store.confirmations import ConfirmationRun, Confirmations, plan_of
@@ -31,27 +25,12 @@ from batchopt.store.database import open_database
 from batchopt.store.doctor.doctor import examine, repair
 from batchopt.store.measurements import Measurements, measured_on
 from batchopt.store.transfer.transfer import merge
-from batchopt.study.finding import find
+from flipping import COMMANDS, READERS, faults, said, write_logged
+from flipping import sweep as swept
 from written_study import GOAL, MACHINE, PROGRAM, SPACE, write_study
 
 VALUES = (None, "FYNITE", "{bad json", 2**62, 1e300, -1, '{"name": "NoDistribution"}', "[]")
 """What is put in the place of what was there."""
-
-COMMANDS = (
-    ["list"],
-    ["list", "--json"],
-    ["trials"],
-    ["trials", "--json"],
-    ["trials", "--csv"],
-    ["report"],
-    ["report", "--json"],
-    ["report", "--html", "page.html"],
-    ["report", "--goal", "time"],
-    ["doctor"],
-    ["export", "--to", "exported.db"],
-    ["export", "--study", "mnist", "--to", "one.db"],
-    ["a session"],
-)
 
 
 @pytest.fixture(scope="module")
@@ -116,47 +95,6 @@ def changed(written: Path, folder: Path, change: tuple[str, int, str], value: An
     except sqlite3.Error:
         return None
     return path
-
-
-def said(arguments: list[str], path: Path | str) -> str:
-    """What a command says where it refuses; empty where it answers.
-
-    Raises:
-        Exception: any traceback that a user would see.
-    """
-    output = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            if arguments == ["a session"]:
-                find("mnist", path, lambda examples: SPACE, GOAL, None)
-                return ""
-            batchopt.main([*arguments, "--storage", str(path)], standalone_mode=False)
-    except (BatchoptError, click.ClickException) as error:
-        return str(error)
-    except SystemExit:
-        # The doctor has found something.
-        return ""
-    return ""
-
-
-def faults(path: Path, commands: Any) -> Iterator[str]:
-    """What is wrong with the answers of some commands to a database."""
-    before = path.read_bytes()
-    for command in commands:
-        try:
-            line = said(command, path)
-        except Exception:  # noqa: BLE001  what a user would see as a traceback
-            yield f"{command}: {traceback.format_exc(limit=-3)}"
-        else:
-            if "\n" in line:
-                yield f"{command} says several lines: {line}"
-        for name in ("exported.db", "one.db", "page.html"):
-            Path(name).unlink(missing_ok=True)
-    if path.read_bytes() != before:
-        yield "the database was written to"
-    left = sorted(file.name for file in path.parent.iterdir() if file != path)
-    if left:
-        yield f"{left} is left behind"
 
 
 def all_changes(written: Path) -> list[tuple[tuple[str, int, str], Any]]:
@@ -250,7 +188,7 @@ def test_a_study_that_is_whole_has_no_damaged_row_on_any_server(server_storage: 
     with writing(server_storage) as connection:
         quoted = statement if connection.dialect.name == "postgresql" else statement.replace('"', "`")
         connection.execute(sa.text(quoted))
-    assert "value_json is '{bad json', and not JSON" in said(["list"], server_storage)
+    assert "value_json is '{bad json', and not JSON" in said(["trials"], server_storage)
 
 
 def test_an_error_of_our_own_is_not_blamed_on_a_database_that_is_whole(written: Path, tmp_path: Path) -> None:
@@ -277,24 +215,25 @@ def test_what_only_reads_does_not_write_the_version_that_optunas_tables_lack(
     assert said(["list"], path) == ""
 
 
-def flipped(written: Path, path: Path, seed: int) -> None:
-    """A file in which some bytes are others, or that ends early."""
-    rng, content = random.Random(seed), bytearray(written.read_bytes())
-    for _ in range(rng.choice((1, 3, 30))):
-        content[rng.randrange(100, len(content))] = rng.randrange(256)
-    if seed % 5 == 0:
-        del content[rng.randrange(100, len(content)) :]
-    path.write_bytes(content)
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose last writes are in SQLite's log."""
+    path = tmp_path_factory.mktemp("logged") / "studies.db"
+    write_logged(path)
+    return path
 
 
-@pytest.mark.parametrize("seeds", [range(3), pytest.param(range(200), marks=pytest.mark.slow)], ids=["few", "200"])
-def test_flipped_bytes_are_one_line(
-    seeds: range, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("seeds", "commands"),
+    [(range(4), READERS), pytest.param(range(100, 300), COMMANDS, marks=pytest.mark.slow)],
+    ids=["few", "200"],
+)
+def test_a_file_that_was_flipped_or_cut_is_one_line_and_stays_as_it_is(
+    seeds: range, commands: Any, written: Path, logged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    found = []
-    for seed in seeds:
-        flipped(written, tmp_path / "studies.db", seed)
-        some = COMMANDS if len(seeds) > 3 else [["report"], ["doctor"]]
-        found += [f"{seed}: {fault}" for fault in faults(tmp_path / "studies.db", some)]
-    assert found == []
+    """`python tests/flipping.py` damages two thousand."""
+    work, here = tmp_path / "work", tmp_path / "here"
+    work.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert swept([written, logged], work, seeds, commands) == []

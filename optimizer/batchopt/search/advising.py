@@ -104,7 +104,8 @@ def advise(
 
     seen = [trial for trial in trials if trial.curve and trial.state != "infeasible" and fits(trial.batch_size)]
     complete = [trial for trial in seen if trial.state == "complete"]
-    candidates = complete or seen
+    heard = {trials[row].trial for row in surrogate.heard}
+    candidates = [trial for trial in complete or seen if trial.trial in heard] or complete or seen
     if not candidates:
         return None
     worth = surrogate.quantiles(*surrogate.at_end(cube.encode(trial.params for trial in candidates)), [0.5])[0]

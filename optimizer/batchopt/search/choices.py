@@ -80,6 +80,7 @@ class Choices:
         first_rung, max_epochs: where a new trial is first thought over, and where it ends.
         clearly, matters: what is clearly better, and better by anything that matters, in the units of the values.
         complete: the trials that were trained to the end.
+        contenders: those of them that the surrogate hears: all, or where there are hundreds the best.
         incumbent: what the best of them is worth, larger is better.
         in_sight: the same, or what the favourite among the paused trials is expected to reach.
         paused: the paused trials as options.
@@ -117,6 +118,11 @@ class Choices:
         known: Surrogate | None = None if before is None else before._surrogate
         self._surrogate: Surrogate = Surrogate(curves, rotation=rotation(space, cube), before=known)
         self.complete = [trial for trial in trials if trial.state == "complete"]
+        # Whoever is not among the hundreds that are heard is the best of nothing, and asking costs as much as for them.
+        rows = [row for row, trial in enumerate(trials) if trial.state == "complete"]
+        heard = set(self._surrogate.heard)
+        self._contending = [row for row in rows if row in heard] or rows
+        self.contenders = [trials[row] for row in self._contending]
         self.spread = self._surrogate.spread
         self.clearly = CLEARLY * self.spread
         self._best_row, self.incumbent = self._incumbent()
@@ -126,7 +132,7 @@ class Choices:
 
     def _incumbent(self) -> tuple[int, float]:
         """The best complete configuration's row and worth; before there is one, what the best reaches almost surely."""
-        rows = [row for row, trial in enumerate(self.trials) if trial.state == "complete"]
+        rows = self._contending
         if rows:
             # The configuration and not its run: a lucky run must not end the search.
             values = self._worth(self._curves.x[rows])

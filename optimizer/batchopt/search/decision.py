@@ -172,9 +172,9 @@ def enough(
 
 def settled(choices: Choices) -> bool:
     """Whether enough runs beside the best one have told that it is."""
-    worth = choices.expected(choices.complete)
+    worth = choices.expected(choices.contenders)
     beside = int((worth > worth.max() - choices.clearly).sum())
-    lucky = choices.observed_best() is not choices.complete[int(worth.argmax())]
+    lucky = choices.observed_best() is not choices.contenders[int(worth.argmax())]
     return beside >= (SETTLED_AT_MOST if lucky else SETTLED)
 
 

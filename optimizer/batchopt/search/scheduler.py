@@ -20,14 +20,14 @@ from batchopt.question.goal import Prefer
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.search.advice import Advice, Recommendation
 from batchopt.search.choices import Candidate, Choices, choices_of
-from batchopt.search.costs import EpochCost
+from batchopt.search.costs import Timings
 from batchopt.search.decision import Rule, enough, pick
 from batchopt.search.opening import opening
 from batchopt.search.run_lengths import RunLengths
 from batchopt.search.steps import Infeasibility, Step, Trial, step_of
 from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.threads import on_one_thread
-from batchopt.search.trials import rungs
+from batchopt.search.trials import Trials, rungs
 from batchopt.search.view import Standing, View
 
 MAX_PAUSED = 24
@@ -93,7 +93,8 @@ class Scheduler:
         self._view = view or View()
         self._cube = Cube(space.distributions())
         self._rungs = rungs(max_epochs) if pause else [max_epochs]
-        self._trials: dict[int, Trial] = {}
+        self._trials = Trials()
+        self._timings = Timings()
         self._queue: list[dict[str, Any]] = []
         self._before: Choices | None = None
 
@@ -110,7 +111,7 @@ class Scheduler:
             A step; None where there is none. Then `stop_reason` says why in one line, or is empty where this call only
             has to wait until a step that is under way was told.
         """
-        trials, standing = self._in_order(), self._standing()
+        trials, standing = self._trials.in_order(), self._standing()
         self.stop_reason = ""
         waiting = [trial for trial in trials if trial.state == "paused" and not standing.hopeless(trial)]
         interrupted = next((t for t in waiting if t.epochs not in self._rungs), None)
@@ -164,6 +165,7 @@ class Scheduler:
             self.infeasible(trial, "diverged")
             return
         told.curve[epoch] = (float(value), float(seconds))
+        self._timings.note(told)
         if self._view.met(value):
             told.state, told.until_epoch = "complete", 0
         elif over or epoch == self._max_epochs:
@@ -207,7 +209,7 @@ class Scheduler:
             Their numbers: those that were slower than the best to a target; the least promising beyond `MAX_PAUSED`;
             all of them once `stop_reason` is set.
         """
-        paused, standing = [trial for trial in self._in_order() if trial.state == "paused"], self._standing()
+        paused, standing = [trial for trial in self._trials.in_order() if trial.state == "paused"], self._standing()
         if not self.stop_reason:
             lost = [trial for trial in paused if standing.hopeless(trial)]
             # One that was interrupted goes on first, and is thought of again at its rung.
@@ -240,12 +242,14 @@ class Scheduler:
         if kept.state == "running" and not kept.until_epoch:
             kept.until_epoch = self._next_rung(kept)
         self._trials[trial.trial] = kept
+        self._timings.note(kept)
         if kept.state == "infeasible" and kept.reason == "memory":
             self.infeasible(kept.trial, "memory")
 
     def forget(self, trial: int) -> None:
         """A step that could not be begun: its trial does not exist."""
-        self._trials.pop(trial, None)
+        self._trials.remove(trial)
+        self._timings.forget(trial)
 
     def assign(self, step: Step, number: int) -> Step:
         """The same step, its trial under the number that it really received.
@@ -258,13 +262,14 @@ class Scheduler:
             return step
         if number in self._trials:
             raise InvalidInput(f"trial {number} exists already.")
-        del self._trials[step.trial]
+        self.forget(step.trial)
         self._trials[number] = replace(known, trial=number)
+        self._timings.note(self._trials[number])
         return replace(step, trial=number)
 
     def _blind(self, may_start: bool) -> Step | None:
         """A step before any value was seen."""
-        trials = self._in_order()
+        trials = self._trials.in_order()
         if not may_start:
             waiting = any(trial.state == "running" for trial in trials)
             self.stop_reason = "" if waiting else "the trials of this study are used up"
@@ -277,7 +282,7 @@ class Scheduler:
 
     def _picked(self, may_start: bool) -> tuple[Choices | None, tuple[Candidate, Rule] | None, str]:
         """The choices, None before the first value; the step that is chosen; why there is none."""
-        trials, standing, choices, why = self._in_order(), self._standing(), None, ""
+        trials, standing, choices, why = self._trials.in_order(), self._standing(), None, ""
         for share in self._view.shares(len(trials)):
             choices = self._choices(share)
             if choices is None:
@@ -297,14 +302,13 @@ class Scheduler:
         return self._before
 
     def _standing(self) -> Standing:
-        return self._view.standing(self._in_order(), self._cost(), max_epochs=self._max_epochs)
-
-    def _cost(self) -> EpochCost:
-        return EpochCost.of(self._in_order(), self._probed)
+        return self._view.standing(
+            self._trials.in_order(), self._timings.cost(self._probed), max_epochs=self._max_epochs
+        )
 
     def _timed(self) -> bool:
         """Whether it is known what an epoch takes."""
-        return self._probed is not None or any(trial.seconds_per_epoch > 0 for trial in self._trials.values())
+        return self._probed is not None or self._timings.any
 
     def _recommended(self) -> Step | None:
         """What is recommended, to its end, so that no study ends without; None where it was, or no trial is left."""
@@ -312,7 +316,7 @@ class Scheduler:
         if advice is None or not advice.complete or advice.recommended.trial >= 0:
             return None
         params, why = advice.recommended.params, "recommended, to its end"
-        paused = next((t for t in self._in_order() if t.state == "paused" and t.params == params), None)
+        paused = next((t for t in self._trials.in_order() if t.state == "paused" and t.params == params), None)
         # In one go: what is recommended may move while it waits.
         if paused is not None:
             return self._continue(paused, None, f"continues, {why}", until=self._max_epochs)
@@ -328,8 +332,9 @@ class Scheduler:
     def _continue(self, trial: Trial, gain: float | None, why: str, *, until: int | None = None) -> Step:
         trial.until_epoch = self._standing().until(trial, until) if until else self._next_rung(trial)
         trial.state = "running"
-        lengths = RunLengths(self._in_order(), self._cube, max_epochs=self._max_epochs)
-        seconds = self._cost()(trial.batch_size) * lengths.left(trial) if self._timed() else None
+        lengths = RunLengths(self._trials.in_order(), self._cube, max_epochs=self._max_epochs)
+        cost = self._timings.cost(self._probed)
+        seconds = cost(trial.batch_size) * lengths.left(trial) if self._timed() else None
         return step_of(trial, gain=gain, seconds=seconds, why=why)
 
     def _next_rung(self, trial: Trial) -> int:
@@ -338,9 +343,6 @@ class Scheduler:
 
     def _fits(self, batch_size: int) -> bool:
         return self.max_batch_size is None or batch_size <= self.max_batch_size
-
-    def _in_order(self) -> list[Trial]:
-        return [self._trials[number] for number in sorted(self._trials)]
 
     def _known(self, trial: int) -> Trial:
         if trial not in self._trials:

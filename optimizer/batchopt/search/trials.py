@@ -16,6 +16,28 @@ from batchopt.search.surrogate.curves import Curves
 T = TypeVar("T")
 
 
+class Trials(dict[int, Trial]):
+    """Trials by number. Their order is kept from one change to the next: a decision asks for it a dozen times."""
+
+    def __init__(self) -> None:
+        self._ordered: list[Trial] | None = None
+
+    def __setitem__(self, number: int, trial: Trial) -> None:
+        super().__setitem__(number, trial)
+        self._ordered = None
+
+    def remove(self, number: int) -> None:
+        """There is no trial of this number any more, if there was one."""
+        self.pop(number, None)
+        self._ordered = None
+
+    def in_order(self) -> list[Trial]:
+        """By number."""
+        if self._ordered is None:
+            self._ordered = [self[number] for number in sorted(self)]
+        return self._ordered
+
+
 def rungs(max_epochs: int) -> list[int]:
     """Epochs at which a trial is paused and thought over: a quarter, a half, all."""
     return sorted({math.ceil(max_epochs / 4), math.ceil(max_epochs / 2), max_epochs})

@@ -83,7 +83,7 @@ def writing(storage: str) -> Iterator[sa.Connection]:
 
 @contextmanager
 def opened(storage: str, *, create: bool = False, plain: bool = False) -> Iterator[Database]:
-    """A study database, closed afterwards; what it refuses meanwhile is said in one line.
+    """A study database, closed afterwards, to be read where it is not to be made; what it refuses is said in one line.
 
     Args:
         storage: a path or an SQLAlchemy URL.
@@ -93,7 +93,7 @@ def opened(storage: str, *, create: bool = False, plain: bool = False) -> Iterat
         StorageError: it cannot be opened or read, or not any more.
         SchemaMismatch: its tables are of another version.
     """
-    database = open_database(storage, create=create, plain=plain)
+    database = open_database(storage, create=create, plain=plain, read_only=not create)
     try:
         with explained(storage), _said_in_a_line(storage_url(storage)):
             yield database

@@ -18,6 +18,27 @@ DEATHS = "worker_deaths"
 GUID = "guid"
 """User attribute of a trial: its name in all databases that it is copied to."""
 
+TRAIN_SECONDS = "train_seconds"
+"""User attribute of a trial that has ended: seconds on the training clock, all epochs together."""
+
+SUMMARY = (
+    "compile_seconds",
+    "deterministic",
+    "engine",
+    "epochs",
+    "evaluation_seconds",
+    "examples_per_second",
+    "machine",
+    "steps",
+    "tensorflow",
+    "train_loss",
+    "train_value",
+    "validation_loss",
+    "value",
+)
+"""User attributes of a trial that has ended, for other programs and the dashboard: two thirds of a study's rows, which
+nothing here reads back."""
+
 MISSED = "target_not_reached_in_seconds"
 """User attribute of a trial that trained all its epochs and did not reach its goal's target: what it trained."""
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 
 from batchopt.optuna_private import TrialCache, trial_id_of
 from batchopt.store.tables import optunas_children, optunas_trials
+from batchopt.store.trial_rows import stored_trials
 
 Sign = tuple[Any, ...]
 """A trial's state, and how many rows it has in each table: what tells that it has changed."""
@@ -45,6 +47,10 @@ class Caching(TrialCache):
             # One that was begun since the signs were read has none, and is read again.
             begun: dict[int, Sign] = dict.fromkeys(map(trial_id_of, trials), ())
             self._signs[study_id] = {id_: sign for id_, sign in (begun | signs).items() if id_ not in finished}
+
+    def trials_of(self, study_id: int, trial_ids: set[int], newest: int) -> list[FrozenTrial]:
+        with self.engine.connect() as connection:
+            return stored_trials(connection, study_id, trial_ids, newest)
 
     def _read_signs(self, study_id: int, newest: int) -> dict[int, Sign]:
         """Of the unfinished trials, and of those that are new, by trial id."""

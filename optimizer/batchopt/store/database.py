@@ -85,7 +85,7 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
         url.get_dialect()
         if url.get_backend_name() == "sqlite" and not check_file(url, create=create):
             return url
-        db = engine_to(url if create else untouched(url), busy=LOOK_UP_S, silence=CHECK_SECONDS)
+        db = engine_to(untouched(url), busy=LOOK_UP_S, silence=CHECK_SECONDS)
     except sa.exc.NoSuchModuleError:
         raise StorageError(f"--storage {shown(url)}: no kind of database is called {url.drivername!r}.") from None
     except ModuleNotFoundError as error:
@@ -102,8 +102,10 @@ def check_storage(storage: str, *, create: bool, plain: bool = False) -> URL:
     return url
 
 
-def open_database(storage: str, *, create: bool, plain: bool = False) -> Database:
+def open_database(storage: str, *, create: bool, plain: bool = False, read_only: bool = False) -> Database:
     """Open a study database; arguments as `check_storage`. `create` makes what tables are missing.
+
+    Read-only it can not be written, and what SQLite would tidy up after a writer that was killed stays as it is.
 
     Raises:
         StorageError, SchemaMismatch: as `check_storage`.
@@ -115,7 +117,7 @@ def open_database(storage: str, *, create: bool, plain: bool = False) -> Databas
     shared = network_filesystem(path) if path else ""
     for attempt in range(MAKING_ATTEMPTS):
         try:
-            optuna_storage = _made(url, create=create, wal=not shared)
+            optuna_storage = _made(untouched(url) if read_only else url, create=create, wal=not shared)
             break
         except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, *UNUSABLE) as error:
             if attempt + 1 == MAKING_ATTEMPTS or not _in_the_way(error):

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
 
 import sqlalchemy as sa
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.engine import Engine
 
 from batchopt.errors import StorageError, StorageFailed
@@ -58,13 +57,16 @@ def study_gone(connection: sa.Connection, study_id: int, name: str, url: str) ->
     )
 
 
-def check_numbers(name: str, url: str, trials: Sequence[FrozenTrial]) -> None:
+def check_numbers(connection: sa.Connection, study_id: int, name: str, url: str) -> None:
     """Refuse a study whose trials are not numbered from 0 on: Optuna would give numbers twice.
 
     Raises:
         StorageError: another program has deleted some.
     """
-    if sorted(trial.number for trial in trials) != list(range(len(trials))):
+    number = optunas_trials.c.number
+    figures = sa.func.count(), sa.func.count(number.distinct()), sa.func.min(number), sa.func.max(number)
+    count, *found = connection.execute(sa.select(*figures).where(optunas_trials.c.study_id == study_id)).one()
+    if count and found != [count, 0, count - 1]:
         raise StorageError(
             f"study {name!r} in {url}: another program has deleted trials of it. Run `batchopt doctor --fix` on its "
             "database first."

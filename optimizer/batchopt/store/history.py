@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+import sqlalchemy as sa
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from batchopt.errors import StudyNotFound
 from batchopt.goals.crossing import first_at
 from batchopt.goals.time import NOT_REACHED
-from batchopt.optuna_private import trial_id_of
+from batchopt.optuna_private import OPTUNAS_TABLES, study_id_of, trial_id_of
 from batchopt.question.goal import Counts
 from batchopt.question.metric import Target
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE
 from batchopt.search.steps import Trial
 from batchopt.search.steps import TrialState as SearchState
 from batchopt.search.trials import newest
-from batchopt.store.attributes import DIVERGED, FAILURE, MEMORY, MISSED, OUT_OF_MEMORY, UNTRAINABLE, WINDOW
+from batchopt.store.attributes import (
+    ATTRIBUTE,
+    DIVERGED,
+    FAILURE,
+    MEMORY,
+    MISSED,
+    OUT_OF_MEMORY,
+    UNTRAINABLE,
+    WINDOW,
+)
+from batchopt.store.caching import Caching
 from batchopt.store.database import Database
 from batchopt.store.records import Records
+from batchopt.store.tables import optunas_studies, optunas_study_attributes, optunas_trials
+from batchopt.store.trial_rows import stored_trials
 
 
 @dataclass(frozen=True)
@@ -103,11 +117,44 @@ def open_study(database: Database, name: str) -> Study:
         StudyNotFound: naming those there are.
     """
     try:
-        return optuna.load_study(study_name=name, storage=database.storage)
+        return optuna.load_study(study_name=name, storage=Caching(database.storage))
     except KeyError:
         names = optuna.get_all_study_names(database.storage)
         there = f"it holds {', '.join(map(repr, sorted(names)))}" if names else "it holds no study"
         raise StudyNotFound(f"no study {name!r} in {database.url}; {there}. Check --study.") from None
+
+
+def names_made(database: Database) -> list[str]:
+    """The names of the studies that batchopt made, sorted; others may live in the same database."""
+    studies, attributes = optunas_studies.c, optunas_study_attributes.c
+    stamped = sa.select(attributes.study_id).where(attributes.key == ATTRIBUTE)
+    with database.db.connect() as connection:
+        return sorted(connection.execute(sa.select(studies.study_name).where(studies.study_id.in_(stamped))).scalars())
+
+
+def count_states(database: Database, study: Study) -> dict[str, int]:
+    """How many trials a study has in each state."""
+    trials = optunas_trials.c
+    query = sa.select(trials.state, sa.func.count()).where(trials.study_id == study_id_of(study)).group_by(trials.state)
+    with database.db.connect() as connection:
+        return {state.name.lower(): count for state, count in connection.execute(query)}
+
+
+def best_complete(database: Database, study: Study, *, least: bool) -> FrozenTrial | None:
+    """The complete trial whose first value is the least, or the largest; the first of several; None where none is.
+
+    One that has lost its batch size or its learning rate is left out.
+    """
+    trials, values, params = (OPTUNAS_TABLES[name].c for name in ("trials", "trial_values", "trial_params"))
+    query = sa.select(trials.trial_id).join(values.trial_id.table, values.trial_id == trials.trial_id)
+    query = query.where(trials.study_id == study_id_of(study), trials.state == TrialState.COMPLETE)
+    query = query.where(values.objective == 0, values.value.is_not(None))
+    for name in (BATCH_SIZE, LEARNING_RATE):
+        query = query.where(sa.exists().where(params.trial_id == trials.trial_id, params.param_name == name))
+    query = query.order_by(values.value.asc() if least else values.value.desc(), trials.number).limit(1)
+    with database.db.connect() as connection:
+        best = connection.execute(query).scalar()
+        return None if best is None else stored_trials(connection, study_id_of(study), [best], sys.maxsize)[0]
 
 
 def read_trials(

@@ -27,6 +27,7 @@ from batchopt.store.tables import (
     optunas_study_attributes,
     optunas_user_attributes,
 )
+from batchopt.store.trial_rows import CHUNK, uncollected
 
 
 class DamagedCheckpoint(Exception):
@@ -69,13 +70,14 @@ class Records:
         """The epochs of each trial, in order, by trial id."""
         ids = list(trial_ids)
         found: dict[int, list[dict[str, Any]]] = {trial_id: [] for trial_id in ids}
+        names = [column.name for column in self._epoch_columns]
+        at = names.index("trial_id")
         query = sa.select(*self._epoch_columns).order_by(epochs_table.c.trial_id, epochs_table.c.epoch)
-        with self._db.connect() as connection:
-            # SQL databases bound the number of parameters of one statement.
-            for start in range(0, len(ids), 500):
-                chunk = query.where(epochs_table.c.trial_id.in_(ids[start : start + 500]))
-                for row in connection.execute(chunk).mappings():
-                    found[row["trial_id"]].append(dict(row))
+        with self._db.connect() as connection, uncollected():
+            for start in range(0, len(ids), CHUNK):
+                chunk = query.where(epochs_table.c.trial_id.in_(ids[start : start + CHUNK]))
+                for row in connection.execute(chunk).all():
+                    found[row[at]].append(dict(zip(names, row, strict=True)))
         return found
 
     @functools.cached_property

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import Study
 
 from batchopt.errors import StorageError, StorageNotFound
 from batchopt.events import TrialEnded
 from batchopt.measured import EngineName
+from batchopt.optuna_private import study_id_of
 from batchopt.question.goal import Goal
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.store.access import opened
 from batchopt.store.address import shown_storage
-from batchopt.store.attributes import ACCUMULATE, ENGINES
-from batchopt.store.database import check_storage
+from batchopt.store.attributes import ACCUMULATE, ENGINES, TRAIN_SECONDS
+from batchopt.store.database import Database, check_storage
 from batchopt.store.deletion import check_numbers
-from batchopt.store.history import open_study
+from batchopt.store.history import best_complete, count_states, open_study
 from batchopt.store.making import unmade
 from batchopt.store.stamp import Stamp
 from batchopt.study.opening import checked_stamp
@@ -66,19 +67,20 @@ def find(
         with opened(storage, plain=True) as database:
             if name not in optuna.get_all_study_names(database.storage):
                 return None
-            study = optuna.load_study(study_name=name, storage=database.storage)
+            study = open_study(database, name)
             if unmade(study):
                 return None
-            trials = study.get_trials(deepcopy=False)
-            check_numbers(name, where, trials)
+            with database.db.connect() as connection:
+                check_numbers(connection, study_id_of(study), name, where)
             stamp = checked_stamp(study, where, space_for, goal, seed)
+            states = count_states(database, study)
             return Found(
                 stamp,
                 engines=study.user_attrs.get(ENGINES, {}),
                 accumulate=study.user_attrs.get(ACCUMULATE, False),
-                finished=sum(trial.state.is_finished() for trial in trials),
-                running=sum(trial.state == TrialState.RUNNING for trial in trials),
-                best=best_of(trials, stamp),
+                finished=sum(count for state, count in states.items() if state not in ("running", "waiting")),
+                running=states.get("running", 0),
+                best=best_of(database, study, stamp),
             )
     except StorageNotFound:
         return None
@@ -122,19 +124,23 @@ def refuse_foreign(name: str, storage: str, directions: Sequence[str]) -> None:
         return
 
 
-def best_of(trials: Sequence[FrozenTrial], stamp: Stamp) -> TrialEnded | None:
+def best_of(database: Database, study: Study, stamp: Stamp) -> TrialEnded | None:
     """The best complete trial by the goal, as it was told when it ended."""
-    best = None
-    for trial in trials:
-        # One may have lost a parameter.
-        if trial.state == TrialState.COMPLETE and {BATCH_SIZE, LEARNING_RATE} <= trial.params.keys():
-            size, rate = trial.params[BATCH_SIZE], trial.params[LEARNING_RATE]
-            told, epochs = trial.user_attrs, len(trial.intermediate_values)
-            curve, seconds = trial.intermediate_values, told.get("train_seconds", 0.0)
-            value = stamp.goal.counted(curve, stamp.metric) if curve else None
-            to_target = None if stamp.goal.target is None else trial.values[0]
-            ended = TrialEnded(
-                trial.number, "complete", size, rate, stamp.metric, value, epochs, seconds, seconds_to_target=to_target
-            )
-            best = ended if ended.better_than(best) else best
-    return best
+    # By its first value, whatever the goal; where there is a target these are seconds.
+    target = stamp.goal.target
+    trial = best_complete(database, study, least=target is not None or stamp.metric.sign < 0)
+    if trial is None:
+        return None
+    size, rate = trial.params[BATCH_SIZE], trial.params[LEARNING_RATE]
+    curve, seconds = trial.intermediate_values, trial.user_attrs.get(TRAIN_SECONDS, 0.0)
+    return TrialEnded(
+        trial.number,
+        "complete",
+        size,
+        rate,
+        stamp.metric,
+        stamp.goal.counted(curve, stamp.metric) if curve else None,
+        len(curve),
+        seconds,
+        seconds_to_target=None if target is None else trial.values[0],
+    )

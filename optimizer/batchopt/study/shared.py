@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,6 +22,7 @@ from batchopt.store.leases import TurnLost
 from batchopt.store.ledger import Ledger
 from batchopt.store.records import DamagedCheckpoint
 from batchopt.store.stamp import Stamp
+from batchopt.store.trial_rows import uncollected
 
 TURN_PATIENCE_S = 0.3
 """How long a turn at asking is waited for before the workers are looked after again."""
@@ -175,6 +176,12 @@ class SharedStudy:
             return trial.number not in mine and trial.number not in self._over
 
         self.others = set()
+        with uncollected():
+            self._learn(leased, news)
+        self._looked = time.monotonic()
+
+    def _learn(self, leased: Container[int], news: Callable[[FrozenTrial], bool]) -> None:
+        """Tell the search of the trials that may have changed, given the ids of those that somebody holds."""
         found = read_trials(self._ledger.study, self._ledger.records, news)
         if self._finish_asking([record for record in found if record.trial_id not in leased]):
             found = read_trials(self._ledger.study, self._ledger.records, news)
@@ -183,7 +190,6 @@ class SharedStudy:
                 self._remember_costs(record)
             if record.state != "waiting" and self._whole(record):
                 self._tell(record, held=record.trial_id in leased)
-        self._looked = time.monotonic()
 
     def _whole(self, record: TrialRecord) -> bool:
         return self._dimensions <= record.params.keys()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,11 +24,12 @@ from batchopt.report.answer.notes import notes, windowed
 from batchopt.report.answer.places import Place, chosen, is_this, machines_of, names_of, place_of
 from batchopt.report.answer.recommendation import MachineAdvice, Report, advise_from, compared, recommend
 from batchopt.report.answer.targets import fastest_by_laws, to_target
+from batchopt.store import history
 from batchopt.store.access import opened
-from batchopt.store.attributes import ACCUMULATE, ATTRIBUTE, ELAPSED, ENGINES, MEMORY_LIMITS
+from batchopt.store.attributes import ACCUMULATE, ELAPSED, ENGINES, MEMORY_LIMITS
 from batchopt.store.confirmations import Confirmations
 from batchopt.store.database import Database
-from batchopt.store.history import TrialRecord, counting, open_study, read_trials
+from batchopt.store.history import TrialRecord, counting, names_made, open_study, read_trials
 from batchopt.store.measurements import Measurements
 from batchopt.store.records import Records
 from batchopt.store.stamp import Stamp
@@ -277,11 +277,10 @@ def list_studies(storage: str) -> list[dict[str, Any]]:
     """
     with _reading(storage) as database:
         found = []
-        for name in _study_names(database):
+        for name in names_made(database):
             study, stamp = _stamped(database, name)
-            trials = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))
-            metric = asdict(stamp.metric)
-            found.append({"study": name, "goal": stamp.goal.describe(), "metric": metric, "trials": dict(trials)})
+            trials, metric = history.count_states(database, study), asdict(stamp.metric)
+            found.append({"study": name, "goal": stamp.goal.describe(), "metric": metric, "trials": trials})
         return found
 
 
@@ -302,14 +301,8 @@ def _stamped(database: Database, name: str) -> tuple[optuna.Study, Stamp]:
     return study, stamp
 
 
-def _study_names(database: Database) -> list[str]:
-    """The studies that batchopt made; others may live in the same database."""
-    summaries = optuna.get_all_study_summaries(database.storage, include_best_trial=False)
-    return sorted(summary.study_name for summary in summaries if ATTRIBUTE in summary.user_attrs)
-
-
 def _only_study(database: Database) -> str:
-    names = _study_names(database)
+    names = names_made(database)
     if len(names) == 1:
         return names[0]
     if not names:

@@ -22,6 +22,9 @@ APART, CLOSER = 0.03, 0.1
 """Two configurations nearer than this teach the same; where many were tried what is left to learn lies closer together:
 nearer than `CLOSER` over the square root of their number, as far as so many points of a square are apart."""
 
+PART = 2048
+"""Trials that are looked at together."""
+
 
 def apart(points: FloatArray, tried: FloatArray, *, distance: float | None = None) -> npt.NDArray[np.bool_]:
     """Which points are not next to any that was tried.
@@ -38,7 +41,12 @@ def apart(points: FloatArray, tried: FloatArray, *, distance: float | None = Non
         return np.ones(len(points), dtype=bool)
     if distance is None:
         distance = min(APART, CLOSER / math.sqrt(len(tried)))
-    return np.asarray(((points[:, None] - tried) ** 2).sum(-1).min(axis=1) > distance**2)
+    nearest = np.full(len(points), np.inf)
+    # By parts, for memory: all pairs of a study of fifty thousand trials would be a gigabyte.
+    for start in range(0, len(tried), PART):
+        pairs = ((points[:, None] - tried[start : start + PART]) ** 2).sum(-1)
+        nearest = np.minimum(nearest, pairs.min(axis=1))
+    return nearest > distance**2
 
 
 def candidates(cube: Cube, best: FloatArray, rng: np.random.Generator) -> FloatArray:

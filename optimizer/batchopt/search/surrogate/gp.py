@@ -67,6 +67,9 @@ QUANTILE_POINTS = 640
 class Surrogate:
     """The posterior, given what was observed.
 
+    Attributes:
+        heard: the trials, as rows of `Curves.x`, of which a point was kept.
+
     Args:
         curves: at least one point.
         rotation: (column of the batch size, column of the rate, ratio of their log ranges), or None to learn no
@@ -96,6 +99,7 @@ class Surrogate:
         self.best = float(curves.value.max())
         self.spread = spread(curves.value)
         self._observed, points = curves, len(self._trial)
+        self.heard: list[int] = self._seen.tolist()
         count, predict = next((count, predict) for most, count, predict in SETS_BY_POINTS if points <= most)
         self._count = count
         if before is not None and before._count == count and same_points(before._observed, curves):

@@ -30,6 +30,7 @@ from batchopt.store.tables import machines_table, memory_table, step_times_table
 from batchopt.store.transfer.merging import Joined, Progress, join
 from batchopt.store.transfer.rows import NOT_COPIED, Rows
 from batchopt.store.transfer.study_rows import CHECKPOINTS, CONFIRMATIONS, EPOCHS, StudyRows, as_text, digest, whole
+from batchopt.text import first_line
 
 PAGES = 1000
 """Of one step of SQLite's backup, between two words of how far it is."""
@@ -172,9 +173,14 @@ def _made_new(to: str, make: Callable[[str], Transferred]) -> Transferred:
 
 
 def _check_whole(connection: sqlite3.Connection, to: str) -> None:
-    found = connection.execute("PRAGMA integrity_check").fetchone()[0]
+    try:
+        found = str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        found = str(error)
     if found != "ok":
-        raise StorageError(f"{shown_storage(to)} would not be whole: {found}. Nothing was written.")
+        # Its last line says more than its first, which names the database.
+        why = first_line(found.splitlines()[-1])
+        raise StorageError(f"{shown_storage(to)} would not be whole: {why}. Nothing was written.")
 
 
 def _copy_file(source: sa.Connection, folders: Folders, file: str, progress: Progress) -> Transferred:
