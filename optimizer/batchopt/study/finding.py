@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from batchopt.errors import StorageError, StorageNotFound
 from batchopt.events import TrialEnded
+from batchopt.goals.kinds import kind_of
 from batchopt.measured import EngineName
 from batchopt.question.goal import Goal
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
@@ -134,7 +135,16 @@ def best_of(trials: Sequence[FrozenTrial], stamp: Stamp) -> TrialEnded | None:
             value = stamp.goal.counted(curve, stamp.metric) if curve else None
             to_target = None if stamp.goal.target is None else trial.values[0]
             ended = TrialEnded(
-                trial.number, "complete", size, rate, stamp.metric, value, epochs, seconds, seconds_to_target=to_target
+                trial.number,
+                "complete",
+                size,
+                rate,
+                stamp.metric,
+                value,
+                epochs,
+                seconds,
+                note="" if to_target is None else kind_of(stamp.goal, stamp.metric).reached(to_target),
+                cost_to_target=to_target,
             )
             best = ended if ended.better_than(best) else best
     return best
