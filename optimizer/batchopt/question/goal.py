@@ -91,13 +91,13 @@ class Goal:
         epochs: int | None = None,
         energy_weight: float | None = None,
     ) -> Goal:
-        """This goal with what is named changed; a target stays where the kind does, and so does a weight.
+        """This goal with what is named changed; a target stays where the goal has one, a weight where the kind does.
 
         Raises:
             InvalidInput: they do not belong together.
         """
         kind = kind or self.kind
-        kept = self.target if kind == self.kind else None
+        kept = self.target if kind in TO_TARGET else None
         weight = self.energy_weight if kind == self.kind else None
         return Goal(
             kind,
