@@ -183,7 +183,7 @@ def test_energy_is_told_of_a_study_of_another_goal_and_asked_of_it_where_it_was_
     assert any(line.startswith("Its training is expected to draw ") for line in advice_sentences(report))
     least = read_report(storage, goal="energy", target=0.9).recommendation
     assert least is not None and (least.batch_size, least.quantity) == (16, "joules_to_target")
-    with pytest.raises(InvalidInput, match="energy weight 0.5 is for goal energy, and this is best"):
+    with pytest.raises(InvalidInput, match=r"energy weight 0\.5 is for goal energy, and this is best"):
         read_report(storage, energy_weight=0.5)
 
 
