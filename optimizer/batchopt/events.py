@@ -90,7 +90,8 @@ class TrialEnded:
         epochs: how many it was trained.
         train_seconds: on the training clock, all its epochs together.
         note: `diverged`, `out of memory`, how the target was met or missed, or why it failed.
-        seconds_to_target: on the study's reference machine; None where there is no target, or it was not reached.
+        cost_to_target: seconds, or joules, on the study's reference machine; None where there is no target, or it
+            was not reached.
     """
 
     trial: int
@@ -102,14 +103,14 @@ class TrialEnded:
     epochs: int
     train_seconds: float
     note: str = ""
-    seconds_to_target: float | None = None
+    cost_to_target: float | None = None
 
     def better_than(self, other: TrialEnded | None) -> bool:
         """Whether this complete trial is the best so far, `other` having been it."""
         if other is None:
             return True
-        if self.seconds_to_target is not None and other.seconds_to_target is not None:
-            return self.seconds_to_target < other.seconds_to_target
+        if self.cost_to_target is not None and other.cost_to_target is not None:
+            return self.cost_to_target < other.cost_to_target
         if self.value is None or other.value is None:
             return other.value is None
         return self.metric.score(self.value) > self.metric.score(other.value)
@@ -201,7 +202,7 @@ class Progress:
     epochs: int = 0
     value: float | None = None
     train_seconds: float = 0.0
-    seconds_to_target: float | None = None
+    cost_to_target: float | None = None
 
     def trained(self, figures: Epoch) -> None:
         """Count an epoch, where it is a new one, and not one that was trained again."""
@@ -222,5 +223,5 @@ class Progress:
             epochs=self.epochs,
             train_seconds=self.train_seconds,
             note=note,
-            seconds_to_target=self.seconds_to_target,
+            cost_to_target=self.cost_to_target,
         )

@@ -19,7 +19,7 @@ class Epoch:
     Attributes:
         train_loss, validation_loss: None where the model's own steps return none that is known as such.
         peak_bytes: the most device memory that was in use; None where the device does not tell.
-        joules: energy that the GPU drew, evaluation included; None where it does not tell.
+        joules: energy that the device drew while it trained, as `train_seconds` count; None where it does not tell.
         side_by_side: whether another worker trained on the same processor meanwhile, so that the times are not its own.
         noise_small, noise_big: batch sizes whose gradients were looked at after it, on its weights; None after most.
         sq_norm_small, sq_norm_big: squared gradient norms, averaged over batches of these sizes.

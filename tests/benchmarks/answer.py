@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import lcbench
 import numpy as np
 from batchopt.goals.crossing import epochs_to_target
-from batchopt.goals.time import ToTarget
+from batchopt.goals.to_target import ToTarget
 from batchopt.question.metric import Metric
 from batchopt.search import Scheduler
 from batchopt.search.advice import Advice

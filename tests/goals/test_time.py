@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from batchopt.errors import BatchoptError
 from batchopt.goals.crossing import epochs_to_target
-from batchopt.goals.target_progress import TargetProgress, advise_time
-from batchopt.goals.time import ToTarget
+from batchopt.goals.target_progress import TargetProgress, advise_to_target
+from batchopt.goals.to_target import ToTarget
 from batchopt.question.metric import Metric, Target
 from batchopt.search import Scheduler, SearchSpace, decision
 from batchopt.search.steps import Trial
@@ -167,7 +167,7 @@ def test_what_never_reached_the_target_counts_as_slower_than_it_was_trained():
 
     def expected_at_1024(trials):
         return (
-            advise_time(TargetProgress.of(trials, at(0.45), lambda batch_size: 1.0), one_rate, max_epochs=1)
+            advise_to_target(TargetProgress.of(trials, at(0.45), lambda batch_size: 1.0), one_rate, max_epochs=1)
             .at(1024)
             .mean
         )
@@ -186,7 +186,7 @@ def test_a_bound_is_what_a_trial_was_trained_and_a_paused_one_has_none_until_it_
         Trial(4, 256, 0.01, state="infeasible", reason="diverged"),
     ]
     progress = TargetProgress.of(trials, TARGET, lambda batch_size: 2.0)
-    assert progress.best_s == pytest.approx(5.0)
+    assert progress.best == pytest.approx(5.0)
     assert [progress.hopeless(trial) for trial in trials] == [False, False, False, True, False]
     curves = progress.curves(Cube(SPACE.distributions()), EPOCHS)
     bounds = zip(curves.trial[curves.censored], np.exp(-curves.value[curves.censored]), strict=True)
@@ -227,8 +227,8 @@ def test_why_it_ends_by_itself_is_said_in_seconds(monkeypatch):
         search.given_up()
     progress = TargetProgress.of(search._trials.in_order(), TARGET, seconds_per_epoch)
     said = re.search(r"the least time to 90%, ([0-9.]+) s, by more than ([0-9.e-]+) s", search.stop_reason)
-    assert said and float(said[1]) == pytest.approx(progress.best_s, rel=0.01)
-    assert 0 < float(said[2]) < 0.1 * progress.best_s
+    assert said and float(said[1]) == pytest.approx(progress.best, rel=0.01)
+    assert 0 < float(said[2]) < 0.1 * progress.best
 
 
 def test_a_scheduler_that_was_rebuilt_from_stored_trials_goes_on_as_the_one_that_lived_through_them():

@@ -84,10 +84,10 @@ def test_a_goal_needs_at_least_one_epoch(epochs: int) -> None:
 
 
 GOALS: list[tuple[dict[str, object], str]] = [
-    ({"kind": "speed"}, "goal 'speed' is unknown. Use best, time or pareto"),
+    ({"kind": "speed"}, "goal 'speed' is unknown. Use best, time, pareto or energy"),
     ({"kind": "time"}, "goal time needs a target: the validation metric to be reached, for example 0.97"),
-    ({"target": 0.97}, "target 0.97 is for goal time, and this is best"),
-    ({"kind": "pareto", "target": 0.97}, "target 0.97 is for goal time, and this is pareto"),
+    ({"target": 0.97}, "target 0.97 is for goals time and energy, and this is best"),
+    ({"kind": "pareto", "target": 0.97}, "target 0.97 is for goals time and energy, and this is pareto"),
     ({"kind": "time", "target": float("nan")}, "target nan: give a number"),
 ]
 

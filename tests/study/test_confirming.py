@@ -281,7 +281,7 @@ def test_what_is_recommended_for_a_target_is_confirmed_beside_32_at_its_own_rate
     assert "s to 60%" in done.output and "each trained until 60% validation accuracy" in done.output
     report = read_report(storage)
     rows, found = kept(tmp_path), report.confirmation
-    assert report.time is not None and report.advice is not None and found is not None
+    assert report.at_target is not None and report.advice is not None and found is not None
     assert {(row["role"], row["run"]) for row in rows} >= {("recommended", 0), ("recommended", 1)}
     assert (found.current, found.target) == (True, target)
     assert found.configurations[0].batch_size == report.advice.recommended.batch_size

@@ -11,11 +11,12 @@ from batchopt.cli.batchopt import batchopt
 from batchopt.datasets import load_mnist
 from batchopt.errors import InvalidInput, StudyMismatch
 from batchopt.goals.kinds import kind_of
-from batchopt.goals.time import NOT_REACHED
+from batchopt.goals.to_target import NOT_REACHED
 from batchopt.machine.capacity import Capacity
+from batchopt.machine.energy import Power
 from batchopt.measured import StepTime
 from batchopt.question.metric import Metric
-from batchopt.report.answer.goals import time_answer
+from batchopt.report.answer.goals import target_answer
 from batchopt.report.answer.reading import read_study
 from batchopt.report.show.advice_view import advice_sentences, headline
 from batchopt.report.show.study_report import read_report
@@ -65,7 +66,7 @@ def test_a_study_of_time_ends_trials_at_the_target_and_holds_seconds(tmp_path: P
     goal = Goal("time", epochs=5, target=TARGET)
     study_in(tmp_path, goal, prune=False).run(Budget(trials=1), tries=[Configuration(16, 1e-5)])
     without = study_in(tmp_path, goal).report()
-    assert without.time is not None and without.advice is None and without.recommendation is None
+    assert without.at_target is not None and without.advice is None and without.recommendation is None
     assert "No trial reached 60% validation accuracy within 5 epochs: nothing to recommend." in headline(without)
     assert "accuracy was still improving, more epochs may reach it." in headline(without)
 
@@ -87,7 +88,7 @@ def test_a_study_of_time_ends_trials_at_the_target_and_holds_seconds(tmp_path: P
         assert 0 < trial.value <= trial.user_attrs["train_seconds"] * 2
     assert study.best_value == min(trial.value for trial in reached)
 
-    assert report.time is not None and report.advice is not None and report.recommendation is not None
+    assert report.at_target is not None and report.advice is not None and report.recommendation is not None
     best = report.advice.recommended
     assert best.low <= best.mean <= best.high and best.trial in {trial.number for trial in reached}
     assert headline(report).startswith(f"Use batch size {best.batch_size} with learning rate")
@@ -148,14 +149,14 @@ def test_seconds_are_those_of_the_machine_that_worked_on_the_study_first(tmp_pat
     ledger.add_epoch(number, MACHINE, epoch(2, 1.0), 0.0)
     assert [first.over(epoch(at, accuracy)) for at, accuracy in [(1, 0.8), (2, 1.0), (4, 0.5)]] == [False, True, True]
     end = first.of(number, epoch(2, 1.0))
-    assert (end.state, end.seconds_to_target) == ("complete", pytest.approx(1.5 * 2.0))
+    assert (end.state, end.cost_to_target) == ("complete", pytest.approx(1.5 * 2.0))
     end.write(number)
 
     fast = Ending(ledger, stamp_of(goal), capacity_of("another", 0.2))
     assert fast.elsewhere is not None
     number = begin(ledger, 16)
     ledger.add_epoch(number, MACHINE, epoch(1, 0.9, train_seconds=0.2), 0.0)
-    assert fast.of(number, epoch(1, 0.9)).seconds_to_target == pytest.approx(2.0, rel=0.2)
+    assert fast.of(number, epoch(1, 0.9)).cost_to_target == pytest.approx(2.0, rel=0.2)
 
 
 def test_a_trial_that_was_about_to_be_pruned_when_its_process_died_can_still_be_the_best(tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_optunas_search_takes_no_curve_of_accuracy_for_a_value(tmp_path: Path, g
         max_epochs=2,
         budget_left=lambda: True,
         prune=False,
-        met=kind_of(goal, Metric()).view(None).met,
+        met=kind_of(goal, Metric()).view(None, Power()).met,
     )
     step = search.next()
     assert step is not None
@@ -231,11 +232,11 @@ def test_a_finished_study_of_accuracy_answers_for_time_and_for_both(tmp_path: Pa
     storage = finished_study(tmp_path)
     accurate, soon = read_report(storage), read_report(storage, goal="time", target=0.85)
     assert accurate.recommendation is not None and accurate.recommendation.batch_size == 16
-    assert soon.recommendation is not None and soon.time is not None and soon.advice is not None
+    assert soon.recommendation is not None and soon.at_target is not None and soon.advice is not None
     assert soon.goal == {"kind": "time", "epochs": 3, "target": 0.85}
     best = soon.advice.recommended
     assert best.batch_size == 64 and best.low < 1.5 < best.high
-    assert soon.time.reached == [16, 64]
+    assert soon.at_target.reached == [16, 64]
     assert [row.batch_size for row in read_report(storage, goal="pareto").front] == [256, 64, 16]
 
     said = CliRunner().invoke(batchopt, ["report", "--storage", storage, "--goal", "time", "--target", "85%"]).output
@@ -251,7 +252,7 @@ def test_seconds_to_a_target_are_those_of_the_machine_where_it_was_measured(tmp_
     """Trained at 4 s an epoch with batch size 16 and at 1 s with 64; there, each takes 10 s, and both need 1.5."""
     trials = read_study(finished_study(tmp_path))
     goal = Goal("time", epochs=3, target=0.85)
-    _, advice = time_answer(trials, SPACE, goal, Metric(), seconds_per_epoch=lambda size: 10.0)
+    _, advice = target_answer(trials, SPACE, goal, Metric(), seconds_per_epoch=lambda size: 10.0)
     assert advice is not None
     assert advice.recommended.mean == pytest.approx(15.0, rel=0.2)
 
@@ -259,8 +260,8 @@ def test_seconds_to_a_target_are_those_of_the_machine_where_it_was_measured(tmp_
 def test_a_target_that_no_trial_reached_names_the_nearest_and_whether_it_still_rose(tmp_path: Path) -> None:
     storage = finished_study(tmp_path)
     report = read_report(storage, goal="time", target=0.99)
-    assert report.advice is None and report.time is not None and report.time.nearest is not None
-    nearest = report.time.nearest
+    assert report.advice is None and report.at_target is not None and report.at_target.nearest is not None
+    nearest = report.at_target.nearest
     assert (nearest.value, nearest.batch_size, nearest.epochs, nearest.rising) == (0.95, 16, 3, True)
 
 

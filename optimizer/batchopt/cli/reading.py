@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 import click
 
 from batchopt.cli.parsing import parse_target
-from batchopt.cli.terminal import console, print_json, say, storage_option, study_option
+from batchopt.cli.terminal import console, energy_weight_option, print_json, say, storage_option, study_option
 from batchopt.errors import InvalidInput
 from batchopt.goals.kinds import kind_of
-from batchopt.question.goal import GOALS, PREFERENCES, Goal, GoalKind, Prefer
+from batchopt.question.goal import GOALS, PREFERENCES, TO_TARGET, Goal, GoalKind, Prefer
 from batchopt.question.metric import Metric
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.reading import list_studies, read_evidence, read_stamp, read_study
@@ -95,6 +95,7 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
     help="The fastest that is most likely as good as the best; the best; the fastest that is as good with even odds.  "
     "[default: the study's own]",
 )
+@energy_weight_option
 @click.option("--details", is_flag=True, help="Chances, speed, memory and laws too.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="A page with pictures; needs no network.")
 @click.option(
@@ -112,6 +113,7 @@ def report_command(
     goal: GoalKind | None,
     target: str | None,
     prefer: Prefer | None,
+    energy_weight: float | None,
     details: bool,
     html: Path | None,
     png: Path | None,
@@ -128,14 +130,23 @@ def report_command(
     if tolerance is not None:
         tolerance /= read_stamp(storage, study)[1].metric.scaled(1.0)
     value = None if target is None else parse_target(target)
-    evidence = read_evidence(storage, study, on, tolerance=tolerance, target=value, goal=goal, prefer=prefer)
+    evidence = read_evidence(
+        storage,
+        study,
+        on,
+        tolerance=tolerance,
+        target=value,
+        goal=goal,
+        prefer=prefer,
+        energy_weight=energy_weight,
+    )
     written = _write_page(evidence, html) if html is not None else []
     written += _write_pictures(evidence, png) if png is not None else []
     if as_json:
         print_json(evidence.report.describe())
         return
     # Who names a target wants to know how soon it was reached.
-    details = details or (value is not None and goal != "time")
+    details = details or (value is not None and goal not in TO_TARGET)
     console().print(printed(document(evidence.report, details=details)))
     for file in written:
         say(f"written: {file}")

@@ -13,7 +13,7 @@ from batchopt.cli import study_script as scripting
 from batchopt.cli.exits import _finish
 from batchopt.cli.parsing import _space_function, parse_bytes, parse_configuration, parse_duration, parse_target
 from batchopt.cli.probing import probe_command
-from batchopt.cli.terminal import console, print_json, ray_options, say, storage_option, view
+from batchopt.cli.terminal import console, energy_weight_option, print_json, ray_options, say, storage_option, view
 from batchopt.cli.training import written_line
 from batchopt.goals.kinds import kind_of
 from batchopt.measured import ENGINES
@@ -56,7 +56,8 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
     @click.option("--trials", type=int, help=f"Trials of the study, in total.  [default: {DEFAULT_TRIALS}]")
     @click.option("--time-budget", metavar="10m", help="Wall time of the study, in total: 90s, 10m, 1h30m.")
     @click.option("--goal", "kind", type=click.Choice(GOALS), help=f"What to optimize for.  [default: {goal.kind}]")
-    @click.option("--target", metavar="0.97|97%", help="Value of the metric to be reached; for --goal time.")
+    @click.option("--target", metavar="0.97|97%", help="Value of the metric to be reached; for goals time, energy.")
+    @energy_weight_option
     @click.option("--epochs", type=int, default=goal.epochs, show_default=True, help="Epochs of a whole trial.")
     @click.option(
         "--batch-sizes",
@@ -140,6 +141,7 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
         time_budget: str | None,
         kind: GoalKind | None,
         target: str | None,
+        energy_weight: float | None,
         epochs: int,
         batch_sizes: str | None,
         learning_rates: str | None,
@@ -165,7 +167,7 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
 
         # Before the study, which may take hours.
         check_confirm_seeds(confirm_seeds)
-        wanted = goal.changed(kind, None if target is None else parse_target(target), epochs)
+        wanted = goal.changed(kind, None if target is None else parse_target(target), epochs, energy_weight)
         asked = Study(
             task,
             _space_function(space, batch_sizes, learning_rates),

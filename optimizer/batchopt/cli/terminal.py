@@ -41,6 +41,16 @@ def study_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--study", help="Name of the study; may be left out where there is only one.")(command)
 
 
+def energy_weight_option(command: Callable[..., None]) -> Callable[..., None]:
+    """How much energy counts, where the goal is energy."""
+    return click.option(
+        "--energy-weight",
+        type=click.FloatRange(0, 1),
+        metavar="0..1",
+        help="For --goal energy: 1 for energy alone, less for a trade-off with time, in joules (Zeus).  [default: 1]",
+    )(command)
+
+
 def ray_options(command: Callable[..., None]) -> Callable[..., None]:
     """Where workers run, other than on this machine."""
     for option in (

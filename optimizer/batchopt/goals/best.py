@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from batchopt.goals.kind import Kind, Outcome
+from batchopt.machine.energy import Power
 from batchopt.question.metric import Direction
 from batchopt.search.view import View
 from batchopt.words import counted
@@ -13,7 +14,7 @@ from batchopt.words import counted
 class Best(Kind):
     """The best validation metric after all epochs."""
 
-    in_seconds = False
+    cost_unit = ""
     prunes = True
 
     @property
@@ -32,8 +33,8 @@ class Best(Kind):
             else f"{self.metric.title} after {epochs}"
         )
 
-    def view(self, seconds_per_epoch: Callable[[int], float] | None) -> View:
+    def view(self, seconds_per_epoch: Callable[[int], float] | None, power: Power) -> View:
         return View()
 
-    def outcome(self, curve: Mapping[int, float], seconds_per_epoch: float) -> Outcome:
+    def outcome(self, curve: Mapping[int, float], cost_per_epoch: float) -> Outcome:
         return Outcome((self.goal.counted(curve, self.metric),))

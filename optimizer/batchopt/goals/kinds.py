@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from batchopt.goals.best import Best
+from batchopt.goals.energy import Energy
 from batchopt.goals.kind import Kind
 from batchopt.goals.pareto import Pareto
 from batchopt.goals.time import Time
 from batchopt.question.goal import Goal, GoalKind
 from batchopt.question.metric import Metric
 
-KINDS: dict[GoalKind, type[Kind]] = {"best": Best, "time": Time, "pareto": Pareto}
+KINDS: dict[GoalKind, type[Kind]] = {"best": Best, "time": Time, "pareto": Pareto, "energy": Energy}
 
 
 def kind_of(goal: Goal, metric: Metric) -> Kind:

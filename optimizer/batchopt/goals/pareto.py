@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from batchopt.goals.kind import Kind, Outcome
+from batchopt.machine.energy import Power
 from batchopt.question.metric import Direction
 from batchopt.question.space import SearchSpace
 from batchopt.search.costs import EpochCost
@@ -36,7 +37,7 @@ ALL_SHARES = (0.0, 0.5, 1.0)
 class Pareto(Kind):
     """The validation metric against the training time of all epochs."""
 
-    in_seconds = True
+    cost_unit = "s"
     prunes = False
 
     @property
@@ -52,12 +53,12 @@ class Pareto(Kind):
         within = f"best {name} within {epochs}, against their time"
         return within if self.goal.value == "best" else f"{name} against time after {epochs}"
 
-    def view(self, seconds_per_epoch: Callable[[int], float] | None) -> View:
+    def view(self, seconds_per_epoch: Callable[[int], float] | None, power: Power) -> View:
         return TradeOff(seconds_per_epoch, sign=self.metric.sign)
 
-    def outcome(self, curve: Mapping[int, float], seconds_per_epoch: float) -> Outcome:
+    def outcome(self, curve: Mapping[int, float], cost_per_epoch: float) -> Outcome:
         # One that has ended by itself has taken no more than its own epochs.
-        return Outcome((self.goal.counted(curve, self.metric), max(curve) * seconds_per_epoch))
+        return Outcome((self.goal.counted(curve, self.metric), max(curve) * cost_per_epoch))
 
 
 class TradeOff(View):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from batchopt.machine.energy import Power
 from batchopt.machine.memory import MemoryLaw, largest_fitting, needed
 from batchopt.machine.step_time import StepTimeLaw
 from batchopt.measured import DeviceMemory, MemoryRow, StepTime
@@ -25,8 +26,10 @@ class Capacity:
         machine: its fingerprint.
         recorded: whether all that a database knows is known here too.
         accumulate: whether a batch that memory does not hold is trained in micro-batches of the largest size that fits.
+        max_power_w: the most that the device may draw, in watts; None where it does not say.
 
     Attributes:
+        power: what it draws, as the epochs tell that were trained here.
         steps: the law of step times; None before any were measured.
         step_rows: what it was fitted to.
     """
@@ -40,8 +43,10 @@ class Capacity:
         machine: str = "",
         recorded: bool = False,
         accumulate: bool = False,
+        max_power_w: float | None = None,
     ) -> None:
         self.machine = machine
+        self.power = Power(max_power_w)
         self.recorded = recorded
         self.accumulate = accumulate
         self.sizes = list(sizes)
@@ -202,7 +207,10 @@ class Capacity:
         """Batch size -> seconds per epoch, `refined` as epochs are told or not; None where no step was timed."""
         return self.steps if refined or self.steps is None else self.steps.probed_epoch_s
 
-    def record_epoch(self, batch_size: int, seconds: float, *, side_by_side: bool) -> None:
+    def record_epoch(self, batch_size: int, seconds: float, *, side_by_side: bool, joules: float | None = None) -> None:
         """An epoch was trained; one that shared the processor with another says nothing of the machine."""
-        if self.steps is not None and not side_by_side:
+        if side_by_side:
+            return
+        self.power.tell(batch_size, joules, seconds)
+        if self.steps is not None:
             self.steps.tell(batch_size, seconds)

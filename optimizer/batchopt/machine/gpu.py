@@ -101,6 +101,20 @@ class Meter:
             return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000
         return None
 
+    def max_power_w(self) -> float | None:
+        """The highest power limit that can be set; None where NVML does not say."""
+        if self._nvml is None:
+            return None
+        with contextlib.suppress(self._nvml.NVMLError):
+            return float(self._nvml.nvmlDeviceGetPowerManagementLimitConstraints(self._handle)[1]) / 1000
+        return None
+
+    def lacking(self) -> str:
+        """Why it tells no energy, in a phrase; empty where it does."""
+        if self._nvml is None:
+            return "NVML does not answer: pip install 'batchopt[gpu]'"
+        return "" if self.joules() is not None else "this GPU does not count its energy (NVML)"
+
 
 def has_card(devices: Path = Path("/dev")) -> bool:
     """Whether the driver shows a GPU, whatever TensorFlow can do with it."""

@@ -33,6 +33,9 @@ class Machine:
         device_memory_bytes, device_free_bytes: the device's memory, and what of it was not in use at the start; those
             of the host for a processor; 0 where the driver does not say.
         driver, cuda: versions of the GPU's driver and of CUDA; empty without one.
+        energy: what counts the device's energy, `NVML` or `RAPL`; empty where nothing does.
+        no_energy: why nothing does, in a phrase; empty where it does, or nobody looked.
+        max_power_w: the most that the device may draw, in watts; None where it does not say.
     """
 
     device: str
@@ -46,6 +49,9 @@ class Machine:
     device_free_bytes: int = 0
     driver: str = ""
     cuda: str = ""
+    energy: str = ""
+    no_energy: str = ""
+    max_power_w: float | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -211,6 +211,8 @@ def check_budget(options: Options, budget: Budget, goal: str) -> None:
     check_repeatable(options, budget)
     if budget.worth is not None and options.search not in (None, AUTO_SEARCH):
         raise InvalidInput(f"--worth excludes --search {options.search}, which expects no gains. Use --search auto.")
+    if options.deterministic and goal == "energy":
+        raise InvalidInput("--deterministic excludes --goal energy: no two epochs draw the same. Use --goal time.")
     if budget.worth is not None and goal != "best":
         raise InvalidInput(f"--worth excludes --goal {goal}, whose gains have other units. Use --goal best.")
 

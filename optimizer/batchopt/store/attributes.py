@@ -42,6 +42,9 @@ nothing here reads back."""
 MISSED = "target_not_reached_in_seconds"
 """User attribute of a trial that trained all its epochs and did not reach its goal's target: what it trained."""
 
+MISSED_JOULES = "target_not_reached_in_joules"
+"""The same where the goal counts joules."""
+
 NO_VALUE = "no_value"
 """The constraint of a trial without a value: by how much its best accuracy falls short of the target."""
 

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from batchopt.errors import StudyNotFound
 from batchopt.goals.crossing import first_at
-from batchopt.goals.time import NOT_REACHED
+from batchopt.goals.to_target import NOT_REACHED
 from batchopt.optuna_private import OPTUNAS_TABLES, study_id_of, trial_id_of
 from batchopt.question.goal import Counts
 from batchopt.question.metric import Target
@@ -30,6 +30,7 @@ from batchopt.store.attributes import (
     FAILURE,
     MEMORY,
     MISSED,
+    MISSED_JOULES,
     OUT_OF_MEMORY,
     UNTRAINABLE,
     WINDOW,
@@ -81,11 +82,18 @@ class TrialRecord:
         """Seconds on the training clock, all epochs together."""
         return float(sum(epoch["train_seconds"] for epoch in self.epochs))
 
+    @property
+    def joules(self) -> float | None:
+        """Energy of all epochs together; None where one of them has none."""
+        drawn = [epoch.get("joules") for epoch in self.epochs]
+        return None if not drawn or None in drawn else float(sum(each for each in drawn if each is not None))
+
     def describe(self) -> dict[str, Any]:
         """The trial as JSON values, its epochs included."""
         return {
             **self._head(),
             "train_seconds": self.train_seconds,
+            "joules": self.joules,
             "epochs": [{k: v for k, v in epoch.items() if k != "trial_id"} for epoch in self.epochs],
         }
 
@@ -196,7 +204,7 @@ def _note(trial: FrozenTrial) -> str:
         return DIVERGED
     if trial.constraints.get(MEMORY, 0.0) > 0:
         return OUT_OF_MEMORY
-    if MISSED in trial.user_attrs:
+    if MISSED in trial.user_attrs or MISSED_JOULES in trial.user_attrs:
         return NOT_REACHED
     if UNTRAINABLE in trial.user_attrs:
         return f"{UNTRAINABLE}: {trial.user_attrs[UNTRAINABLE]}"

@@ -17,12 +17,23 @@ import sqlalchemy as sa
 from optuna.study import Study
 from optuna.trial import TrialState
 
+from batchopt.goals.kind import CostUnit
 from batchopt.goals.kinds import kind_of
 from batchopt.machine.machine import Machine
 from batchopt.measured import Epoch
 from batchopt.optuna_private import study_id_of
 from batchopt.question.options import CHECKPOINT_LIMIT, LEASE_SECONDS
-from batchopt.store.attributes import DEATHS, DIVERGED, FAILURE, LEARNED_NOTHING, MEMORY, MISSED, NO_VALUE, UNTRAINABLE
+from batchopt.store.attributes import (
+    DEATHS,
+    DIVERGED,
+    FAILURE,
+    LEARNED_NOTHING,
+    MEMORY,
+    MISSED,
+    MISSED_JOULES,
+    NO_VALUE,
+    UNTRAINABLE,
+)
 from batchopt.store.checkpoints import Checkpoints
 from batchopt.store.confirmations import Confirmations
 from batchopt.store.database import Database
@@ -125,10 +136,10 @@ class Ledger(HeldTrials):
         self._hold_against(number)
         self._end(number, TrialState.PRUNED)
 
-    def miss(self, number: int, seconds: float, short_by: float) -> None:
-        """All epochs are trained, and the target was not reached: right-censored after so many seconds."""
+    def miss(self, number: int, spent: float, short_by: float, unit: CostUnit = "s") -> None:
+        """All epochs are trained, and the target was not reached: right-censored after so many seconds, or joules."""
         self._constrain(number, NO_VALUE, short_by)
-        self._end(number, TrialState.PRUNED, attributes={MISSED: seconds})
+        self._end(number, TrialState.PRUNED, attributes={MISSED_JOULES if unit == "J" else MISSED: spent})
 
     def diverge(self, number: int) -> None:
         """The loss is not finite: evidence against that corner, not an error."""
@@ -194,7 +205,7 @@ class Ledger(HeldTrials):
         are two objectives. What is infeasible they rank by its constraints.
         """
         stamp = Stamp.read(self.study)
-        if stamp is not None and kind_of(stamp.goal, stamp.metric).in_seconds:
+        if stamp is not None and kind_of(stamp.goal, stamp.metric).cost_unit:
             self._constrain(number, NO_VALUE, LEARNED_NOTHING)
 
     def _constrain(self, number: int, name: str, over: float) -> None:

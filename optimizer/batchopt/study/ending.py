@@ -1,7 +1,7 @@
 """How a trial ends, by the goal of its study: when it has what the goal asks for, with which values, or without one.
 
-Values in seconds are those of the study's reference machine, the first that worked on it, so that trials of all
-machines compare: epochs, which belong to the model, times seconds per epoch there.
+Values in seconds, or joules, are those of the study's reference machine, the first that worked on it, so that trials of
+all machines compare: epochs, which belong to the model, times what an epoch costs there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from batchopt.goals.kinds import kind_of
 from batchopt.machine.capacity import Capacity
+from batchopt.machine.energy import Power
 from batchopt.measured import Epoch
 from batchopt.optuna_private import trial_id_of
 from batchopt.question.space import BATCH_SIZE
@@ -22,22 +23,25 @@ from batchopt.store.ledger import Ledger
 from batchopt.store.measurements import Measurements
 from batchopt.store.stamp import Stamp
 
+NO_ENERGY = "the device told no energy while it was trained"
+"""Why a trial has no value whose goal counts joules."""
+
 
 @dataclass(frozen=True)
 class End:
     """How a trial ends.
 
     Attributes:
-        state: `complete` or `pruned`.
+        state: `complete` or `pruned`; `fail` where what the goal counts was not measured.
         write: puts that down, given the trial's number.
         note: in a few words, for the screen; empty where the state says it all.
-        seconds_to_target: where there is a target and it was reached.
+        cost_to_target: where there is a target and it was reached.
     """
 
     state: str
     write: Callable[[int], None]
     note: str = ""
-    seconds_to_target: float | None = None
+    cost_to_target: float | None = None
 
 
 class Ending:
@@ -53,34 +57,37 @@ class Ending:
         target: at which it is over too; None where the goal has none.
         elsewhere: batch size -> seconds per epoch on the reference machine; None where that is this one, or where
             nothing was measured there.
+        power: what the reference machine draws.
     """
 
     def __init__(self, ledger: Ledger, stamp: Stamp, capacity: Capacity) -> None:
         self.last_epoch = stamp.goal.epochs
         self.target = stamp.target
         self.elsewhere: Callable[[int], float] | None = None
+        self.power = capacity.power
         self._ledger = ledger
         self._goal, self._metric = stamp.goal, stamp.metric
         self._kind = kind_of(stamp.goal, stamp.metric)
         self._capacity = capacity
-        if not self._kind.in_seconds:
+        if not self._kind.cost_unit:
             return
         reference = ledger.study.user_attrs.get(REFERENCE)
         if reference is None:
             reference = capacity.machine
             ledger.transactions.again(lambda: ledger.study.set_user_attr(REFERENCE, reference))
         if reference != capacity.machine:
-            self.elsewhere = place_of(
+            place = place_of(
                 reference,
                 measurements=Measurements(ledger.db),
                 stamp=stamp,
                 trials=read_trials(ledger.study, ledger.records),
                 engines=ledger.study.user_attrs.get(ENGINES, {}),
                 limits=ledger.study.user_attrs.get(MEMORY_LIMITS, {}),
-                described={},
+                described=ledger.records.machines().get(reference, {}),
                 name="",
                 accumulate=capacity.accumulate,
-            ).seconds_per_epoch
+            )
+            self.elsewhere, self.power = place.seconds_per_epoch, place.power
 
     def over(self, figures: Epoch) -> bool:
         """Whether an epoch was its trial's last."""
@@ -96,18 +103,33 @@ class Ending:
     def of(self, number: int, figures: Epoch) -> End:
         """The end of a trial after its last epoch, which has been written."""
         ledger, curve = self._ledger, self._ledger.frozen(number).intermediate_values
-        outcome = self._kind.outcome(curve, self._seconds_per_epoch(number) if self._kind.in_seconds else 0.0)
+        unit = self._kind.cost_unit
+        cost = self._cost_per_epoch(number) if unit else 0.0
+        if cost is None:
+            return End("fail", lambda trial: ledger.fail(trial, NO_ENERGY), NO_ENERGY)
+        outcome = self._kind.outcome(curve, cost)
         values = outcome.values
         if values is None:
-            return End("pruned", lambda trial: ledger.miss(trial, outcome.spent_s, outcome.short_by), outcome.note)
-        return End("complete", lambda trial: ledger.complete(trial, *values), outcome.note, outcome.seconds_to_target)
+            return End("pruned", lambda trial: ledger.miss(trial, outcome.spent, outcome.short_by, unit), outcome.note)
+        return End("complete", lambda trial: ledger.complete(trial, *values), outcome.note, outcome.cost_to_target)
 
-    def _seconds_per_epoch(self, number: int) -> float:
-        """On the reference machine; where nothing was measured there, what this trial's epochs took."""
-        trial = self._ledger.frozen(number)
-        foretold = self.elsewhere or self._capacity.seconds_per_epoch()
-        if foretold is not None:
-            return foretold(trial.params[BATCH_SIZE])
+    def _cost_per_epoch(self, number: int) -> float | None:
+        """On the reference machine; where nothing was measured there, what this trial's epochs cost.
+
+        None where the goal counts joules and nobody has measured any.
+        """
+        trial, power = self._ledger.frozen(number), self.power
+        size, foretold = trial.params[BATCH_SIZE], self.elsewhere or self._capacity.seconds_per_epoch()
+        metered = power.known or self._kind.cost_unit != "J"
+        if foretold is not None and metered:
+            return foretold(size) * self._kind.price(power)(size)
         key = trial_id_of(trial)
         epochs = self._ledger.transactions.again(lambda: self._ledger.records.epochs([key])[key])
-        return float(statistics.median(epoch["train_seconds"] for epoch in epochs))
+        if not metered:
+            power = Power(power.max_w)
+            for epoch in epochs:
+                power.tell(size, epoch["joules"], epoch["train_seconds"])
+            if not power.known:
+                return None
+        seconds = statistics.median(epoch["train_seconds"] for epoch in epochs) if foretold is None else foretold(size)
+        return float(seconds) * self._kind.price(power)(size)

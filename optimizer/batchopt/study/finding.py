@@ -11,6 +11,7 @@ from optuna.study import Study
 
 from batchopt.errors import StorageError, StorageNotFound
 from batchopt.events import TrialEnded
+from batchopt.goals.kinds import kind_of
 from batchopt.measured import EngineName
 from batchopt.optuna_private import study_id_of
 from batchopt.question.goal import Goal
@@ -126,13 +127,14 @@ def refuse_foreign(name: str, storage: str, directions: Sequence[str]) -> None:
 
 def best_of(database: Database, study: Study, stamp: Stamp) -> TrialEnded | None:
     """The best complete trial by the goal, as it was told when it ended."""
-    # By its first value, whatever the goal; where there is a target these are seconds.
+    # By its first value, whatever the goal; where there is a target these are what it took.
     target = stamp.goal.target
     trial = best_complete(database, study, least=target is not None or stamp.metric.sign < 0)
     if trial is None:
         return None
     size, rate = trial.params[BATCH_SIZE], trial.params[LEARNING_RATE]
     curve, seconds = trial.intermediate_values, trial.user_attrs.get(TRAIN_SECONDS, 0.0)
+    to_target = None if target is None else trial.values[0]
     return TrialEnded(
         trial.number,
         "complete",
@@ -142,5 +144,6 @@ def best_of(database: Database, study: Study, stamp: Stamp) -> TrialEnded | None
         stamp.goal.counted(curve, stamp.metric) if curve else None,
         len(curve),
         seconds,
-        seconds_to_target=None if target is None else trial.values[0],
+        note="" if to_target is None else kind_of(stamp.goal, stamp.metric).reached(to_target),
+        cost_to_target=to_target,
     )

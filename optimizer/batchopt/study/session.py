@@ -68,7 +68,7 @@ class Session:
         self.ledger, self.stamp, self.capacity = ledger, stamp, capacity
         self.lost, self.listener = lost, listener
         self.ending = ledger.in_turn(lambda: Ending(ledger, stamp, capacity))
-        self._search = make_search(ledger, stamp, options, budget, capacity, value_seconds=self.ending.elsewhere)
+        self._search = make_search(ledger, stamp, options, budget, capacity, self.ending.elsewhere, self.ending.power)
         self._shared = SharedStudy(ledger, self._search, capacity, stamp)
         self._steps: dict[int, Step] = {}
         self._renewed = time.monotonic()
@@ -192,7 +192,9 @@ class Session:
             self.ledger.add_epoch(trial, machine, figures, compile_seconds, checkpoint)
         step = self._steps[trial]
         if machine.fingerprint == self.capacity.machine:
-            self.capacity.record_epoch(step.batch_size, figures.train_seconds, side_by_side=figures.side_by_side)
+            self.capacity.record_epoch(
+                step.batch_size, figures.train_seconds, side_by_side=figures.side_by_side, joules=figures.joules
+            )
         self._shared.progress[trial].trained(figures)
         self.listener(Trained(trial, figures, compile_seconds))
         if figures.diverged:
@@ -208,7 +210,7 @@ class Session:
             self.ledger.transactions.again(lambda: self._search.tell(*told, over=over))  # a pruner reads the database
         if over:
             end = self.ending.of(trial, figures)
-            self._shared.progress[trial].seconds_to_target = end.seconds_to_target
+            self._shared.progress[trial].cost_to_target = end.cost_to_target
             self._end(trial, end.state, end.write, end.note)
         self.give_up(self._search.given_up())
         if over or trial not in self.ledger.owned():

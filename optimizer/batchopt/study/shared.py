@@ -226,7 +226,12 @@ class SharedStudy:
     def _remember_costs(self, record: TrialRecord) -> None:
         for row in record.epochs:
             if row["machine"] == self._capacity.machine and record.batch_size is not None:
-                self._capacity.record_epoch(record.batch_size, row["train_seconds"], side_by_side=row["side_by_side"])
+                self._capacity.record_epoch(
+                    record.batch_size,
+                    row["train_seconds"],
+                    side_by_side=row["side_by_side"],
+                    joules=row.get("joules"),
+                )
 
 
 def _progress(record: TrialRecord) -> Progress:

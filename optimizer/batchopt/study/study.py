@@ -40,6 +40,7 @@ from batchopt.store.making import checked_name, quiet_optuna
 from batchopt.store.measurements import measured_on
 from batchopt.store.stamp import Stamp, check_program
 from batchopt.store.transactions import Transactions
+from batchopt.study.counted import check_counted
 from batchopt.study.finding import find, refuse_foreign
 from batchopt.study.loop import Loop
 from batchopt.study.opening import opened_ledger
@@ -279,6 +280,7 @@ class Study:
         check_tries(tries, space)
         if found:
             check_program(self.name, self._shown_storage, found.stamp, ready.program)
+        check_counted(kind_of(self.goal, Metric(ready.program.metric)), ready.machine, self.options)
         stamp = (found and found.stamp) or Stamp(
             space=space,
             goal=self.goal,

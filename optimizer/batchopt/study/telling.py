@@ -89,7 +89,7 @@ class Telling(HeldJobs):
                 raise InvalidInput(f"trial {trial} has no epoch yet. Tell one, give `value`, or :release it.")
             last = Epoch(**{field.name: rows[-1][field.name] for field in fields(Epoch)})
             end = self._ending.of(trial, last)
-            job.progress.seconds_to_target = end.seconds_to_target
+            job.progress.cost_to_target = end.cost_to_target
             self._end(trial, job, end.state, end.write, end.note)
 
     def diverge(self, trial: int, lease: str) -> None:
@@ -198,7 +198,7 @@ class Telling(HeldJobs):
             self._end(trial, job, "pruned", lambda number: self._ledger.refuse(number, why), why)
         else:
             end = self._ending.of(trial, figures)
-            job.progress.seconds_to_target = end.seconds_to_target
+            job.progress.cost_to_target = end.cost_to_target
             self._end(trial, job, end.state, end.write, end.note)
 
     def _end(self, trial: int, job: Job, state: str, write: Callable[[int], None], note: str) -> None:

@@ -9,7 +9,8 @@ from importlib import metadata
 from typing import Any
 
 from batchopt.errors import DeviceError
-from batchopt.machine.gpu import Card, Meter, driver_version, why_no_gpu
+from batchopt.machine.energy import counter_of, energy_meter
+from batchopt.machine.gpu import Meter, driver_version, why_no_gpu
 from batchopt.machine.machine import Machine, available_cores, host_memory, processor
 from batchopt.question.options import gpu_indices
 from batchopt.training.importing import importing
@@ -62,11 +63,13 @@ def use_device(device: str, cores: Sequence[int] | None = None, *, memory_limit:
             limit = tf.config.LogicalDeviceConfiguration(memory_limit=max(1, memory_limit >> 20))
             tf.config.set_logical_device_configuration(gpu, [limit])
     name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else processor()
-    card = Meter(wanted[0] if wanted else 0).card() if gpus else None
-    return _describe(name, card, gpus=count, versions=_versions(tf) if gpus else {})
+    index = (wanted[0] if wanted else 0) if gpus else None
+    return _describe(name, index, gpus=count, versions=_versions(tf) if gpus else {})
 
 
-def _describe(name: str, card: Card | None, *, gpus: int, versions: dict[str, str]) -> Machine:
+def _describe(name: str, index: int | None, *, gpus: int, versions: dict[str, str]) -> Machine:
+    card = None if index is None else Meter(index).card()
+    meter = energy_meter(index, watched=False)
     total, free = host_memory()
     on_host = {"device_memory_bytes": total, "device_free_bytes": free}
     on_card = {} if card is None else {"device_memory_bytes": card.memory_bytes, "device_free_bytes": card.free_bytes}
@@ -82,6 +85,9 @@ def _describe(name: str, card: Card | None, *, gpus: int, versions: dict[str, st
         gpus=gpus,
         driver=(driver_version() if card is None else card.driver) if gpus else "",
         cuda="" if card is None else card.cuda,
+        energy="" if meter.lacking() else counter_of(index),
+        no_energy=meter.lacking(),
+        max_power_w=meter.max_power_w(),
         **(on_card if gpus else on_host),
     )
 

@@ -2,9 +2,8 @@
 
 Compiling is dear and trials are many, so trials of one study share a model and its compiled epochs. What differs
 between trials, initial weights, optimizer slots, seed generators and the learning rate, are variables: each trial
-builds a fresh model the way the user wrote it, and its values are copied into the compiled one. Where more than
-variables differ (another schedule, another extra dimension), or may differ, the form (`form.py`) is another one, and a
-program of its own is made.
+builds a fresh model the way the user wrote it, and its values are copied into the compiled one. Where more than that
+differs, or may (another schedule, another extra dimension), the form (`form.py`) is another, with its own program.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from batchopt.errors import DataError, ModelError
+from batchopt.machine.energy import EnergyMeter
 from batchopt.measured import EngineName, Epoch
 from batchopt.question.task import Dataset, Task, take
 from batchopt.training.accumulation import accumulated_batches
@@ -105,19 +105,27 @@ class Program:
         )
 
     def epoch(
-        self, number: int, *, batch_size: int, rng: np.random.Generator, callbacks: TrialCallbacks | None = None
+        self,
+        number: int,
+        *,
+        batch_size: int,
+        rng: np.random.Generator,
+        callbacks: TrialCallbacks | None = None,
+        meter: EnergyMeter | None = None,
     ) -> Epoch:
         """Train epoch `number` (from 1) in the order that `rng` gives, then evaluate.
 
-        What callbacks do around epochs is neither training nor evaluation, and on no clock.
+        What callbacks do around epochs is neither training nor evaluation, and on no clock. Energy is that of training.
         """
         batch = self.batch_of(batch_size)
         if callbacks is not None:
             callbacks.epoch_begins(number)
         around_batches = () if callbacks is None else callbacks.for_fit()
+        before = None if meter is None else meter.joules()
         started = time.perf_counter()
         train = self.engine.train(rng, batch, callbacks=around_batches)
         trained = time.perf_counter()
+        after = None if meter is None else meter.joules()
         with contextlib.nullcontext() if callbacks is None else callbacks.evaluation() as told:
             began = time.perf_counter()
             raw = self.engine.evaluate(around_batches)
@@ -139,6 +147,7 @@ class Program:
             # Keras goes on where an epoch has ended within a step.
             steps=max(1, -(-self.train_examples // batch) // (batch_size // batch)),
             examples_per_second=self.train_examples / (trained - started),
+            joules=None if before is None or after is None else after - before,
             raw_loss=None if validation is raw else loss_of(raw),
             raw_value=None if validation is raw else raw[self._metric],
         )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from batchopt.machine.energy import energy_meter
 from batchopt.machine.gpu import Meter, has_card, hold, why_no_gpu
 from batchopt.machine.machine import Machine
 from batchopt.machine.memory import shown_bytes
@@ -80,10 +81,11 @@ class Trainer:
 
         if setup.deterministic:
             program.use_deterministic_ops()
-        self._meter = Meter((gpu_indices(setup.device) or (0,))[0] if machine.kind == "gpu" else None)
+        card = (gpu_indices(setup.device) or (0,))[0] if machine.kind == "gpu" else None
+        self._meter = energy_meter(card)
         if machine.kind == "gpu" and not setup.share:
             self._held = contextlib.ExitStack()
-            self._held.enter_context(hold(self._meter.name))
+            self._held.enter_context(hold(Meter(card).name))
         self._task = setup.task
         loaded = setup.task.load_data(setup.data_path)
         check(loaded, SEARCHED)
@@ -231,12 +233,11 @@ class Trainer:
         for number in range(request.from_epoch + 1, request.until_epoch + 1):
             rng = ORDER_OF[request.purpose](request.study_seed, request.trial, number)
             self._gauge.reset()
-            before = self._meter.joules()
             callbacks = self._programs.callbacks
-            figures = self._programs.current.epoch(number, batch_size=request.batch_size, rng=rng, callbacks=callbacks)
-            after = self._meter.joules()
-            drawn = None if before is None or after is None else after - before
-            figures = dataclasses.replace(figures, peak_bytes=self._gauge.peak(), joules=drawn)
+            figures = self._programs.current.epoch(
+                number, batch_size=request.batch_size, rng=rng, callbacks=callbacks, meter=self._meter
+            )
+            figures = dataclasses.replace(figures, peak_bytes=self._gauge.peak())
             self._position = (request.trial, number)
             if request.purpose == "search":
                 figures = self._noise.look(self._programs.current, request, figures)

@@ -187,6 +187,7 @@ def measured(
                 slot.ready.memory,
                 machine=slot.ready.machine.fingerprint,
                 accumulate=capacity.accumulate,
+                max_power_w=slot.ready.machine.max_power_w,
             )
 
 
@@ -207,7 +208,13 @@ def known_capacity(
 def new_capacity(ready: Ready, space: SearchSpace, *, accumulate: bool = False) -> Capacity:
     """Nothing is known yet but the device's memory."""
     sizes = [int(size) for size in space.grid_batch_sizes()]
-    return Capacity(sizes, ready.memory, machine=ready.machine.fingerprint, accumulate=accumulate)
+    return Capacity(
+        sizes,
+        ready.memory,
+        machine=ready.machine.fingerprint,
+        accumulate=accumulate,
+        max_power_w=ready.machine.max_power_w,
+    )
 
 
 def recorded_capacity(ready: Ready, space: SearchSpace, options: Options, storage: str) -> Capacity:
@@ -235,6 +242,7 @@ def recorded_capacity(ready: Ready, space: SearchSpace, options: Options, storag
             machine=capacity.machine,
             recorded=True,
             accumulate=capacity.accumulate,
+            max_power_w=ready.machine.max_power_w,
         )
         capacity.record_step_times(measurements.step_times(key), ready.program.train_examples)
     return capacity

@@ -36,6 +36,7 @@ class BatchSizeRow:
         gain: by how much the value that is expected is better than that of batch size 32 at its own best rate; None
             where that is not known.
         time_ratio: seconds that one more run is expected to take, in parts of batch size 32's; None as above.
+        joules: that one more run is expected to draw; None where no energy was measured.
         epochs_to_target, seconds_to_target: until the report's target was reached; None where it was not.
     """
 
@@ -55,6 +56,7 @@ class BatchSizeRow:
     time_ratio: float | None = None
     epochs_to_target: float | None = None
     seconds_to_target: float | None = None
+    joules: float | None = None
 
 
 def epoch_seconds(trials: Sequence[TrialRecord]) -> Callable[[int], float]:

@@ -1,16 +1,21 @@
-"""What is answered where the goal is not the metric alone: the time to a target, the front of metric against time."""
+"""What is answered where the goal is not the metric alone: what a target costs, the front of metric against time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from batchopt.goals.kind import of_time
+from batchopt.goals.kinds import kind_of
+from batchopt.goals.to_target import ToTargetKind
+from batchopt.machine.energy import Price
 from batchopt.question.goal import Goal
 from batchopt.question.metric import Metric
 from batchopt.question.space import SearchSpace
 from batchopt.report.answer.batch_sizes import epoch_seconds
+from batchopt.report.answer.places import Place
 from batchopt.store.history import TrialRecord, as_trial
 
 if TYPE_CHECKING:
@@ -38,7 +43,7 @@ class Nearest:
 
 
 @dataclass(frozen=True)
-class TimeAnswer:
+class TargetAnswer:
     """Who reached a target.
 
     Attributes:
@@ -52,7 +57,7 @@ class TimeAnswer:
     nearest: Nearest | None
 
 
-def time_answer(
+def target_answer(
     trials: Sequence[TrialRecord],
     space: SearchSpace,
     goal: Goal,
@@ -60,8 +65,9 @@ def time_answer(
     *,
     max_batch_size: int | None = None,
     seconds_per_epoch: Callable[[int], float] | None = None,
-) -> tuple[TimeAnswer, Advice | None]:
-    """How soon the goal's target is reached, by the posterior of all curves, those that were not trained for it too.
+    price: Price | None = of_time,
+) -> tuple[TargetAnswer, Advice | None]:
+    """What it costs to get to the goal's target, by the posterior of all curves, whatever they were trained for.
 
     Args:
         trials: as the machine that is advised has them.
@@ -70,21 +76,48 @@ def time_answer(
         metric: what the study watches.
         max_batch_size: what that machine holds, in examples; None for no limit.
         seconds_per_epoch: batch size -> seconds, where that machine was measured; else learned from the trials.
+        price: batch size -> what a second costs there, in the goal's unit; None where nobody knows.
 
     Returns:
-        Who reached it, and what the posterior says of the seconds until then; that is None where nobody did.
+        Who reached it, and what the posterior says of the cost until then; that is None where nobody did, and without a
+        price.
     """
     # The numerics take a second to load.
-    from batchopt.goals.target_progress import TargetProgress, advise_time
+    from batchopt.goals.target_progress import TargetProgress, advise_to_target
 
     target = metric.target(goal.target)
     assert target is not None
     whole = [trial for trial in trials if trial.batch_size and trial.learning_rate]
     known = [as_trial(trial, held=False, max_epochs=goal.epochs) for trial in whole]
-    progress = TargetProgress.of(known, target, seconds_per_epoch or epoch_seconds(trials))
-    advice = advise_time(progress, space, max_epochs=goal.epochs, max_batch_size=max_batch_size)
-    reached = sorted({trial.batch_size for trial in known if trial.trial in progress.times})
-    return TimeAnswer(target.value, reached, None if reached else _nearest(whole, metric)), advice
+    progress = TargetProgress.of(known, target, seconds_per_epoch or epoch_seconds(trials), price or of_time)
+    advice = None
+    if price is not None:
+        advice = advise_to_target(progress, space, max_epochs=goal.epochs, max_batch_size=max_batch_size)
+    reached = sorted({trial.batch_size for trial in known if trial.trial in progress.costs})
+    return TargetAnswer(target.value, reached, None if reached else _nearest(whole, metric)), advice
+
+
+def targeted(goal: Goal, metric: Metric) -> ToTargetKind | None:
+    """The goal as one to a target; None where it is another."""
+    kind = kind_of(goal, metric)
+    return kind if isinstance(kind, ToTargetKind) else None
+
+
+def lacking(goal: Goal, metric: Metric, place: Place, described: Mapping[str, Any]) -> str:
+    """Why a machine does not tell what a goal counts, and what to do, in a line; empty where it does.
+
+    Args:
+        goal, metric: what is asked for.
+        place: the machine, with what was measured there.
+        described: the same, as it describes itself.
+    """
+    why = "" if place.power.known else described.get("no_energy") or "none of its epochs has any"
+    return kind_of(goal, metric).lacking(place.name or "this study", why, place.power.max_w)
+
+
+def price_of(goal: Goal, metric: Metric, place: Place) -> Price | None:
+    """Batch size -> what a second costs on a machine, in the goal's unit; None where nobody knows."""
+    return None if lacking(goal, metric, place, {}) else kind_of(goal, metric).price(place.power)
 
 
 def _nearest(trials: Sequence[TrialRecord], metric: Metric) -> Nearest | None:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from batchopt.goals.to_target import ToTargetKind
 from batchopt.question.metric import Metric
 from batchopt.question.space import SearchSpace
 from batchopt.store.history import TrialRecord
@@ -79,17 +80,19 @@ def too_few(advice: Advice) -> list[str]:
     ]
 
 
-def against_default(against: AgainstDefault | None, advice: Advice, metric: Metric | None) -> list[str]:
-    """What is gained over batch size 32 at Keras' default rate; of a time, where no metric is given."""
+def against_default(
+    against: AgainstDefault | None, advice: Advice, metric: Metric, to_target: ToTargetKind | None = None
+) -> list[str]:
+    """What is gained over batch size 32 at Keras' default rate; of the cost to a target, where the goal has one."""
     if against is None:
         return []
     ours, rate = advice.recommended, f"{against.learning_rate:g}"
     if (ours.batch_size, ours.learning_rate) == (against.batch_size, against.learning_rate):
         return [f"It is what most would use without asking: batch size {against.batch_size}, learning rate {rate}."]
     default = f"Against what most would use, batch size {against.batch_size} with learning rate {rate}"
-    if metric is None:
-        faster = compared(ours.mean, against.seconds)
-        return [f"{default}: {faster}, sooner with {chance(against.chance)}."]
+    if to_target is not None:
+        beside = to_target.compared(ours.mean, ours.mean + against.gain)
+        return [f"{default}: {beside}, {to_target.less} with {chance(against.chance)}."]
     by = metric.shown_amount(abs(against.gain))
     ends = " to ".join(metric.shown_change(end) for end in (against.low, against.high))
     sure = against.chance if against.gain >= 0 else 1 - against.chance

@@ -11,11 +11,12 @@ import dataclasses
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from batchopt.errors import InvalidInput
 from batchopt.machine.capacity import Capacity
+from batchopt.machine.energy import Power
 from batchopt.machine.gpu import has_card
 from batchopt.machine.machine import available_cores, processor
 from batchopt.machine.step_time import StepTimeFit, StepTimeLaw, fitted_step_time
@@ -38,6 +39,7 @@ class Place:
         largest: the largest that is known to fit, by a real step or epoch; None where none is.
         memory_bytes: of device memory, that training may use; None where nobody said.
         step_time: the law of its step times; None with fewer than three batch sizes.
+        power: what it draws, by batch size, as far as epochs that were trained there tell.
     """
 
     fingerprint: str
@@ -47,6 +49,11 @@ class Place:
     largest: int | None = None
     memory_bytes: int | None = None
     step_time: StepTimeFit | None = None
+    power: Power = field(default_factory=Power)
+
+    def draws(self, batch_size: int, seconds: float) -> float | None:
+        """Joules of so many seconds of training there; None where no energy was measured."""
+        return self.power(batch_size) * seconds if self.power.known else None
 
     def trials(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The trials that fit here, with the seconds that they would have taken here."""
@@ -65,7 +72,8 @@ class Place:
         seconds = self.seconds_per_epoch(trial.batch_size)
         speed = epoch["examples_per_second"] * epoch["train_seconds"] / seconds
         peak = epoch.get("peak_bytes") if epoch["machine"] == self.fingerprint else None
-        here = {"train_seconds": seconds, "examples_per_second": speed, "peak_bytes": peak}
+        joules = self.draws(trial.batch_size, seconds)
+        here = {"train_seconds": seconds, "examples_per_second": speed, "peak_bytes": peak, "joules": joules}
         return epoch | here | {"machine": self.fingerprint}
 
 
@@ -115,6 +123,10 @@ def place_of(
         for size, epochs in trained.items():
             for epoch in epochs:
                 law.tell(size, epoch["train_seconds"])
+    power = Power(described.get("max_power_w"))
+    for size, epochs in trained.items():
+        for epoch in epochs:
+            power.tell(size, epoch.get("joules"), epoch["train_seconds"])
     return Place(
         fingerprint,
         name,
@@ -123,6 +135,7 @@ def place_of(
         largest=max(known, default=None),
         memory_bytes=limit or described.get("device_memory_bytes") or None,
         step_time=fitted_step_time(rows, stamp.program.train_examples),
+        power=power,
     )
 
 

@@ -12,13 +12,13 @@ import optuna
 
 from batchopt.errors import InvalidInput, StorageError, StudyNotFound
 from batchopt.optuna_private import study_id_of
-from batchopt.question.goal import Goal, GoalKind, Prefer
+from batchopt.question.goal import TO_TARGET, Goal, GoalKind, Prefer
 from batchopt.question.metric import Metric
 from batchopt.report.answer import outlook
 from batchopt.report.answer.batch_sizes import by_batch_size, count_states, score
 from batchopt.report.answer.confirmation import confirmation
 from batchopt.report.answer.evidence import Evidence
-from batchopt.report.answer.goals import TimeAnswer, front, time_answer
+from batchopt.report.answer.goals import TargetAnswer, front, lacking, price_of, target_answer, targeted
 from batchopt.report.answer.noise import gradient_noise
 from batchopt.report.answer.notes import notes, windowed
 from batchopt.report.answer.places import Place, chosen, is_this, machines_of, names_of, place_of
@@ -53,6 +53,7 @@ def read_evidence(
     target: float | None = None,
     goal: GoalKind | None = None,
     prefer: Prefer | None = None,
+    energy_weight: float | None = None,
 ) -> Evidence:
     """What a study has found, for one of its machines, with all that its pictures are made of.
 
@@ -68,21 +69,23 @@ def read_evidence(
         goal: what is asked for; the study's own where None.
         prefer: what is recommended: the fastest that is most likely as good as the best (`balanced`), the `best`
             whatever it takes, or the `fastest` that is as good with even odds; None for what the study was asked.
+        energy_weight: as of `Goal`, for `energy`; the study's own where None.
 
     Raises:
         StorageError: there is no such database or study.
-        InvalidInput: `on` is none of the study's machines, or several; `goal` lacks a target; a number that is none.
+        InvalidInput: `on` is none of the study's machines, or several; `goal` lacks a target; a number that is none;
+            another goal than the study's own that asks for what its machine does not tell.
     """
     for option, value in (("--tolerance", tolerance), ("--target", target)):
         if value is not None and not math.isfinite(value):
             raise InvalidInput(f"{option} {value}: give a number.")
     with _reading(storage) as database:
         study, stamp = _stamped(database, name or _only_study(database))
-        asked = stamp.goal.changed(goal, target if (goal or stamp.goal.kind) == "time" else None)
-        metric = stamp.metric
+        wanted = target if (goal or stamp.goal.kind) in TO_TARGET else None
+        asked, metric = stamp.goal.changed(goal, wanted, energy_weight=energy_weight), stamp.metric
         # Refuses one that no value can be at.
         metric.target(target)
-        in_seconds = asked.kind == "time"
+        to_a_target = asked.kind in TO_TARGET
         prefer = prefer or preference(study)
         records = Records(database.db)
         every = read_trials(study, records)
@@ -106,9 +109,11 @@ def read_evidence(
             for key in machines
         }
         place = places.get(here, NOWHERE)
+        if asked != stamp.goal and trials and (why := lacking(asked, metric, place, machines.get(here, {}))):
+            raise InvalidInput(why)
         there = place.trials(trials)
-        in_time, advice = _answered(place, there, stamp, asked, tolerance, prefer)
-        best = recommend(there, advice, asked, metric)
+        at_target, advice = _answered(place, there, stamp, asked, tolerance, prefer)
+        best = recommend(there, advice, asked, metric, place.draws)
         found = to_target(there, metric, asked.target if target is None else target)
         report = Report(
             study=study.study_name,
@@ -122,7 +127,15 @@ def read_evidence(
             trials=count_states(every),
             recommendation=best,
             advice=advice,
-            by_batch_size=compared(by_batch_size(there, metric), None if in_seconds else advice, found, metric.sign),
+            by_batch_size=compared(
+                by_batch_size(there, metric),
+                advice,
+                found,
+                metric.sign,
+                in_values=not to_a_target,
+                epochs=asked.epochs,
+                draws=place.draws,
+            ),
             elapsed_seconds=float(study.user_attrs.get(ELAPSED, 0.0)),
             to_target=found,
             confirmation=confirmation(
@@ -131,7 +144,7 @@ def read_evidence(
                 stamp.target,
             ),
             gradient_noise=gradient_noise(trials),
-            time=in_time,
+            at_target=at_target,
             front=front(advice, metric.sign) if asked.kind == "pareto" else [],
             max_batch_size=_largest(place, stamp),
             accumulate=study.user_attrs.get(ACCUMULATE, False),
@@ -141,7 +154,7 @@ def read_evidence(
             fastest_by_laws=None if found is None else fastest_by_laws(found.law, place.step_time),
             notes=[
                 *windowed(len(trials), len(every)),
-                *notes(there, _curve_of(advice, there, metric) if best and not in_seconds else None, metric),
+                *notes(there, _curve_of(advice, there, metric) if best and not to_a_target else None, metric),
             ],
             outlook=[] if best is None or advice is None else _outlook(advice, there, trials, stamp, asked, place),
             question={
@@ -175,9 +188,8 @@ def _outlook(
 ) -> list[str]:
     """What would change the answer; times are of the trials as they were trained."""
     held = math.inf if place.max_batch_size is None else place.max_batch_size
-    in_values = None if goal.kind == "time" else stamp.metric
     return [
-        *outlook.against_default(advice.against_default, advice, in_values),
+        *outlook.against_default(advice.against_default, advice, stamp.metric, targeted(goal, stamp.metric)),
         *outlook.untrained(advice),
         *outlook.too_few(advice),
         *outlook.edges(advice, stamp.space, most=int(min(stamp.program.train_examples, held))),
@@ -206,11 +218,19 @@ def _answered(
     goal: Goal,
     tolerance: float | None,
     prefer: Prefer,
-) -> tuple[TimeAnswer | None, Advice | None]:
+) -> tuple[TargetAnswer | None, Advice | None]:
     """Who reached the goal's target, where it has one, and what is advised, from trials as a machine has them."""
     held, seconds = place.max_batch_size, place.seconds_per_epoch
-    if goal.kind == "time":
-        return time_answer(there, stamp.space, goal, stamp.metric, max_batch_size=held, seconds_per_epoch=seconds)
+    if goal.kind in TO_TARGET:
+        return target_answer(
+            there,
+            stamp.space,
+            goal,
+            stamp.metric,
+            max_batch_size=held,
+            seconds_per_epoch=seconds,
+            price=price_of(goal, stamp.metric, place),
+        )
     return None, advise_from(
         there,
         stamp.space,
@@ -242,7 +262,7 @@ def _on(
     """What is best on one of several machines."""
     there = place.trials(trials)
     _, advice = _answered(place, there, stamp, goal, tolerance, prefer)
-    best = recommend(there, advice, goal, stamp.metric)
+    best = recommend(there, advice, goal, stamp.metric, place.draws)
     timed = best is not None and advice is not None and place.seconds_per_epoch is not None
     return MachineAdvice(
         fingerprint=place.fingerprint,

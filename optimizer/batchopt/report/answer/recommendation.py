@@ -22,11 +22,19 @@ from batchopt.report.answer.targets import ToTarget
 from batchopt.store.history import TrialRecord, as_trial
 
 if TYPE_CHECKING:
-    from batchopt.report.answer.goals import TimeAnswer
+    from batchopt.report.answer.goals import TargetAnswer
     from batchopt.search.advice import Advice, Estimate
+
+Draws = Callable[[int, float], float | None]
+"""Batch size and seconds of training -> joules; None where nobody knows."""
 
 EARLY_EPOCHS = 0.5
 """Fewer epochs than this before the last one are none that anybody would notice."""
+
+
+def unmetered(batch_size: int, seconds: float) -> float | None:
+    """What is drawn where no energy was measured."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Recommendation:
         batch_size: examples per optimizer step.
         learning_rate: as applied.
         extra: values of the extra dimensions.
-        quantity: what is expected: the validation metric after the last epoch, or seconds to the target.
+        quantity: what is expected: the validation metric after the last epoch, or seconds or joules to the target.
         expected: by the posterior, in the units of that.
         low, high: its 90 % interval.
         chance_within: probability to lose no more than `tolerance` against the best batch size.
@@ -47,6 +55,7 @@ class Recommendation:
         value: the validation metric that its own trial reached; None where no trial of it was trained to its end.
         train_seconds: that its trial took, on the training clock; None as above.
         trial: the number of the trial; None as above.
+        joules: that one more run is expected to draw; None where the machine's energy was not measured.
     """
 
     batch_size: int
@@ -63,6 +72,7 @@ class Recommendation:
     value: float | None
     train_seconds: float | None
     trial: int | None
+    joules: float | None = None
 
     @property
     def params(self) -> dict[str, Any]:
@@ -108,7 +118,7 @@ class Report:
         to_target: how soon a value was reached; None before the first epoch.
         confirmation: what the test set says; None before `--confirm`.
         gradient_noise: measured while trials trained; None where no gradient was looked at.
-        time: who reached the target, where the goal is `time`; None for another.
+        at_target: who reached the target, where the goal has one; None for another.
         front: for the goal `pareto`, what no other batch size is both faster and as good as, fastest first.
         max_batch_size: the largest of the space that is known to fit on the machine; None where none is.
         accumulate: whether larger ones are trained in micro-batches.
@@ -138,7 +148,7 @@ class Report:
     to_target: ToTarget | None = None
     confirmation: Confirmation | None = None
     gradient_noise: GradientNoise | None = None
-    time: TimeAnswer | None = None
+    at_target: TargetAnswer | None = None
     front: list[Estimate] = field(default_factory=list)
     max_batch_size: int | None = None
     accumulate: bool = False
@@ -160,17 +170,17 @@ class Report:
 
     @property
     def in_metric(self) -> Advice | None:
-        """The advice, where it is in the metric's units, and not in seconds to a target."""
-        return self.advice if self.time is None else None
+        """The advice, where it is in the metric's units, and not in what a target costs."""
+        return self.advice if self.at_target is None else None
 
     @property
     def target(self) -> Target | None:
         """What the goal asks the metric to get to; None for a goal without a target."""
-        return None if self.time is None else self.metric.target(self.time.target)
+        return None if self.at_target is None else self.metric.target(self.at_target.target)
 
     def ends_early(self, row: Estimate | Recommendation) -> bool:
         """Whether a run is expected to end by itself before the goal's last epoch."""
-        return self.time is None and row.epochs < self.goal["epochs"] - EARLY_EPOCHS
+        return self.at_target is None and row.epochs < self.goal["epochs"] - EARLY_EPOCHS
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -221,7 +231,7 @@ def advise_from(
 
 
 def recommend(
-    trials: Sequence[TrialRecord], advice: Advice | None, goal: Goal, metric: Metric
+    trials: Sequence[TrialRecord], advice: Advice | None, goal: Goal, metric: Metric, draws: Draws = unmetered
 ) -> Recommendation | None:
     """What is recommended, with what its own trial reached; None where no trial is complete.
 
@@ -229,6 +239,7 @@ def recommend(
         trials: of the study.
         advice: in the units of what is asked for.
         goal, metric: what that is.
+        draws: batch size and seconds of training -> joules; None where nobody knows.
     """
     if advice is None or not advice.complete:
         return None
@@ -249,18 +260,37 @@ def recommend(
         value=goal.counted({epoch["epoch"]: epoch["value"] for epoch in seen.epochs}, metric) if seen else None,
         train_seconds=seen.train_seconds if seen else None,
         trial=seen.number if seen else None,
+        joules=draws(row.batch_size, row.seconds),
     )
 
 
 def compared(
-    rows: Sequence[BatchSizeRow], advice: Advice | None, to_target: ToTarget | None, sign: float
+    rows: Sequence[BatchSizeRow],
+    advice: Advice | None,
+    to_target: ToTarget | None,
+    sign: float,
+    *,
+    in_values: bool = True,
+    epochs: int = 0,
+    draws: Draws = unmetered,
 ) -> list[BatchSizeRow]:
-    """The rows with what each batch size gains and costs against the common one, and how soon it is at the target."""
-    common = None if advice is None else advice.at(COMMON_BATCH_SIZE)
+    """The rows with what each batch size gains and costs against the common one, and how soon it is at the target.
+
+    Args:
+        rows: of each batch size.
+        advice: of the study; None where there is none.
+        to_target: how soon a value was reached.
+        sign: 1 where larger values are better, -1 where smaller ones are.
+        in_values: whether the advice is in the metric's units, so that it tells of a gain.
+        epochs: of a whole run, where the advice does not say how many it takes.
+        draws: as of `recommend`.
+    """
+    common = advice.at(COMMON_BATCH_SIZE) if advice is not None and in_values else None
     reached = {} if to_target is None else {at.batch_size: at for at in to_target.reached}
     found = []
     for row in rows:
         estimate, there = None if advice is None else advice.at(row.batch_size), reached.get(row.batch_size)
+        seconds = row.seconds_per_epoch * epochs if estimate is None else estimate.seconds
         found.append(
             replace(
                 row,
@@ -268,6 +298,7 @@ def compared(
                 time_ratio=estimate.seconds / common.seconds if estimate and common and common.seconds else None,
                 epochs_to_target=there.epochs if there else None,
                 seconds_to_target=there.seconds if there else None,
+                joules=draws(row.batch_size, seconds),
             )
         )
     return found

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchopt.goals.to_target import ToTargetKind
+from batchopt.question.goal import Goal
 from batchopt.question.space import COMMON_BATCH_SIZE
+from batchopt.report.answer.goals import targeted
 from batchopt.report.answer.recommendation import Recommendation, Report
 from batchopt.text import printable
-from batchopt.words import chance, compared, counted, duration, extra_words
+from batchopt.words import chance, compared, counted, duration, extra_words, less_or_more, shown_energy
 
 if TYPE_CHECKING:
-    from batchopt.report.answer.goals import TimeAnswer
+    from batchopt.report.answer.goals import TargetAnswer
     from batchopt.search.advice import Advice, Estimate
 
 FASTER = 0.95
@@ -25,8 +28,8 @@ def headline(report: Report) -> str:
     best = report.recommendation
     if best is not None:
         return f"Use batch size {best.batch_size} with learning rate {best.learning_rate:.2g}{extra_words(best.extra)}."
-    if report.time is not None:
-        return _not_reached(report, report.time)
+    if report.at_target is not None:
+        return _not_reached(report, report.at_target)
     if report.trials.get("complete"):
         return f"The trials of study {printable(report.study)} tell no batch size from another: nothing to recommend."
     return f"Study {printable(report.study)} has no complete trial yet, so there is nothing to recommend."
@@ -37,17 +40,16 @@ def advice_sentences(report: Report) -> list[str]:
     best, advice = report.recommendation, report.advised
     if best is None or advice is None:
         return []
-    return [_expected(report, best, advice), f"{_sure(report, advice)} {_others(report, advice)}"]
+    said = [_expected(report, best, advice), f"{_sure(report, advice)} {_others(report, advice)}"]
+    return [*said, *_drawn(report, best)]
 
 
 def _expected(report: Report, best: Recommendation, advice: Advice) -> str:
     metric, default = report.metric, advice.at(COMMON_BATCH_SIZE)
     against = "" if default is None or default is advice.recommended else f": {_against(report, advice, default)}"
-    if report.time is not None:
-        return (
-            f"{report.target} validation {metric.title} expected after {seconds(best.expected)} of training "
-            f"(90 % interval {interval_seconds(best.low, best.high)}){against}."
-        )
+    if (goal := _to_target(report)) is not None:
+        needed = goal.expected(best.expected, best.low, best.high, best.seconds)
+        return f"{goal.target} validation {metric.title} expected {needed}{against}."
     value = f"{metric.shown(best.expected)} validation {metric.title}"
     if not metric.is_accuracy:
         value = f"Validation {metric.title} {metric.shown(best.expected)}"
@@ -63,9 +65,9 @@ def _expected(report: Report, best: Recommendation, advice: Advice) -> str:
 def _against(report: Report, advice: Advice, default: Estimate) -> str:
     """What it is to batch size 32 at its own best rate: how fast, how good."""
     ours, metric = advice.recommended, report.metric
+    if (goal := _to_target(report)) is not None:
+        return goal.compared(ours.mean, default.mean, f"batch size {COMMON_BATCH_SIZE}")
     faster = f"{compared(ours.seconds, default.seconds)} as batch size {COMMON_BATCH_SIZE}"
-    if report.time is not None:
-        return faster
     gap = metric.sign * (ours.mean - default.mean)
     if abs(gap) <= advice.tolerance:
         return f"{faster}, as {'accurate' if metric.is_accuracy else 'good'}"
@@ -77,8 +79,8 @@ def _sure(report: Report, advice: Advice) -> str:
     likely = chance(advice.recommended.chance_within)
     likely = "With even odds" if likely == "even odds" else f"With {likely}"
     amount = report.metric.shown_amount(advice.tolerance)
-    if report.time is not None:
-        return f"{likely} no batch size gets there sooner by more than {seconds(advice.tolerance)}."
+    if (goal := _to_target(report)) is not None:
+        return f"{likely} no batch size {goal.is_less} by more than {goal.shown(advice.tolerance)}."
     why = {
         "runs": "which is what two runs of one configuration differ by",
         "range": "1 % of the range of the values seen",
@@ -90,8 +92,8 @@ def _sure(report: Report, advice: Advice) -> str:
 def _others(report: Report, advice: Advice) -> str:
     """Whether anything is clearly better, what might be and takes longer, what is faster and loses."""
     ours, metric = advice.recommended, report.metric
-    if report.time is not None:
-        return _sooner(advice)
+    if (goal := _to_target(report)) is not None:
+        return _cheaper(advice, goal)
     rows = [row for row in advice.by_batch_size if row is not ours and row.runs]
     slower = [row for row in rows if row.seconds > ours.seconds / FASTER and row.chance_better > UNLIKELY]
     faster = [row for row in rows if row.seconds < FASTER * ours.seconds]
@@ -111,17 +113,37 @@ def _others(report: Report, advice: Advice) -> str:
     return f"{clearly} {'; '.join(said)}." if said else clearly
 
 
-def _sooner(advice: Advice) -> str:
+def _cheaper(advice: Advice, goal: ToTargetKind) -> str:
     ours = advice.recommended
     rows = [row for row in advice.by_batch_size if row is not ours and row.chance_better > UNLIKELY]
     if not rows:
-        return "Nothing tried is likely to be sooner."
+        return f"Nothing tried is likely to {goal.to_be_less}."
     row = max(rows, key=lambda row: row.chance_better)
-    return f"{row.batch_size} might be sooner ({chance(row.chance_better)}): {seconds(row.mean)} expected."
+    return f"{row.batch_size} might {goal.to_be_less} ({chance(row.chance_better)}): {goal.shown(row.mean)} expected."
 
 
-def _not_reached(report: Report, answer: TimeAnswer) -> str:
+def _drawn(report: Report, best: Recommendation) -> list[str]:
+    """What one more run draws, where the device tells, and that is not what the goal has said already."""
+    if best.joules is None or best.quantity == "joules_to_target":
+        return []
+    rows = {row.batch_size: row.joules for row in report.by_batch_size}
+    default = rows.get(COMMON_BATCH_SIZE)
+    beside = ""
+    if default is not None and best.batch_size != COMMON_BATCH_SIZE:
+        beside = f", {less_or_more(best.joules, default, 'energy', f'batch size {COMMON_BATCH_SIZE}')}"
+    return [f"Its training is expected to draw {shown_energy(best.joules)}{beside}."]
+
+
+def _to_target(report: Report) -> ToTargetKind | None:
+    """The goal, where it is one to a target."""
+    return targeted(Goal(**report.goal), report.metric)
+
+
+def _not_reached(report: Report, answer: TargetAnswer) -> str:
     metric, nearest = report.metric, answer.nearest
+    if answer.reached:
+        where = printable(str(report.machine.get("device") or "this machine"))
+        return f"{report.target} was reached, but what that costs on {where} is not known: nothing to recommend there."
     if nearest is None:
         return f"No trial has been trained for an epoch yet, so nothing is known of {report.target}."
     within = f"{report.target} validation {metric.title} within {counted(report.goal['epochs'], 'epoch')}"
@@ -135,16 +157,6 @@ def _not_reached(report: Report, answer: TimeAnswer) -> str:
         if nearest.rising
         else f"; {metric.title} had plateaued."
     )
-
-
-def seconds(number: float) -> str:
-    """Seconds to a target, which may be very few, or very many."""
-    return f"{number:.3g} s" if number < 100 else duration(number)
-
-
-def interval_seconds(low: float, high: float) -> str:
-    """An interval of seconds, its unit once."""
-    return f"{low:.3g} to {high:.3g} s" if high < 100 else f"{seconds(low)} to {seconds(high)}"
 
 
 def verdict(report: Report, row: Estimate) -> str:

@@ -1,29 +1,35 @@
-"""Tables of the goals `time` and `pareto`."""
+"""Tables of goals to a target, and of the goal `pareto`."""
 
 from __future__ import annotations
 
-import math
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from batchopt.question.goal import Goal
+from batchopt.report.answer.goals import targeted
 from batchopt.report.show.advice_view import verdict
 from batchopt.report.show.blocks import Row, Table
-from batchopt.words import duration
+from batchopt.words import Unit, duration
 
 if TYPE_CHECKING:
     from batchopt.report.answer.batch_sizes import BatchSizeRow
-    from batchopt.report.answer.goals import TimeAnswer
-    from batchopt.report.answer.recommendation import Recommendation, Report
+    from batchopt.report.answer.goals import TargetAnswer
+    from batchopt.report.answer.recommendation import Report
     from batchopt.search.advice import Estimate
 
 
-def time_table(report: Report, answer: TimeAnswer, rows: Sequence[BatchSizeRow]) -> Table:
-    """How soon each of these batch sizes reaches the target."""
-    names = ("batch size", "learning rate", f"s to {report.target}", "90 % interval", "verdict")
-    return Table(names, [_time_row(row, report, answer) for row in rows])
+def target_table(report: Report, answer: TargetAnswer, rows: Sequence[BatchSizeRow]) -> Table:
+    """What it costs each of these batch sizes to get to the target."""
+    goal, advice = targeted(Goal(**report.goal), report.metric), report.advice
+    assert goal is not None
+    there = [] if advice is None else [each for row in rows if (each := advice.at(row.batch_size)) is not None]
+    unit = goal.unit(statistics.median(each.mean for each in there) if there else 0.0)
+    names = ("batch size", "learning rate", goal.heading(unit), "90 % interval", "verdict")
+    return Table(names, [_target_row(row, report, answer, unit) for row in rows])
 
 
-def _time_row(row: BatchSizeRow, report: Report, answer: TimeAnswer) -> Row:
+def _target_row(row: BatchSizeRow, report: Report, answer: TargetAnswer, unit: Unit) -> Row:
     advice, epochs = report.advice, report.goal["epochs"]
     estimate = None if advice is None else advice.at(row.batch_size)
     ours = estimate is not None and advice is not None and estimate is advice.recommended
@@ -31,9 +37,12 @@ def _time_row(row: BatchSizeRow, report: Report, answer: TimeAnswer) -> Row:
         said = "diverged" if row.value is None else f"not reached; {report.metric.shown(row.value)}"
     else:
         said = "" if estimate is None else verdict(report, estimate)
-    # Beyond a whole trial there is nothing but extrapolation.
-    most = row.seconds_per_epoch * epochs
-    expected = ["", ""] if estimate is None else [amount(estimate.mean, most), span(estimate, most)]
+    expected = ["", ""]
+    if estimate is not None:
+        # Beyond a whole trial there is nothing but extrapolation.
+        price = estimate.mean / estimate.seconds if estimate.seconds > 0 else 1.0
+        most = row.seconds_per_epoch * epochs * price
+        expected = [at_most(estimate.mean, most, unit), span(estimate, most, unit)]
     rate = row.learning_rate if estimate is None else estimate.learning_rate
     return [str(row.batch_size), f"{rate:.2g}", *expected, said], ours
 
@@ -57,13 +66,15 @@ def front_table(report: Report) -> Table:
     return Table(("batch size", "learning rate", "expected", "90 % interval", "time"), rows)
 
 
-def span(row: Estimate | Recommendation, most: float = math.inf) -> str:
-    """An interval of seconds, up to so many."""
-    return f"{amount(row.low, most)} to {amount(row.high, most)}" if row.low < most else amount(row.low, most)
+def span(row: Estimate, most: float, unit: Unit) -> str:
+    """An interval of costs, up to so much."""
+    return (
+        f"{at_most(row.low, most, unit)} to {at_most(row.high, most, unit)}"
+        if row.low < most
+        else at_most(row.low, most, unit)
+    )
 
 
-def amount(number: float, most: float = math.inf) -> str:
-    """Seconds, which may be very few, or very many; `over` so many."""
-    if number > most:
-        return f"over {amount(most)}"
-    return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
+def at_most(cost: float, most: float, unit: Unit) -> str:
+    """A cost; `over` so much."""
+    return f"over {unit.of(most)}" if cost > most else unit.of(cost)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from batchopt.machine.energy import WHAT_IS_COUNTED
 from batchopt.machine.memory import shown_bytes
 from batchopt.report.answer.noise import GradientNoise
 from batchopt.report.answer.recommendation import Report
 from batchopt.report.answer.targets import ToTarget
 from batchopt.search.laws import StepsLaw
+from batchopt.text import printable
 from batchopt.words import counted, listed
 
 UNSEEN = 0.05
@@ -22,6 +24,15 @@ def memory_sentences(report: Report) -> list[str]:
     every = ", the largest of this study" if largest == report.largest_of_space else ""
     more = "; larger ones are trained in micro-batches" if report.accumulate and not every else ""
     return [f"The largest batch size known to fit in memory{memory} is {largest}{every}{more}."]
+
+
+def energy_sentences(report: Report) -> list[str]:
+    """What was counted as energy, or why there is none."""
+    if any(row.joules is not None for row in report.by_batch_size):
+        counted_is = WHAT_IS_COUNTED.get(report.machine.get("energy", ""), "as those who trained have told it")
+        return [f"Energy: {counted_is}."]
+    why = report.machine.get("no_energy", "")
+    return [f"Energy was not measured: {printable(why)}."] if why else []
 
 
 def step_time_sentences(report: Report) -> list[str]:

@@ -207,7 +207,7 @@ class LiveView:
         parts += [Text(trial_line(ended)) for ended in self._last]
         if self._best is not None:
             best = self._best
-            reached = "" if best.seconds_to_target is None else f"in {best.seconds_to_target:.2f} s  "
+            reached = "" if best.cost_to_target is None else f"{best.note}  "
             parts.append(
                 Text(
                     f"best so far  {best.batch_size} x {best.learning_rate:.3g}  {best.metric.shown(best.value)}  "

@@ -7,6 +7,7 @@ from batchopt.question.goal import Goal
 from batchopt.question.space import SearchSpace, shown_space
 from batchopt.report.answer.recommendation import Report
 from batchopt.report.show.law_view import (
+    energy_sentences,
     fastest_sentences,
     memory_sentences,
     noise_sentences,
@@ -75,7 +76,7 @@ def machine_lines(report: Report) -> list[str]:
 def doubts(report: Report) -> list[str]:
     """What the data cannot tell, and what would."""
     advice = report.advised
-    if report.time is not None or advice is None or not advice.undecided:
+    if report.at_target is not None or advice is None or not advice.undecided:
         return []
     tried = {row.batch_size for row in report.by_batch_size}
     undecided = [row for row in advice.undecided if row.batch_size in tried]
@@ -109,7 +110,7 @@ def target_sentences(report: Report) -> list[str]:
 
 def _soonest(report: Report) -> list[str]:
     found = report.to_target
-    if found is None or (report.time is not None and report.advice is None):
+    if found is None or (report.at_target is not None and report.advice is None):
         return []
     metric = report.metric
     target = str(metric.target(found.target))
@@ -129,4 +130,4 @@ def _soonest(report: Report) -> list[str]:
 
 def machine_sentences(report: Report) -> list[str]:
     """What is known of the machine: what fits, what a step costs."""
-    return [*memory_sentences(report), *step_time_sentences(report)]
+    return [*memory_sentences(report), *step_time_sentences(report), *energy_sentences(report)]

@@ -63,8 +63,18 @@ def read_report(
     target: float | None = None,
     goal: GoalKind | None = None,
     prefer: Prefer | None = None,
+    energy_weight: float | None = None,
 ) -> StudyReport:
     """What a study has found, for one of its machines; arguments and errors as `read_evidence`."""
     return StudyReport.of(
-        read_evidence(storage, name, on, tolerance=tolerance, target=target, goal=goal, prefer=prefer)
+        read_evidence(
+            storage,
+            name,
+            on,
+            tolerance=tolerance,
+            target=target,
+            goal=goal,
+            prefer=prefer,
+            energy_weight=energy_weight,
+        )
     )

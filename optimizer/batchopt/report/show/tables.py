@@ -11,8 +11,8 @@ from batchopt.report.answer.batch_sizes import BatchSizeRow
 from batchopt.report.answer.recommendation import Report
 from batchopt.report.show.advice_view import verdict
 from batchopt.report.show.blocks import Mark, Row, Table
-from batchopt.report.show.goal_view import time_table
-from batchopt.words import duration
+from batchopt.report.show.goal_view import target_table
+from batchopt.words import duration, energy_unit
 
 if TYPE_CHECKING:
     from batchopt.search.advice import Estimate
@@ -33,8 +33,8 @@ SHOWN_TOLERANCES = 12.0
 
 def answer_table(report: Report) -> Table:
     """What each batch size is worth, what it takes, and what that makes of it."""
-    if report.time is not None:
-        return time_table(report, report.time, shown_rows(report))
+    if report.at_target is not None:
+        return target_table(report, report.at_target, shown_rows(report))
     rows = shown_rows(report)
     return Table(
         COLUMNS,
@@ -88,7 +88,7 @@ def details_notes(report: Report) -> list[str]:
     """What the columns of `details_table` are."""
     metric = report.metric
     unit = "in points" if metric.is_accuracy else f"{metric.better} is better"
-    said = f"vs {COMMON_BATCH_SIZE}: difference of {metric.title}, {unit}; " if report.time is None else ""
+    said = f"vs {COMMON_BATCH_SIZE}: difference of {metric.title}, {unit}; " if report.at_target is None else ""
     said += "as good: probability to be within the tolerance of the best; better: than the recommended one; "
     epochs = "; epochs: that one more run is expected to take" if ending_early(report) else ""
     return [f"{said}s/epoch: measured, the median{epochs}"]
@@ -98,7 +98,10 @@ def training_table(report: Report) -> Table:
     """How each batch size trains."""
     found = report.to_target
     target = str(report.metric.target(found.target)) if found is not None and found.reached else ""
-    names = ["batch size", "examples/s", "memory", "loss gap", "loss spread", "diverged"]
+    drawn = [row.joules for row in report.by_batch_size if row.joules is not None]
+    unit = energy_unit(max(drawn, default=0.0))
+    names = ["batch size", "examples/s", "memory", *([f"{unit.name}/run"] if drawn else [])]
+    names += ["loss gap", "loss spread", "diverged"]
     names += [f"s to {target}", f"epochs to {target}"] if target else []
     early = {row.batch_size for row in found.reached if row.within_first} if found is not None else set()
 
@@ -112,6 +115,7 @@ def training_table(report: Report) -> Table:
             str(row.batch_size),
             f"{row.examples_per_second:,.0f}",
             "" if row.peak_bytes is None else shown_bytes(row.peak_bytes),
+            *(["" if row.joules is None else unit.of(row.joules)] if drawn else []),
             f"{row.validation_loss - row.train_loss:+.3f}" if known else "",  # type: ignore[operator]
             "" if row.loss_spread is None else f"{row.loss_spread:.2g}",
             str(row.diverged or ""),

@@ -15,6 +15,7 @@ from batchopt.report.show.blocks import Paragraph, Section, Table
 from batchopt.store.attributes import DIVERGED
 from batchopt.store.history import TrialRecord
 from batchopt.text import first_line
+from batchopt.words import shown_energy
 
 LAST_TRIALS = 8
 """Rows of the live view: enough to see a pattern, few enough for a small terminal."""
@@ -50,8 +51,9 @@ def _block(block: Paragraph | Table) -> RenderableType:
 def trials_table(trials: list[TrialRecord], metric: Metric) -> RichTable:
     """A row for each trial, with the values of its study's metric."""
     table = RichTable(box=None, pad_edge=False, header_style="bold")
-    names = ("trial", "state", "batch size", "learning rate", metric.title, "loss", "epochs", "train s", "note")
-    for name in names:
+    drawn = any(trial.joules is not None for trial in trials)
+    names = ["trial", "state", "batch size", "learning rate", metric.title, "loss", "epochs", "train s"]
+    for name in [*names, *(["energy"] if drawn else []), "note"]:
         justify: Literal["left", "right"] = "left" if name in ("state", "note") else "right"
         table.add_column(name, justify=justify, no_wrap=name != "note")
     for trial in trials:
@@ -65,6 +67,7 @@ def trials_table(trials: list[TrialRecord], metric: Metric) -> RichTable:
             "" if loss is None else f"{loss:.4f}",
             str(len(trial.epochs)),
             f"{trial.train_seconds:.2f}",
+            *(["" if trial.joules is None else shown_energy(trial.joules)] if drawn else []),
             # Anybody may have written it.
             Text(first_line(trial.note)),
         )

@@ -25,8 +25,7 @@ The hyperparameters are averaged over, never optimised: with 3 to 10 observation
 A pending point (a step under way) takes part in the covariance and not in the mean: it lowers the doubt where it will
 tell us something, so that parallel workers spread out. A censored point is put at its mean below its bound.
 
-Source: Rasmussen and Williams 2006, chapters 2 and 5; Swersky et al. 2014, arXiv:1406.3896 (freezing and thawing);
-Snelson et al. 2003 (warped outputs).
+Source: Rasmussen and Williams 2006; Swersky et al. 2014, arXiv:1406.3896 (freezing); Snelson et al. 2003 (warping).
 """
 
 from __future__ import annotations
