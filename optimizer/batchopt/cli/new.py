@@ -21,18 +21,21 @@ KINDS = {
 
 @click.command("new")
 @click.argument("script", type=click.Path(path_type=Path))
-@click.option("--regression", "kind", flag_value="regression", help=KINDS["regression"])
-@click.option("--tf-data", "kind", flag_value="tf-data", help=KINDS["tf-data"])
-@click.option("--custom-step", "kind", flag_value="custom-step", help=KINDS["custom-step"])
+@click.option("--regression", is_flag=True, help=KINDS["regression"])
+@click.option("--tf-data", is_flag=True, help=KINDS["tf-data"])
+@click.option("--custom-step", is_flag=True, help=KINDS["custom-step"])
 @click.option("--force", is_flag=True, help="Replace a file that is there already.")
-def new_command(script: Path, kind: str | None, force: bool) -> None:
+def new_command(script: Path, force: bool, **kinds: bool) -> None:
     """Write a study script, of a classification where nothing else is said.
 
     It runs as it is, on MNIST, which is embedded; put your own model and data in the place of its own.
     """
     if script.suffix != ".py":
         raise InvalidInput(f"script {printable(script)}: give it a name that ends in .py.")
-    name = (kind or "classification").replace("-", "_")
+    chosen = [kind for kind, asked in kinds.items() if asked]
+    if len(chosen) > 1:
+        raise click.UsageError(f"--{' and --'.join(chosen)} exclude each other.".replace("_", "-"))
+    name = chosen[0] if chosen else "classification"
     template = files("batchopt.cli").joinpath("templates", f"{name}.txt").read_text(encoding="utf-8")
     text = template.replace("{name}", script.name).replace("{study}", script.stem)
     try:

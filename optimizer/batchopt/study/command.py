@@ -7,6 +7,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import threading
@@ -61,6 +62,9 @@ class Command:
             raise InvalidInput(
                 "no command is given. Write it after --, for example -- python train.py --bs {batch_size}."
             )
+        program = self.arguments[0]
+        if not PLACEHOLDER.search(program) and shutil.which(program) is None:
+            raise InvalidInput(f"command {program!r}: there is no such program, or it may not be run. Check its name.")
         known = {"batch_size", "learning_rate", "epochs", "trial"}
         asked = {name for argument in self.arguments for name in PLACEHOLDER.findall(argument)}
         if unknown := asked - known:
