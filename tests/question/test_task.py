@@ -156,6 +156,26 @@ def test_class_weights_that_are_none_are_refused(wrong: Any) -> None:
         Task(print, print, class_weight=wrong)
 
 
+def test_a_table_is_what_its_columns_are() -> None:
+    """Of several kinds of numbers, with missing ones, or of text; numbers beside text are refused by the column."""
+    pandas = pytest.importorskip("pandas")
+    mixed = pandas.DataFrame({"a": [0.5, 1.5], "b": [True, False], "c": [1, 2], "d": pandas.array([3, None], "Int64")})
+    data = Dataset((mixed.iloc[::-1], pandas.Series([0, 1], dtype="Int64"), pandas.Series([0.5, 1.0])))
+    np.testing.assert_array_equal(data.train[0], [[1.5, 0, 2, np.nan], [0.5, 1, 1, 3]])
+    assert data.train[0].dtype == np.float64
+    assert [data.train[1].tolist(), data.train[2].tolist()] == [[0, 1], [0.5, 1.0]]
+    words = pandas.DataFrame({"a": ["no", "yes"], "b": ["so", "la"]})
+    assert Dataset((words, [0, 1])).train[0].tolist() == [["no", "so"], ["yes", "la"]]
+    by_column = Dataset((dict(mixed.assign(e=["u", "v"])), [0, 1])).train[0]
+    assert by_column["e"].tolist() == ["u", "v"] and by_column["d"].dtype == np.float64
+    wrong = (["u", "v"], pandas.Categorical(["u", "v"]), pandas.to_datetime(["2020-01-01", "2020-01-02"]))
+    for column in wrong:
+        with pytest.raises(
+            DataError, match=r"train has a table whose column 'e' holds no numbers \(dtype .*dict\(table"
+        ):
+            Dataset((mixed.assign(e=column), [0, 1]))
+
+
 def test_lists_of_numbers_and_tables_are_arrays_and_arrays_stay_what_they_are() -> None:
     class Table:
         def to_numpy(self) -> np.ndarray:

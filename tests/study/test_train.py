@@ -25,6 +25,7 @@ from batchopt.study.trained_model import TrainedModel
 from batchopt.training.checkpoint import pack
 from click.testing import CliRunner
 from commands import worker_processes
+from sharing import made_once
 from written_study import new_study
 
 SPACE = SearchSpace([32, 64, 128], (1e-4, 1e-1))
@@ -85,9 +86,11 @@ def names(folder: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of two trials."""
-    folder = tmp_path_factory.mktemp("searched")
-    study_in(folder).run(Budget(trials=2), tries=[Configuration(64, 0.01), Configuration(32, 1e-4)])
-    return folder
+
+    def make(folder: Path) -> None:
+        study_in(folder).run(Budget(trials=2), tries=[Configuration(64, 0.01), Configuration(32, 1e-4)])
+
+    return made_once(tmp_path_factory, "searched", make)
 
 
 @pytest.fixture(scope="module")

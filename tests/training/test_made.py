@@ -110,6 +110,9 @@ def test_every_epoch_is_what_fit_makes_of_it(kind: str) -> None:
 
 REFUSED: dict[str, tuple[Dataset, str]] = {
     "a PyDataset itself": (data(Batches(0, EXAMPLES, 32)), "train is a Batches, which has a batch size of its own"),
+    "a loader itself": (data(Loader(32)), "train is a Loader, which has a batch size of its own"),
+    "an array itself": (Dataset(X, (X, Y)), "train is a ndarray: give a tuple (x, y)"),
+    "inputs alone": (Dataset({"x": X}, (X, Y)), "train is a dict: give a tuple (x, y)"),
     "a generator itself": (data(generated(32, 0)), "train is a generator, which has a batch size of its own"),
     "no count": (Dataset(TRAIN["a PyDataset"], (X, Y)), "say of how many examples, train_examples=n"),
     "no validation": (Dataset(TRAIN["a PyDataset"], train_examples=EXAMPLES), "give validation= with it"),

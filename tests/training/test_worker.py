@@ -86,10 +86,15 @@ def flexible(learning_rate: float, units: int = 128, on_host: bool = False) -> A
     return model
 
 
+def with_test(path: str | None) -> Dataset:
+    images, labels = load_mnist().train
+    return Dataset(small_mnist(path).train, small_mnist(path).validation, test=(images[:500], labels[:500]))
+
+
 @pytest.fixture(scope="module")
 def shared() -> Iterator[tuple[Worker, Ready]]:
-    """A worker of engine `fused`, and what it said of itself."""
-    worker = Worker(setup())
+    """A worker of engine `fused` whose data have a test set, and what it said of itself."""
+    worker = Worker(setup(task=Task(build_model, with_test)))
     ready = worker.receive()
     assert isinstance(ready, Ready)
     yield worker, ready
@@ -355,13 +360,9 @@ class Sealed:
         raise AssertionError("the test set was opened")
 
 
-def test_the_test_set_is_opened_for_a_run_that_confirms_and_for_no_trial(start: Start) -> None:
-    def with_test(path: str | None) -> Dataset:
-        images, labels = load_mnist().train
-        return Dataset(small_mnist(path).train, small_mnist(path).validation, test=(images[:500], labels[:500]))
-
-    worker = start(task=Task(build_model, with_test))
-    assert worker.receive().has_test
+def test_the_test_set_is_opened_for_a_run_that_confirms_and_for_no_trial(shared: tuple[Worker, Ready]) -> None:
+    worker, ready = shared
+    assert ready.has_test
     (trial,) = ask(worker, 0, 1, trial=0)
     worker.send(Train(0, 0, 64, 2e-3, {}, 0, 1, purpose="confirm"))
     run = worker.receive()
@@ -379,9 +380,8 @@ def test_the_test_set_is_opened_for_a_run_that_confirms_and_for_no_trial(start: 
     assert "the test set is opened for a run that confirms" in refusal.message
 
 
-def test_no_trial_is_saved_as_a_model(start: Start, tmp_path: Path) -> None:
-    worker = start()
-    worker.receive()
+def test_no_trial_is_saved_as_a_model(shared: tuple[Worker, Ready], tmp_path: Path) -> None:
+    worker, _ = shared
     ask(worker, 0, 1, trial=0)
     worker.send(SaveModel(str(tmp_path / "trial.keras")))
     answer = worker.receive()

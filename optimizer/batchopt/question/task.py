@@ -202,7 +202,7 @@ class ProgramStamp:
 def _as_arrays(name: str, nest: Any) -> Any:
     """A nest whose tables and lists of numbers are arrays; itself where there are none."""
     if hasattr(nest, "to_numpy"):
-        return np.asarray(nest.to_numpy())
+        return _table(name, nest)
     if isinstance(nest, dict):
         arrays: Any = {key: _as_arrays(name, item) for key, item in nest.items()}
         return nest if all(arrays[key] is item for key, item in nest.items()) else arrays
@@ -215,6 +215,25 @@ def _as_arrays(name: str, nest: Any) -> Any:
         arrays = [_as_arrays(name, item) for item in nest]
         return nest if all(new is old for new, old in zip(arrays, nest, strict=True)) else type(nest)(arrays)
     return nest
+
+
+def _table(name: str, table: Any) -> Any:
+    """A data frame or a series as an array; columns of several kinds of numbers, or with missing ones, as floats."""
+    array = np.asarray(table.to_numpy())
+    if array.dtype != object:
+        return array
+    columns = {None: table} if array.ndim == 1 else {column: table[column] for column in table.columns}
+    kinds = {column: getattr(series.dtype, "numpy_dtype", series.dtype) for column, series in columns.items()}
+    no_numbers = [column for column, kind in kinds.items() if getattr(kind, "kind", "O") not in "biuf"]
+    if not no_numbers:
+        return np.asarray(table.to_numpy(dtype="float64", na_value=np.nan))
+    if len(no_numbers) < len(columns):
+        column, kind = no_numbers[0], columns[no_numbers[0]].dtype
+        raise DataError(
+            f"{name} has a table whose column {column!r} holds no numbers (dtype {kind}): encode it, or give each "
+            "column as an input of its own, with dict(table)."
+        )
+    return array
 
 
 def _of_values(nest: list[Any]) -> bool:

@@ -7,7 +7,7 @@ in. Of streams only the form is looked at; they are not read through.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,9 @@ def check(data: Dataset, parts: Sequence[str] = PARTS) -> None:
         content = getattr(data, part)
         if content is None or hasattr(content, "element_spec") or callable(content):
             continue
-        if hasattr(content, "__next__") or (hasattr(content, "__getitem__") and not isinstance(content, list | tuple)):
+        # Not an array, a table or a nest of these that was not put into a tuple.
+        nest = isinstance(content, list | tuple | Mapping) or hasattr(content, "shape")
+        if not nest and (hasattr(content, "__iter__") or hasattr(content, "__getitem__")):
             name = type(content).__name__
             raise DataError(
                 f"{part} is a {name}, which has a batch size of its own: give a function of the batch size, "
