@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import batchopt
@@ -60,3 +61,9 @@ IMPORT_LINTER = ["-c", "from importlinter.cli import lint_imports_command as lin
 def test_the_linters_and_the_type_checker_are_content(tool: list[str]) -> None:
     done = subprocess.run([sys.executable, *tool], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Of two that have, pytest collects neither: their folders are no packages."""
+    names = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -55,7 +55,8 @@ def test_the_cards_that_a_process_may_see_keep_the_drivers_numbers(monkeypatch: 
 
 
 def test_without_a_gpu_a_meter_says_nothing() -> None:
-    assert (Meter(None).card(), Meter(None).joules()) == (None, None)
+    assert (Meter(None).card(), Meter(None).joules(), Meter(None).max_power_w()) == (None, None, None)
+    assert Meter(None).lacking() == "NVML does not answer: pip install 'batchopt[gpu]'"
 
 
 def test_a_card_is_locked_by_its_number_where_the_driver_does_not_tell_its_name(
@@ -92,6 +93,9 @@ def test_the_driver_describes_its_card() -> None:
     assert card.cuda
     first, second = Meter(0).joules(), Meter(0).joules()
     assert first is None or (second is not None and second >= first)
+    most = Meter(0).max_power_w()
+    assert most is None or 10 < most < 5000
+    assert bool(Meter(0).lacking()) == (first is None)
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "other name"])

@@ -176,6 +176,23 @@ def test_a_trial_whose_device_stopped_telling_is_no_value_and_says_so(tmp_path: 
     assert (trial.state, trial.note) == ("fail", NO_ENERGY)
 
 
+def test_before_the_counter_has_ticked_a_device_draws_all_that_it_may(tmp_path: Path) -> None:
+    """A first trial of two epochs of a millisecond; nothing is recommended by it, and the next one is a real value."""
+    with session_in(tmp_path) as session:
+        step = asked_for(session, 32)
+        for at in (1, 2):
+            session.tell(step.trial, METERED, dataclasses.replace(figures_of(32, at), joules=0.0, train_seconds=1e-3))
+        values = [session.ledger.frozen(step.trial).value]
+        early = read_report(str(tmp_path / "studies.db"))
+        train(session, asked_for(session, 16))
+    assert values == [pytest.approx(2 * 200.0 * 1e-3)]
+    assert early.recommendation is None and headline(early) == (
+        "90% was reached, but what that costs on Abacus is not known: nothing to recommend there."
+    )
+    assert read_study(str(tmp_path / "studies.db"))[1].value == pytest.approx(160.0)
+    assert read_report(str(tmp_path / "studies.db")).recommendation is not None
+
+
 def test_energy_is_told_of_a_study_of_another_goal_and_asked_of_it_where_it_was_measured(tmp_path: Path) -> None:
     storage = studied(tmp_path, Goal(epochs=2))
     report = read_report(storage)
@@ -234,13 +251,17 @@ def test_a_goal_that_a_machine_cannot_count_is_refused_in_one_line(
     assert refused in str(error.value) and "\n" not in str(error.value)
 
 
-ASKED = ["--goal", "energy", "--target", "60%", "--train-examples", "2000", "--batch-sizes", "32..512", "--epochs", "4"]
+ASKED = ["--goal", "energy", "--target", "60%", "--epochs", "4"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ProcessorMeter(watched=False).lacking(), reason="this processor tells its energy")
 def test_a_real_study_on_a_processor_that_tells_none_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    done = run_command([MNIST, "--device", "cpu", *ASKED], tmp_path, timeout=240)
+    done = run_command(
+        [MNIST, "--device", "cpu", "--train-examples", "2000", "--batch-sizes", "32..512", *ASKED],
+        tmp_path,
+        timeout=240,
+    )
     assert done.returncode == 2 and "tells no energy: " in done.stderr and "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -248,7 +269,8 @@ def test_a_real_study_on_a_processor_that_tells_none_is_refused_and_leaves_nothi
 @pytest.mark.gpu
 def test_a_real_study_on_a_gpu_ends_with_the_least_joules(tmp_path: Path) -> None:
     pytest.importorskip("pynvml")
-    options = ["--device", "gpu", "--trials", "4", "--energy-weight", "0.5", "--json"]
+    # Epochs that last longer than the counter's tick.
+    options = ["--device", "gpu", "--trials", "4", "--energy-weight", "0.5", "--batch-sizes", "8..64", "--json"]
     done = run_command([MNIST, *options, *ASKED], tmp_path, timeout=400)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -81,8 +81,9 @@ def test_a_study_trains_to_its_end_on_a_gpu_and_keeps_what_the_device_tells(tmp_
         assert all(row["peak_bytes"] < card.memory_bytes for row in epochs)
         assert machine["device_memory_bytes"] == card.memory_bytes
     if Meter(0).joules() is not None:
+        # Some of these epochs are shorter than the counter's tick; `test_energy_study.py` has longer ones.
         assert all(row["joules"] is not None and row["joules"] >= 0 for row in epochs)
-        assert sum(row["joules"] for row in epochs) > 0
+        assert machine["energy"] == "NVML" and machine["max_power_w"] > 0
 
 
 def test_a_limit_on_a_gpu_really_holds(tmp_path: Path) -> None:

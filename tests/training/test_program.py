@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import keras
@@ -55,6 +56,26 @@ def test_a_trial_on_a_used_program_is_the_trial_on_a_new_one(program: Program, m
         program.load(state_of(fresh(mnist_slice, learning_rate=0.5, seed=9)))
         train(program, 6, range(1, 3), batch_size=64)
     assert curves[0] == curves[1]
+
+
+class AHundredWatts:
+    """A device that draws as much in every second, whatever it does."""
+
+    def joules(self) -> float:
+        return 100.0 * time.perf_counter()
+
+    def max_power_w(self) -> float:
+        return 100.0
+
+    def lacking(self) -> str:
+        return ""
+
+
+def test_energy_is_that_of_training_as_seconds_are(program: Program) -> None:
+    figures = program.epoch(1, batch_size=64, rng=epoch_rng(0, 0, 1), meter=AHundredWatts())
+    assert figures.joules is not None
+    assert 0 <= figures.joules / 100.0 - figures.train_seconds < figures.evaluation_seconds
+    assert program.epoch(2, batch_size=64, rng=epoch_rng(0, 0, 2)).joules is None
 
 
 def test_the_learning_rate_of_a_trial_is_the_one_it_was_built_with(program: Program, mnist_slice: Dataset) -> None:

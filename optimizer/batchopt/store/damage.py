@@ -227,6 +227,8 @@ def _machine(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         and all(_text_of(found.get(name)) for name in texts)
         and all(_amount(found.get(name)) for name in numbers)
         and _amount(found.get("device_memory_bytes", 0))
+        and (found.get("max_power_w") is None or _amount(found["max_power_w"]))
+        and all(isinstance(found.get(name, ""), str) for name in ("energy", "no_energy"))
         and isinstance(found.get("versions"), dict)
     ):
         yield "description", "no machine"
@@ -238,6 +240,7 @@ LEAST = {
         "steps": 1,
         "train_seconds": 0,
         "examples_per_second": 0,
+        "joules": 0,
         "noise_small": 1,
         "noise_big": 1,
         "sq_norm_small": 0,

@@ -116,7 +116,8 @@ class Ending:
     def _cost_per_epoch(self, number: int) -> float | None:
         """On the reference machine; where nothing was measured there, what this trial's epochs cost.
 
-        None where the goal counts joules and nobody has measured any.
+        None where the goal counts joules and nobody was told any. Where so little was trained that the counter has not
+        ticked yet, the device counts as drawing the most that it may.
         """
         trial, power = self._ledger.frozen(number), self.power
         size, foretold = trial.params[BATCH_SIZE], self.elsewhere or self._capacity.seconds_per_epoch()
@@ -129,6 +130,9 @@ class Ending:
             power = Power(power.max_w)
             for epoch in epochs:
                 power.tell(size, epoch["joules"], epoch["train_seconds"])
+            if not power.known and power.max_w and any(epoch["joules"] is not None for epoch in epochs):
+                power = Power(power.max_w)
+                power.tell(size, power.max_w, 1.0)
             if not power.known:
                 return None
         seconds = statistics.median(epoch["train_seconds"] for epoch in epochs) if foretold is None else foretold(size)

@@ -17,6 +17,7 @@ from batchopt.question.space import SearchSpace
 from batchopt.report.answer.batch_sizes import epoch_seconds
 from batchopt.report.answer.places import Place
 from batchopt.store.history import TrialRecord, as_trial
+from batchopt.text import printable
 
 if TYPE_CHECKING:
     from batchopt.search.advice import Advice, Estimate
@@ -111,7 +112,7 @@ def lacking(goal: Goal, metric: Metric, place: Place, described: Mapping[str, An
         place: the machine, with what was measured there.
         described: the same, as it describes itself.
     """
-    why = "" if place.power.known else described.get("no_energy") or "none of its epochs has any"
+    why = "" if place.power.known else printable(described.get("no_energy", "")) or "none of its epochs has any"
     return kind_of(goal, metric).lacking(place.name or "this study", why, place.power.max_w)
 
 

@@ -42,11 +42,20 @@ def _lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("device", device),
         ("memory", f"{free}; {shown_bytes(memory['capacity_bytes'])} for training"),
         ("host", f"{machine['processor']}, {machine['cores']} cores, {shown_bytes(machine['memory_bytes'])}"),
+        ("energy", _energy(machine)),
         ("versions", versions),
         ("program", f"{found['program']['parameters']:,} parameters, {found['program']['train_examples']:,} examples"),
         ("engine", f"{found['engine']}, {where}"),
         *(("refused", f"{engine}: {why}") for engine, why in found["refused"].items()),
     ]
+
+
+def _energy(machine: Mapping[str, Any]) -> str:
+    """What counts it, and how much there may be; or why nothing does."""
+    if not machine["energy"]:
+        return f"not counted: {machine['no_energy']}"
+    most = machine["max_power_w"]
+    return f"counted by {machine['energy']}" + (f", at most {most:,.0f} W" if most else ", the most is not known")
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
