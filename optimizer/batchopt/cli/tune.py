@@ -25,7 +25,9 @@ from batchopt.store.stamp import Stamp
 @storage_option
 @click.option("--study", default="tune", show_default=True, help="Name of the study; the same command resumes it.")
 @click.option("--batch-sizes", required=True, metavar="16..512", help="As for a study script.")
-@click.option("--learning-rates", default="1e-4..1e-1", show_default=True, metavar="LOW..HIGH")
+@click.option(
+    "--learning-rates", default="1e-4..1e-1", show_default=True, metavar="LOW..HIGH", help="Searched on a log scale."
+)
 @click.option("--metric", required=True, help="What the command tells of each epoch.")
 @click.option(
     "--direction", type=click.Choice(DIRECTIONS), help="Which is better.  [default: as the metric's name says]"
