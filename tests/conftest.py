@@ -11,7 +11,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 import signal
 
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-    # Started by nohup. What is ignored, every child inherits, and what is handled, none: so tests of hanging up hold, and
+    # Started by nohup. What is ignored every child inherits, what is handled none: so tests of hanging up hold, and
     # these tests outlive their terminal all the same.
     signal.signal(signal.SIGHUP, lambda number, frame: None)
 
