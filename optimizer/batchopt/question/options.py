@@ -179,7 +179,16 @@ class Budget:
 
 @dataclass(frozen=True)
 class Configuration:
-    """One point of the search space, as a user names it."""
+    """One point of the search space, as a user names it.
+
+    Attributes:
+        batch_size: examples per optimizer step, at least 1.
+        learning_rate: as applied, finite and above 0.
+        extra: values of further dimensions, by name.
+
+    Raises:
+        InvalidInput: a batch size or a learning rate that cannot be.
+    """
 
     batch_size: int
     learning_rate: float
