@@ -8,6 +8,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Where this is set, each of the some hundred processes that tests start compiles the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+import signal
+
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    # Started by nohup. What is ignored every child inherits, what is handled none: so tests of hanging up hold, and
+    # these tests outlive their terminal all the same.
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
+
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -20,7 +20,11 @@ def scripts(page: Path) -> list[str]:
 PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if scripts(page)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page.stem == "from_keras_tuner" else []) for page in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_a_script_of_a_page_runs_as_it_stands(page: Path, tmp_path: Path) -> None:
     for text in scripts(page):
         (tmp_path / "study.py").write_text(text)

@@ -50,12 +50,15 @@ def test_the_map_shows_every_file() -> None:
             assert module.name in shown, f"{module.relative_to(PACKAGE)} is not in optimizer/README.md"
 
 
+OURS = ("optimizer", "studies", "tests")
+"""What is linted: by name, so that an environment beside them is not read, whatever it is called."""
+
 IMPORT_LINTER = ["-c", "from importlinter.cli import lint_imports_command as lint; lint()"]
 
 
 @pytest.mark.parametrize(
     "tool",
-    [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-m", "mypy"], IMPORT_LINTER],
+    [["-m", "ruff", "check", *OURS], ["-m", "ruff", "format", "--check", *OURS], ["-m", "mypy"], IMPORT_LINTER],
     ids=["ruff", "format", "mypy", "imports"],
 )
 def test_the_linters_and_the_type_checker_are_content(tool: list[str]) -> None:
@@ -67,3 +70,8 @@ def test_no_two_test_files_have_one_name() -> None:
     """Of two that have, pytest collects neither: their folders are no packages."""
     names = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_code_of_ours_lies_where_it_is_not_linted() -> None:
+    assert [path.name for path in ROOT.glob("*.py")] == []
+    assert all(folder in (ROOT / ".ci" / "check").read_text() for folder in OURS)

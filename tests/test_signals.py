@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from batchopt.signals import Interrupted, Interruption
+from scripts import findable
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -27,3 +30,13 @@ def test_a_study_under_nohup_outlives_its_terminal() -> None:
             interruption.check()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_under_nohup_what_tests_start_hears_a_hang_up_and_the_tests_do_not_end() -> None:
+    child = "import signal; print(signal.getsignal(signal.SIGHUP) == signal.SIG_DFL)"
+    code = (
+        "import os, signal, subprocess, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); import conftest;"
+        f"os.kill(os.getpid(), signal.SIGHUP); subprocess.run([sys.executable, '-c', {child!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=findable())
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

@@ -37,6 +37,17 @@ def printable(text: object, *, lines: bool = False) -> str:
     return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
+def cell(value: object) -> object:
+    """A value as a cell of a table that a spreadsheet may open: text is printable, and no formula.
+
+    Source: OWASP, CSV Injection: cells that begin with one of these are computed, and may run commands.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+
+
 def first_line(error: BaseException | str) -> str:
     """What an error says, in one line; the name of its class where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -251,6 +251,7 @@ def test_the_users_own_error_stops_the_study_and_gives_the_trial_back(tmp_path: 
     assert report.trials == {"complete": 3}
 
 
+@pytest.mark.slow
 def test_a_diverged_trial_is_pruned_with_a_note_and_never_the_best(tmp_path: Path) -> None:
     def hot(learning_rate: float) -> Any:
         return build_model(1e38 if learning_rate > 0.05 else learning_rate)

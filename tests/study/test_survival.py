@@ -310,7 +310,8 @@ def test_a_server_that_is_stopped_and_started_is_waited_for(
         assert sum("is back after" in line for line in process.said) == 1, process.said
 
 
-@pytest.mark.parametrize("server_storage", ["postgresql", pytest.param("mysql", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("server_storage", ["postgresql", "mysql"], indirect=True)
 def test_a_clock_that_is_an_hour_off_takes_over_nothing_and_loses_nothing(server_storage: str) -> None:
     """Leases go by the database's clock: the process that is ahead neither takes what is held nor holds for an hour.
 
@@ -428,6 +429,7 @@ def two_machines() -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     ip("link", "del", bridge)
 
 
+@pytest.mark.slow
 def test_two_machines_with_one_server_go_on_without_each_other(
     tmp_path: Path, two_machines: tuple[str, list[tuple[str, ...]]]
 ) -> None:

@@ -22,19 +22,22 @@ KINDS = {
 
 @click.command("new")
 @click.argument("script", type=click.Path(path_type=Path))
-@click.option("--regression", "kind", flag_value="regression", help=KINDS["regression"])
-@click.option("--tf-data", "kind", flag_value="tf-data", help=KINDS["tf-data"])
-@click.option("--custom-step", "kind", flag_value="custom-step", help=KINDS["custom-step"])
-@click.option("--command", "kind", flag_value="command", help=KINDS["command"])
+@click.option("--regression", is_flag=True, help=KINDS["regression"])
+@click.option("--tf-data", is_flag=True, help=KINDS["tf-data"])
+@click.option("--custom-step", is_flag=True, help=KINDS["custom-step"])
+@click.option("--command", is_flag=True, help=KINDS["command"])
 @click.option("--force", is_flag=True, help="Replace a file that is there already.")
-def new_command(script: Path, kind: str | None, force: bool) -> None:
+def new_command(script: Path, force: bool, **kinds: bool) -> None:
     """Write a study script, of a classification where nothing else is said.
 
     It runs as it is, on MNIST, which is embedded; put your own model and data in the place of its own.
     """
     if script.suffix != ".py":
         raise InvalidInput(f"script {printable(script)}: give it a name that ends in .py.")
-    name = (kind or "classification").replace("-", "_")
+    chosen = [kind for kind, asked in kinds.items() if asked]
+    if len(chosen) > 1:
+        raise click.UsageError(f"--{' and --'.join(chosen)} exclude each other.".replace("_", "-"))
+    name = chosen[0] if chosen else "classification"
     template = files("batchopt.cli").joinpath("templates", f"{name}.txt").read_text(encoding="utf-8")
     text = template.replace("{name}", script.name).replace("{study}", script.stem)
     try:
@@ -45,7 +48,7 @@ def new_command(script: Path, kind: str | None, force: bool) -> None:
     except OSError as error:
         raise InvalidInput(f"script {printable(script)}: {error.strerror}.") from None
     say(f"written: {printable(script)}")
-    if kind == "command":
+    if name == "command":
         say(f"try it:  python {printable(script)}, then the search: the line is at its top")
         return
     say(f"try it:  python {printable(script)} --trials 3")

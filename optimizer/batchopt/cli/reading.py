@@ -24,7 +24,7 @@ from batchopt.report.show.terminal import printed, trials_table
 from batchopt.store.database import open_database
 from batchopt.store.doctor.doctor import examine
 from batchopt.store.history import open_study
-from batchopt.text import printable
+from batchopt.text import cell, printable
 
 LOOPBACK = "127.0.0.1"
 """optuna-dashboard asks nobody for a password, and deletes studies at a click: it is for this machine alone."""
@@ -64,10 +64,8 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
         rows = [row for trial in trials for row in trial.rows()]
         names = list(dict.fromkeys(name for row in rows for name in row))
         writer = csv.DictWriter(sys.stdout, names)
-        csv.writer(sys.stdout).writerow(map(printable, names))
-        writer.writerows(
-            {key: printable(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows
-        )
+        csv.writer(sys.stdout).writerow(map(cell, names))
+        writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     else:
         console().print(trials_table(trials, read_stamp(storage, study)[1].metric))
 

@@ -46,7 +46,7 @@ NEEDED = ("batch_sizes", "metric", "epochs", "examples")
 @storage_option
 @click.option("--study", default="tune", show_default=True, help="Name of the study; it alone resumes one.")
 @click.option("--batch-sizes", metavar="16..512", help="As for a study script.")
-@click.option("--learning-rates", metavar="LOW..HIGH", help="[default: 1e-4..1e-1]")
+@click.option("--learning-rates", metavar="LOW..HIGH", help="Searched on a log scale.  [default: 1e-4..1e-1]")
 @click.option("--extra", multiple=True, metavar="NAME=LOW..HIGH", help="A further dimension, {NAME} in the command.")
 @click.option("--metric", help="What the command tells of each epoch.")
 @click.option(

@@ -173,11 +173,22 @@ class Budget:
             at_least_one("--trials", self.trials, MOST)
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise InvalidInput(f"--time-budget {self.seconds}: give seconds above 0.")
+        if self.worth is not None and not 0 < self.worth < math.inf:
+            raise InvalidInput(f"worth {self.worth}: give what a second must gain, above 0, or None.")
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One point of the search space, as a user names it."""
+    """One point of the search space, as a user names it.
+
+    Attributes:
+        batch_size: examples per optimizer step, at least 1.
+        learning_rate: as applied, finite and above 0.
+        extra: values of further dimensions, by name.
+
+    Raises:
+        InvalidInput: a batch size or a learning rate that cannot be.
+    """
 
     batch_size: int
     learning_rate: float
@@ -185,6 +196,11 @@ class Configuration:
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.batch_size < 1 or not 0 < self.learning_rate < math.inf:
+            raise InvalidInput(
+                f"configuration {self.batch_size} x {self.learning_rate:g}: give a batch size of at least 1, and a "
+                "learning rate that is finite and above 0."
+            )
 
     @property
     def params(self) -> dict[str, Any]:

@@ -42,8 +42,8 @@ GRID_RANGE_SIZES = 64
 
 def powers_of_two(low: int, high: int) -> list[int]:
     """The ladder of powers of two from `low` to `high` examples, both ends included whatever they are."""
-    if not 1 <= low <= high:
-        raise InvalidInput(f"batch sizes {low}..{high}: give 1 <= low <= high.")
+    if not (isinstance(low, int) and isinstance(high, int) and 1 <= low <= high):
+        raise InvalidInput(f"batch sizes {low}..{high}: give 1 <= low <= high, whole numbers.")
     first = math.floor(math.log2(low)) + 1
     return sorted({low, high, *(2**k for k in range(first, high.bit_length()) if 2**k < high)})
 

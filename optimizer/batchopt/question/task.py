@@ -70,6 +70,8 @@ class Task:
                 f"class_weight {self.class_weight!r}: give class numbers with weights, for example {{0: 1.0, 1: 5.0}}."
             )
         check_types(self)
+        if not self.metric.strip():
+            raise InvalidInput(f"metric {self.metric!r}: give its name in Keras' logs, for example 'accuracy'.")
         if self.direction not in (None, *DIRECTIONS):
             raise InvalidInput(f"direction {self.direction!r}: write {' or '.join(DIRECTIONS)}, or leave it out.")
 

@@ -23,6 +23,9 @@ from batchopt.text import printable
 REFRESH_S = 5
 """How often a page asks for itself again."""
 
+WRAPPED = ".live td.words { white-space: normal; overflow-wrap: break-word; min-width: 6rem; max-width: 16rem; }"
+"""Reasons are sentences, and names may be long."""
+
 SHOWN_TRIALS = 200
 """The newest; `/trials` has all."""
 
@@ -38,7 +41,7 @@ def add_pages(app: FastAPI, studies: Studies) -> None:
         except StorageNotFound:
             found = []
         rows = [_index_row(study) for study in found]
-        table = _table(["study", "metric", "complete", "pruned", "running", "failed", ""], rows)
+        table = _table(["study", "metric", "complete", "pruned", "open", "failed", ""], rows)
         body = table if rows else "<p>There is no study yet. PUT one at /v1/studies/NAME; /docs shows how.</p>"
         links = '<p class="small"><a href="/dashboard">optuna-dashboard</a> · <a href="/docs">the API</a></p>'
         return _page("Studies", body + links)
@@ -55,11 +58,11 @@ def add_pages(app: FastAPI, studies: Studies) -> None:
         running = [trial for trial in trials if trial.state == "running"]
         paused = [trial for trial in trials if trial.state == "paused"]
         counts = f"<p>{len(trials)} trials, {len(running)} running, {len(paused)} paused</p>"
-        newest = list(reversed(trials))[:SHOWN_TRIALS]
-        columns = ["trial", "state", "batch size", "learning rate", "epochs", report.metric.name, "machine", "why"]
-        table = _table(columns, [_trial_row(trial) for trial in newest])
+        over = [trial for trial in reversed(trials) if trial.state != "running"][:SHOWN_TRIALS]
+        now, before = (_trials(part, report.metric.name) for part in (running, over))
         home = '<a href="/">all studies</a>'
-        return _page(f"Study {study}", f'<p class="small">{home} · {links}</p>{counts}{fragment(report)}{table}')
+        links = f'<p class="small">{home} · {links}</p>'
+        return _page(f"Study {study}", f"{links}{counts}{now}{fragment(report)}{before}")
 
 
 def _index_row(study: dict[str, Any]) -> list[str]:
@@ -68,6 +71,11 @@ def _index_row(study: dict[str, Any]) -> list[str]:
     numbers = [str(counts.get(state, 0)) for state in ("complete", "pruned", "running", "fail")]
     report = f'<a href="/v1/studies/{place}/report.html">report</a>'
     return [f'<a href="/studies/{place}">{_text(name)}</a>', _text(study["metric"]["name"]), *numbers, report]
+
+
+def _trials(trials: list[LiveTrial], metric: str) -> str:
+    columns = ["trial", "state", "batch size", "learning rate", "epochs", metric, "machine", "why"]
+    return _table(columns, [_trial_row(trial) for trial in trials]) if trials else ""
 
 
 def _trial_row(trial: LiveTrial) -> list[str]:
@@ -79,8 +87,13 @@ def _trial_row(trial: LiveTrial) -> list[str]:
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:
     head = "".join(f"<th>{_text(name)}</th>" for name in columns)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
+    return f'<div class="table live"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(cell: str) -> str:
+    """A cell; words begin at the left, and long ones are broken."""
+    return f"<td>{cell}</td>" if cell[:1].isdigit() or cell[:1] in "-." else f'<td class="words">{cell}</td>'
 
 
 def _text(text: str) -> str:
@@ -91,7 +104,8 @@ def _page(title: str, body: str) -> HTMLResponse:
     head = (
         f'<meta charset="utf-8"><meta http-equiv="refresh" content="{REFRESH_S}">'
         f"<title>batchopt: {_text(title)}</title>"
-        f"<style>{STYLE}</style>"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{STYLE}{WRAPPED}</style>"
     )
     return HTMLResponse(
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body><h1>{_text(title)}</h1>\n{body}\n</body></html>\n'

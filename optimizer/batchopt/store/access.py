@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from batchopt.store.address import shown, storage_url, untouched
 from batchopt.store.connecting import engine_to
 from batchopt.store.damage import STUMBLES, damaged_rows
 from batchopt.store.database import Database, check_storage, open_database, refusal
+from batchopt.text import first_line
 
 
 @contextmanager
@@ -114,7 +116,8 @@ def path_of(storage: str) -> Path:
 def same_place(one: str, other: str) -> bool:
     """Whether two storages are the same database, as far as their names tell."""
     if is_file(one) and is_file(other):
-        return path_of(one).resolve() == path_of(other).resolve()
+        # Not `resolve`, which has no answer to links in a circle.
+        return os.path.realpath(path_of(one)) == os.path.realpath(path_of(other))
     return storage_url(one) == storage_url(other)
 
 
@@ -142,6 +145,14 @@ def _blame(error: Exception, url: URL, connection: sa.Connection) -> None:
             f"database {shown(url)}: {row}. `batchopt doctor` names all such rows; restore a copy of the database, or "
             "choose another --storage."
         ) from error
+    if not isinstance(error, BatchoptError) and connection.dialect.name == "sqlite":
+        # An index may say something else than its table, of which every row is as it should be.
+        found = str(connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar())
+        if found != "ok":
+            raise DamagedDatabase(
+                f"database {shown(url)}: the file is damaged ({first_line(found.splitlines()[-1])}). `batchopt doctor` "
+                "says more; restore a copy, or choose another --storage."
+            ) from error
 
 
 @contextmanager

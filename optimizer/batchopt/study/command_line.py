@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ class Command:
             raise InvalidInput(
                 "no command is given. Write it after --, for example -- python train.py --bs {batch_size}."
             )
+        program = self.arguments[0]
+        if not placeholders(program) and shutil.which(program) is None:
+            raise InvalidInput(f"command {program!r}: there is no such program, or it may not be run. Check its name.")
         if taken := set(KNOWN) & set(self.extra):
             raise InvalidInput(f"--extra {min(taken)}: the name is taken. Choose another one.")
         asked = placeholders(*self.arguments)

@@ -104,6 +104,12 @@ class Study:
         storage: str | os.PathLike[str] = "sqlite:///studies.db",
         options: Options | None = None,
     ) -> None:
+        if not isinstance(task, Task) or not isinstance(goal, Goal | None):
+            raise InvalidInput("a study asks a Task and a Goal: Study(Task(...), SearchSpace(...), Goal(...)).")
+        if not isinstance(space, SearchSpace) and not callable(space):
+            raise InvalidInput(
+                f"space {space!r}: give a SearchSpace, or a function from the number of examples to one."
+            )
         self.task = task
         self.goal = goal or Goal()
         Metric(task.metric).target(self.goal.target)

@@ -25,6 +25,7 @@ from batchopt.store.history import TrialRecord
 from batchopt.store.measurements import MeasuredOn, Measurements, program_fingerprint
 from batchopt.store.stamp import Stamp
 from batchopt.text import printable
+from batchopt.words import counted
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,9 @@ def names_of(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def _name(described: Mapping[str, Any]) -> str:
     if not described:
         return "a machine that was not described"
-    cores = described["cores"]
-    return f"{printable(described['device'])}, {cores} core{'' if cores == 1 else 's'}"
+    device, cores = printable(described["device"]), described["cores"]
+    # Of a machine that a job has named nothing else is known.
+    return f"{device}, {counted(cores, 'core')}" if cores else device
 
 
 def is_this(described: Mapping[str, Any]) -> bool:

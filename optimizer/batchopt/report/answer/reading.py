@@ -80,7 +80,7 @@ def read_evidence(
         if value is not None and not math.isfinite(value):
             raise InvalidInput(f"{option} {value}: give a number.")
     with _reading(storage) as database:
-        study, stamp = _stamped(database, name or _only_study(database))
+        study, stamp = _stamped(database, _only_study(database) if name is None else name)
         wanted = target if (goal or stamp.goal.kind) in TO_TARGET else None
         asked, metric = stamp.goal.changed(goal, wanted, energy_weight=energy_weight), stamp.metric
         # Refuses one that no value can be at.
@@ -278,14 +278,14 @@ def _on(
 def read_study(storage: str, name: str | None = None) -> list[TrialRecord]:
     """The trials of a study, by number; arguments and errors as `read_evidence`."""
     with _reading(storage) as database:
-        study, _ = _stamped(database, name or _only_study(database))
+        study, _ = _stamped(database, _only_study(database) if name is None else name)
         return read_trials(study, Records(database.db))
 
 
 def read_stamp(storage: str, name: str | None = None) -> tuple[str, Stamp]:
     """The name of a study and the question it asks; arguments and errors as `read_evidence`."""
     with _reading(storage) as database:
-        study, stamp = _stamped(database, name or _only_study(database))
+        study, stamp = _stamped(database, _only_study(database) if name is None else name)
         return study.study_name, stamp
 
 

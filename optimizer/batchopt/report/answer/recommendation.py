@@ -107,12 +107,14 @@ class Report:
     """All that is said of a study; `describe` is its JSON.
 
     Attributes:
+        storage: its database, without the password.
         metric: what the study watches.
         machine: the machine that it is for, as it describes itself; empty before the first trial.
         elsewhere: none was asked for, and the one that asks is not in the study: `machine` is the study's first.
         trials: how many trials, by state.
         recommendation: None before the first complete trial, or one at the target.
         advice: what the posterior says of every batch size, in the goal's units; None before the first value.
+        by_batch_size: the best of the trials of each batch size.
         elapsed_seconds: wall time of all sessions of the study.
         machines: what is best on each, where there are several.
         to_target: how soon a value was reached; None before the first epoch.

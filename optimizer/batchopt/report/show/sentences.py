@@ -30,8 +30,12 @@ def _question_lines(report: Report) -> list[str]:
     if not report.question:
         return []
     goal, space = kind_of(Goal(**report.goal), report.metric).words(), report.question["space"]
-    examples = f"{report.question['train_examples']:,} training and {report.question['validation_examples']:,}"
-    return [f"question: {goal}; {shown_space(SearchSpace.from_description(space))}; {examples} validation examples"]
+    training, validation = report.question["train_examples"], report.question["validation_examples"]
+    # A job's own are its own business.
+    examples = f"{training:,} training examples"
+    if validation:
+        examples = f"{training:,} training and {validation:,} validation examples"
+    return [f"question: {goal}; {shown_space(SearchSpace.from_description(space))}; {examples}"]
 
 
 def _machine_facts(report: Report) -> list[str]:
@@ -40,7 +44,7 @@ def _machine_facts(report: Report) -> list[str]:
         return []
     cores = report.machine.get("cores")
     told = [f"{name} {printable(report.versions[name])}" for name in PACKAGES if name in report.versions]
-    parts = [printable(str(device)), *([counted(cores, "core")] if isinstance(cores, int) else []), *told]
+    parts = [printable(str(device)), *([counted(cores, "core")] if isinstance(cores, int) and cores else []), *told]
     return [f"machine: {', '.join(parts)}"]
 
 
@@ -54,7 +58,7 @@ def _study_line(report: Report) -> str:
 def machine_lines(report: Report) -> list[str]:
     """What is best on each machine of a study, the one that the report is for marked."""
     lines = []
-    if report.elsewhere:
+    if report.elsewhere and report.machine.get("cores"):
         lines.append(
             f"Times and memory are for {printable(report.machine['device'])}. To add this machine: "
             f"`batchopt probe SCRIPT --storage {report.storage} --study {printable(report.study)}`."

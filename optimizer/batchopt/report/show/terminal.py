@@ -37,7 +37,7 @@ def printed(sections: Sequence[Section]) -> RenderableType:
 def _block(block: Paragraph | Table) -> RenderableType:
     if isinstance(block, Paragraph):
         text = Text(block.text, style=STYLES.get(block.role, ""))
-        return Padding(text, (0, 0, 0, 2)) if block.role == "under" else text
+        return Padding(text, (0, 0, 0, 2), expand=False) if block.role == "under" else text
     table = RichTable(box=None, pad_edge=False, header_style="bold")
     for at, name in enumerate(block.columns):
         words = not name or any(cells[at][:1].isalpha() for cells, _ in block.rows)
