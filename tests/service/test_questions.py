@@ -22,6 +22,8 @@ def through(service: httpx.Client, study: str, **asking: Any) -> Any:
             epoch += 1
             value = accuracy(step["batch_size"], step["learning_rate"], epoch)
             told = {"epoch": epoch, "value": value, "seconds": 100 / step["batch_size"]}
+            # What is slowest draws least.
+            told["energy_joules"] = told["seconds"] * step["batch_size"] ** 2
             verdict = say(service, study, step, "/epochs", told).json()["verdict"]
         assert verdict == "stop" or (asking["can_pause"] and epoch == step["until_epoch"])
 
@@ -30,6 +32,7 @@ def through(service: httpx.Client, study: str, **asking: Any) -> Any:
     "changes",
     [
         {"goal": "time", "target": 0.5},
+        {"goal": "energy", "target": 0.5},
         pytest.param({"goal": "pareto"}, marks=pytest.mark.slow),
         {"value": "best", "prune": True, "epochs": 8},
         pytest.param(
@@ -51,9 +54,24 @@ def test_a_question_of_any_kind_comes_to_an_answer(service: httpx.Client, change
     if "target" in changes:
         # None is trained beyond it.
         assert all(epoch["value"] < 0.5 for trial in trials for epoch in trial["epochs"][:-1])
+    drawn = report["recommendation"]["joules"]
+    assert drawn > 0 and (drawn == pytest.approx(report["recommendation"]["expected"])) == (
+        changes.get("goal") == "energy"
+    )
     name = study.rpartition("/")[2]
     for page in (f"{study}/report.html", f"/studies/{name}"):
         assert service.get(page).status_code == 200
+
+
+def test_a_job_of_a_study_of_energy_is_told_in_one_line_that_it_has_to_tell_its_own(service: httpx.Client) -> None:
+    study = f"/v1/studies/energy-{secrets.token_hex(4)}"
+    assert service.put(study, json=QUESTION | {"goal": "energy", "target": 0.5}).status_code == 201
+    step = ask_for(service, study, "one")
+    told = {"epoch": 1, "value": 0.1, "seconds": 1.0}
+    refused = say(service, study, step, "/epochs", told)
+    assert refused.status_code == 422
+    assert refused.json()["error"] == "epoch 1: give `energy_joules`, as the goal of this study is energy"
+    assert say(service, study, step, "/epochs", told | {"energy_joules": 9.0}).json()["verdict"] == "continue"
 
 
 @pytest.mark.slow

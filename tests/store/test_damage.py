@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import json
 import random
 import shutil
 import sqlite3
@@ -126,6 +127,9 @@ OUT_OF_RANGE = (
     ("batchopt_step_times", "batch_size", -1),
     ("batchopt_step_times", "step_time_s", -1),
     ("batchopt_confirmations", "batch_size", -1),
+    ("batchopt_epochs", "joules", -1.0),
+    ("batchopt_machines", "description", json.dumps(MACHINE.describe() | {"max_power_w": "much"})),
+    ("batchopt_machines", "description", json.dumps(MACHINE.describe() | {"no_energy": ["why"]})),
 )
 """Numbers that their columns can hold, and no study has: each was a traceback of some command."""
 

@@ -193,6 +193,16 @@ def test_before_the_counter_has_ticked_a_device_draws_all_that_it_may(tmp_path: 
     assert read_report(str(tmp_path / "studies.db")).recommendation is not None
 
 
+def test_what_jobs_draw_is_heard_by_whoever_asks_next_as_what_they_take_is(tmp_path: Path) -> None:
+    """A server has no machine of its own: all that its jobs tell counts, once."""
+    storage = studied(tmp_path)
+    stamp = Stamp(SPACE, GOAL, PROGRAM, seed=3, search="random")
+    with Session.open("small", storage, stamp, budget=Budget(trials=6, until_known=False)) as session:
+        assert not session.capacity.machine and not session.capacity.power.known
+        assert session.ask() is not None and session.ask() is not None
+        assert [session.capacity.power(size) for size in WATTS] == pytest.approx(list(WATTS.values()))
+
+
 def test_energy_is_told_of_a_study_of_another_goal_and_asked_of_it_where_it_was_measured(tmp_path: Path) -> None:
     storage = studied(tmp_path, Goal(epochs=2))
     report = read_report(storage)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -61,26 +60,26 @@ class Power:
 
     def __init__(self, max_w: float | None = None) -> None:
         self.max_w = max_w
-        self._joules: dict[int, float] = defaultdict(float)
-        self._seconds: dict[int, float] = defaultdict(float)
+        self._told: dict[int, tuple[float, float]] = {}
 
     def tell(self, batch_size: int, joules: float | None, seconds: float) -> None:
         """An epoch was trained; what was not metered, or not timed, says nothing."""
         if joules is not None and joules >= 0 and seconds > 0:
-            self._joules[batch_size] += joules
-            self._seconds[batch_size] += seconds
+            before, for_s = self._told.get(batch_size, (0.0, 0.0))
+            # In one piece: another thread may ask just then.
+            self._told[batch_size] = (before + joules, for_s + seconds)
 
     @property
     def known(self) -> bool:
         """Whether any energy was metered."""
-        return any(joules > 0 for joules in self._joules.values())
+        return any(joules > 0 for joules, _ in list(self._told.values()))
 
     def __call__(self, batch_size: int) -> float:
         """Watts at a batch size; 1 before anything was metered, so that what is compared is time."""
-        sizes = sorted(size for size, joules in self._joules.items() if joules > 0)
-        if not sizes:
+        told = sorted((size, joules / seconds) for size, (joules, seconds) in list(self._told.items()) if joules > 0)
+        if not told:
             return 1.0
-        watts = [self._joules[size] / self._seconds[size] for size in sizes]
+        sizes, watts = zip(*told, strict=True)
         return math.exp(float(np.interp(math.log(batch_size), np.log(sizes), np.log(watts))))
 
 

@@ -151,7 +151,8 @@ def _add_trials(app: FastAPI, studies: Studies) -> None:
             return await ended(study, trial, lease, lambda telling: telling.complete(trial, lease))
         async with studies.of(study) as served:
             session = served.session
-            figures = EpochTold(epoch=session.ending.last_epoch, value=said.value, seconds=said.seconds)
+            last = session.ending.last_epoch
+            figures = EpochTold(epoch=last, value=said.value, seconds=said.seconds, energy_joules=said.energy_joules)
             examples = session.stamp.program.train_examples
             answer = session.telling.tell(trial, lease, lambda size: figures.figures(size, examples), alone=True)
             await asyncio.shield(asyncio.wrap_future(answer))

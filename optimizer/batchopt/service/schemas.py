@@ -171,6 +171,7 @@ class Completion(Said):
 
     value: Number | None = None
     seconds: Seconds = 0.0
+    energy_joules: Seconds | None = None
 
 
 class Reason(Said):

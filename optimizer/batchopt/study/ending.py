@@ -89,6 +89,11 @@ class Ending:
             )
             self.elsewhere, self.power = place.seconds_per_epoch, place.power
 
+    @property
+    def counts_joules(self) -> bool:
+        """Whether a trial's value is of joules, so that its epochs need theirs."""
+        return self._kind.cost_unit == "J"
+
     def over(self, figures: Epoch) -> bool:
         """Whether an epoch was its trial's last."""
         reached = self.target is not None and self.target.met(figures.value)
@@ -121,7 +126,7 @@ class Ending:
         """
         trial, power = self._ledger.frozen(number), self.power
         size, foretold = trial.params[BATCH_SIZE], self.elsewhere or self._capacity.seconds_per_epoch()
-        metered = power.known or self._kind.cost_unit != "J"
+        metered = power.known or not self.counts_joules
         if foretold is not None and metered:
             return foretold(size) * self._kind.price(power)(size)
         key = trial_id_of(trial)

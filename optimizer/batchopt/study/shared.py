@@ -72,6 +72,7 @@ class SharedStudy:
         self._dimensions = set(stamp.space.distributions())
         self._seen: dict[int, tuple[TrialState, int]] = {}
         self._over: set[int] = set()
+        self._metered: dict[int, int] = {}
         self._looked: float | None = None
 
     def next(self, give_up: Callable[[Sequence[int]], None], owner: Owning = None, *, look: bool = True) -> Step | None:
@@ -219,9 +220,18 @@ class SharedStudy:
             self._over.add(trial.trial)
             self.progress.pop(trial.trial, None)
         if self._seen.get(trial.trial) != (trial.state, trial.epochs):
+            self._hear_power(record)
             self._search.learn(trial)
             # Afterwards, so that what breaks in the middle is told again.
             self._seen[trial.trial] = (trial.state, trial.epochs)
+
+    def _hear_power(self, record: TrialRecord) -> None:
+        """What jobs draw, where this process has no machine of its own: as of their seconds, all of them count."""
+        if self._capacity.machine or record.batch_size is None:
+            return
+        for row in record.epochs[self._metered.get(record.number, 0) :]:
+            self._capacity.power.tell(record.batch_size, row.get("joules"), row["train_seconds"])
+        self._metered[record.number] = len(record.epochs)
 
     def _remember_costs(self, record: TrialRecord) -> None:
         for row in record.epochs:

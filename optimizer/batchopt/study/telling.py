@@ -177,6 +177,8 @@ class Telling(HeldJobs):
         expected = job.progress.epochs + 1
         if figures.epoch > expected and not saying.alone:
             raise InvalidInput(f"epoch {figures.epoch}: epoch {expected} was not told yet. Tell them in order.")
+        if self._ending.counts_joules and figures.joules is None and not figures.valueless:
+            raise InvalidInput(f"epoch {figures.epoch}: give `energy_joules`, as the goal of this study is energy.")
         return job, figures
 
     def _answer_late(self, saying: _Saying, figures: Epoch | None) -> None:
