@@ -21,7 +21,10 @@ from batchopt.service.client import Done, ask
 from commands import Running
 from serving import QUESTION, accuracy, free_port, start
 
-STUDY, EPOCHS, EPOCH_SECONDS, LEASE_SECONDS = "kills", 8, 0.2, 5
+STUDY, EPOCHS, EPOCH_SECONDS, LEASE_SECONDS = "kills", 8, 0.05, 5
+
+PAUSE_S = 2.0
+"""At most between two kills: a job takes a second to start, and is to be killed at its work too."""
 
 
 def train(url: str) -> None:
@@ -53,7 +56,7 @@ def main(storage: str, kills: int, servers: int, jobs: int) -> None:
     assert httpx.put(f"{url}/v1/studies/{STUDY}", json=question, timeout=60).status_code == 201
     running = [job() for _ in range(jobs)]
     for kill in range(kills):
-        time.sleep(chance.uniform(0.0, 0.3))
+        time.sleep(chance.uniform(0.0, PAUSE_S))
         number = chance.randrange(jobs)
         hear(running[number], 9)
         running[number] = job()
