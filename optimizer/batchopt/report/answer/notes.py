@@ -23,16 +23,20 @@ STUCK = 0.01
 """A metric within this part of its range of what it was in the first epoch has never moved."""
 
 
-def notes(trials: Sequence[TrialRecord], recommended: int | None, metric: Metric) -> list[str]:
+def notes(
+    trials: Sequence[TrialRecord], recommended: int | None, metric: Metric, epochs: int | None = None
+) -> list[str]:
     """What to keep in mind, a sentence or two each.
 
     Args:
         trials: of one study.
         recommended: the number of the trial whose configuration is advised; None where none is.
         metric: what the study watches.
+        epochs: of a whole trial; one that has ended by itself before has had as many as it wanted.
     """
     unit = _range(trials, metric)
-    said = [note for trial in trials if trial.number == recommended for note in _curve_notes(trial, metric, unit)]
+    whole = [trial for trial in trials if trial.state != "complete" or len(trial.epochs) >= (epochs or 0)]
+    said = [note for trial in whole if trial.number == recommended for note in _curve_notes(trial, metric, unit)]
     raw = next((trial.last.get("raw_value") for trial in trials if trial.number == recommended), None)
     if raw is not None:
         said.append(

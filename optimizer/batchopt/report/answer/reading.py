@@ -136,7 +136,12 @@ def read_evidence(
             memory_bytes=place.memory_bytes,
             step_time=place.step_time,
             fastest_by_laws=None if found is None else fastest_by_laws(found.law, place.step_time),
-            notes=notes(there, _curve_of(advice, there, metric) if best and not in_seconds else None, metric),
+            notes=notes(
+                there,
+                _curve_of(advice, there, metric) if best and not in_seconds else None,
+                metric,
+                asked.epochs if stamp.target is None else None,
+            ),
             outlook=[] if best is None or advice is None else _outlook(advice, there, trials, stamp, asked, place),
             question={
                 "space": stamp.space.describe(),
