@@ -91,13 +91,19 @@ def with_test(path: str | None) -> Dataset:
     return Dataset(small_mnist(path).train, small_mnist(path).validation, test=(images[:500], labels[:500]))
 
 
+def ready_of(worker: Worker) -> Ready:
+    """What it says of itself, after what it says of modules that other tests of this process have changed."""
+    while isinstance(answer := worker.receive(), Remark):
+        pass
+    assert isinstance(answer, Ready), answer
+    return answer
+
+
 @pytest.fixture(scope="module")
 def shared() -> Iterator[tuple[Worker, Ready]]:
     """A worker of engine `fused` whose data have a test set, and what it said of itself."""
     worker = Worker(setup(task=Task(build_model, with_test)))
-    ready = worker.receive()
-    assert isinstance(ready, Ready)
-    yield worker, ready
+    yield worker, ready_of(worker)
     worker.kill()
 
 
@@ -105,9 +111,7 @@ def shared() -> Iterator[tuple[Worker, Ready]]:
 def shared_xla() -> Iterator[tuple[Worker, Ready]]:
     """A worker of engine `fused-xla`, whose model has extra dimensions."""
     worker = Worker(setup(task=Task(flexible, small_mnist), engine="fused-xla", extra={"units": 3}))
-    ready = worker.receive()
-    assert isinstance(ready, Ready)
-    yield worker, ready
+    yield worker, ready_of(worker)
     worker.kill()
 
 
@@ -135,8 +139,7 @@ def test_a_worker_trains_saves_and_another_goes_on_from_there(start: Start) -> N
     """The curve of a trial handed over after two epochs is the curve of one trained through, with deterministic ops to
     the last bit."""
     first = start(deterministic=True)
-    ready = first.receive()
-    assert isinstance(ready, Ready)
+    ready = ready_of(first)
     assert (ready.program.train_examples, ready.program.validation_examples) == (2000, 500)
     assert (ready.engine, ready.machine.kind, ready.parameters) == ("fused", "cpu", 101_770)
     whole = ask(first, 0, 4)

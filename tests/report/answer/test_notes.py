@@ -51,6 +51,14 @@ def test_a_curve_that_has_settled_or_is_short_or_is_not_recommended_says_nothing
     assert notes([trial([0.9, 0.92, 0.94], [0.3, 0.2, 0.1])], recommended=7, metric=METRIC) == []
 
 
+def test_one_that_has_ended_by_itself_is_not_told_to_go_on() -> None:
+    stopped = trial([0.9, 0.92, 0.94, 0.95, 0.96], [0.3, 0.25, 0.22, 0.19, 0.17])
+    assert notes([stopped], recommended=0, metric=METRIC, epochs=20) == []
+    assert len(notes([stopped], recommended=0, metric=METRIC, epochs=5)) == 1
+    paused = dataclasses.replace(stopped, state="running")
+    assert len(notes([paused], recommended=0, metric=METRIC, epochs=20)) == 1
+
+
 def test_trials_that_diverged_are_counted_with_their_batch_sizes_and_rates() -> None:
     sound = trial([0.9], [0.3])
     hot = dataclasses.replace(sound, number=1, batch_size=8, learning_rate=0.05, note="diverged")

@@ -30,16 +30,20 @@ def windowed(counting: int, all_trials: int) -> list[str]:
     return [f"This study watches its newest trials: what is advised is of {counting} of its {all_trials}."]
 
 
-def notes(trials: Sequence[TrialRecord], recommended: int | None, metric: Metric) -> list[str]:
+def notes(
+    trials: Sequence[TrialRecord], recommended: int | None, metric: Metric, epochs: int | None = None
+) -> list[str]:
     """What to keep in mind, a sentence or two each.
 
     Args:
         trials: of one study.
         recommended: the number of the trial whose configuration is advised; None where none is.
         metric: what the study watches.
+        epochs: of a whole trial; one that has ended by itself before has had as many as it wanted.
     """
     unit = _range(trials, metric)
-    said = [note for trial in trials if trial.number == recommended for note in _curve_notes(trial, metric, unit)]
+    whole = [trial for trial in trials if trial.state != "complete" or len(trial.epochs) >= (epochs or 0)]
+    said = [note for trial in whole if trial.number == recommended for note in _curve_notes(trial, metric, unit)]
     raw = next((trial.last.get("raw_value") for trial in trials if trial.number == recommended), None)
     if raw is not None:
         said.append(

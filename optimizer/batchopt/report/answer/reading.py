@@ -154,7 +154,12 @@ def read_evidence(
             fastest_by_laws=None if found is None else fastest_by_laws(found.law, place.step_time),
             notes=[
                 *windowed(len(trials), len(every)),
-                *notes(there, _curve_of(advice, there, metric) if best and not to_a_target else None, metric),
+                *notes(
+                    there,
+                    _curve_of(advice, there, metric) if best and not to_a_target else None,
+                    metric,
+                    asked.epochs if stamp.target is None else None,
+                ),
             ],
             outlook=[] if best is None or advice is None else _outlook(advice, there, trials, stamp, asked, place),
             question={
