@@ -252,6 +252,8 @@ class HeldTrials(StudyLedger):
             # Another program, the dashboard for one, may have ended it.
             self._trials.pop(number)
             if isinstance(lost, Deleted):
+                # A new trial may get its id, and would be taken for ours until the lease expires.
+                self._again(lambda: self.records.release_lease(trial_id, held.owner))
                 self._replace_deleted(trial_id, number)
             self._again(self._checkpoints.sweep)
             raise lost if isinstance(lost, Deleted) else LeaseLost(number) from None
