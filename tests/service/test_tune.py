@@ -111,10 +111,11 @@ def test_what_cannot_be_a_command_is_refused_in_a_line(tmp_path: Path) -> None:
     base = tune(tmp_path, "json")
     for command, said in (
         ([], "no command"),
-        (["x", "{size}"], "{size}"),
-        (["x", "{learning_rate}"], "{batch_size}"),
-        (["x", "{batch_size}", "{checkpoint}"], "{until_epoch}"),
-        (["x", "{batch_size}", "{from_epoch}"], "{checkpoint}"),
+        (["no-such-program", "{batch_size}"], "there is no such program"),
+        (["true", "{size}"], "{size}"),
+        (["true", "{learning_rate}"], "{batch_size}"),
+        (["true", "{batch_size}", "{checkpoint}"], "{until_epoch}"),
+        (["true", "{batch_size}", "{from_epoch}"], "{checkpoint}"),
     ):
         arguments = [*base[: base.index("--") + 1], *command]
         done = run_command(arguments, tmp_path)

@@ -312,7 +312,7 @@ def report_of(best: int, fastest: int, sizes: list[int]) -> Report:
     by_size = {row.batch_size: row for row in rows}
     ours = by_size[best]
     advice = Advice(ours, "balanced", ours, by_size[fastest], True, rows, 0.01, "range", [best, fastest], [], 0.01)
-    advised = Recommendation(best, 0.01, {}, "validation_accuracy", 0.9, 0.8, 0.95, 0.9, 0.01, 1.0, 0.9, 1.0, 0)
+    advised = Recommendation(best, 0.01, {}, "validation_accuracy", 0.9, 0.8, 0.95, 0.9, 0.01, 1.0, 1.0, 0.9, 1.0, 0)
     return Report("s", {}, Metric(), "", {}, {}, advised, advice, [], 0.0)
 
 

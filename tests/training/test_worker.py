@@ -101,8 +101,8 @@ def ready_of(worker: Worker) -> Ready:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[tuple[Worker, Ready]]:
-    """A worker of engine `fused` whose data have a test set, and what it said of itself."""
-    worker = Worker(setup(task=Task(build_model, with_test)))
+    """A worker of engine `fused`, and what it said of itself."""
+    worker = Worker(setup())
     yield worker, ready_of(worker)
     worker.kill()
 
@@ -363,9 +363,9 @@ class Sealed:
         raise AssertionError("the test set was opened")
 
 
-def test_the_test_set_is_opened_for_a_run_that_confirms_and_for_no_trial(shared: tuple[Worker, Ready]) -> None:
-    worker, ready = shared
-    assert ready.has_test
+def test_the_test_set_is_opened_for_a_run_that_confirms_and_for_no_trial(start: Start) -> None:
+    worker = start(task=Task(build_model, with_test))
+    assert ready_of(worker).has_test
     (trial,) = ask(worker, 0, 1, trial=0)
     worker.send(Train(0, 0, 64, 2e-3, {}, 0, 1, purpose="confirm"))
     run = worker.receive()
@@ -383,8 +383,9 @@ def test_the_test_set_is_opened_for_a_run_that_confirms_and_for_no_trial(shared:
     assert "the test set is opened for a run that confirms" in refusal.message
 
 
-def test_no_trial_is_saved_as_a_model(shared: tuple[Worker, Ready], tmp_path: Path) -> None:
-    worker, _ = shared
+def test_no_trial_is_saved_as_a_model(start: Start, tmp_path: Path) -> None:
+    worker = start()
+    ready_of(worker)
     ask(worker, 0, 1, trial=0)
     worker.send(SaveModel(str(tmp_path / "trial.keras")))
     answer = worker.receive()
