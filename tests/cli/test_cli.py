@@ -187,7 +187,12 @@ def test_a_script_refuses_bad_input_in_one_line_and_writes_nothing(
     assert_refused(files, tmp_path, [*SHORT, *options], wrong, to_do)
 
 
-@pytest.mark.parametrize(("options", "wrong", "to_do"), WORKER, ids=names(WORKER))
+@pytest.mark.parametrize(
+    ("options", "wrong", "to_do"),
+    # What a data file may be is asked of the loader itself, too.
+    [pytest.param(*row, marks=pytest.mark.slow if "--data" in row[0] else []) for row in WORKER],
+    ids=names(WORKER),
+)
 def test_a_script_refuses_what_only_a_worker_can_see_as_clearly(
     files: Path, tmp_path: Path, options: list[str], wrong: str, to_do: str
 ) -> None:

@@ -199,6 +199,7 @@ def test_memory_that_runs_out_by_an_extra_dimension_says_nothing_of_batch_sizes(
     assert rows(tmp_path, memory_table) == []
 
 
+@pytest.mark.slow
 def test_a_configuration_that_build_model_refuses_is_that_trials_end_and_held_against_its_corner(
     tmp_path: Path,
 ) -> None:

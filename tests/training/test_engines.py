@@ -71,7 +71,7 @@ def weights_and_slots(model: keras.Model) -> list[Any]:
 @pytest.mark.parametrize(
     ("name", "xla"),
     [
-        pytest.param(name, xla, marks=[pytest.mark.slow] if xla and name not in ("adam", "batch normalization") else [])
+        pytest.param(name, xla, marks=[pytest.mark.slow] if xla and name != "adam" else [])
         for name in MODELS
         for xla in (True, False)
     ],

@@ -218,7 +218,7 @@ def test_junk_and_damage_are_said_without_a_traceback(storage: str, tmp_path: Pa
         examine(str(tmp_path / "missing.db"))
 
 
-@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("kind", ["postgresql", pytest.param("mysql", marks=pytest.mark.slow)])
 def test_a_servers_database_is_examined_and_repaired_too(
     kind: str, storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
