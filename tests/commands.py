@@ -7,6 +7,7 @@ working folder, arguments, both outputs, the exit code.
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
 import os
 import runpy
@@ -15,9 +16,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import psutil
+import pytest
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
@@ -108,6 +111,18 @@ def run_command(arguments: Sequence[str], folder: Path, *, timeout: float = 120)
         subprocess.TimeoutExpired: it went on for longer, in seconds; it is killed.
     """
     return Running(arguments, folder).ended(timeout)
+
+
+def say(*arguments: str) -> str:
+    """What `batchopt` says in this process, both streams, through a pipe."""
+    from batchopt.cli.batchopt import main
+
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
+        patch.setattr(sys, "argv", ["batchopt", *arguments])
+        with pytest.raises(SystemExit):
+            main()
+    return output.getvalue()
 
 
 def worker_processes(of: int | None = None) -> list[psutil.Process]:

@@ -22,12 +22,9 @@ from batchopt.question.goal import Goal
 from batchopt.question.options import parse_worth
 from batchopt.store.stamp import Stamp
 from batchopt.text import cell, first_line, printable, shown_url, without_secrets
-from written_study import PROGRAM
-
-pytest.importorskip("hypothesis")
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from written_study import PROGRAM
 
 FEW = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 

@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import patch
 
 import batchopt
 import batchopt.search
@@ -29,7 +28,9 @@ ELSEWHERE = {"help", "version"}
 
 def commands() -> dict[str, click.Command]:
     """A study's script, and each command of `batchopt`, by how it is called."""
-    with patch.object(sys, "argv", ["study.py"]):
+    # A script's options are named after the file that is run.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["study.py"])
         script = script_command(Task(len, len), SearchSpace([16, 512], (1e-4, 1e-1)), Goal())
     return {"python study.py": script} | {f"batchopt {name}": command for name, command in group.commands.items()}
 

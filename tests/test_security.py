@@ -9,17 +9,15 @@ import json
 import pickle
 import re
 import sqlite3
-import sys
 import tomllib
 import traceback
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import closing
 from pathlib import Path
 
 import batchopt
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from batchopt.cli.batchopt import main
 from batchopt.datasets import load_mnist
 from batchopt.errors import BatchoptError
 from batchopt.report.answer.reading import read_evidence
@@ -31,6 +29,7 @@ from batchopt.store.tokens import Right, Tokens
 from batchopt.store.transfer.transfer import merge
 from batchopt.text import cell
 from batchopt.training.checkpoint import unpack
+from commands import say
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from servers import own_database
@@ -105,16 +104,6 @@ def test_a_pickle_in_the_place_of_data_or_of_a_checkpoint_is_refused_and_not_rea
         with pytest.raises(ValueError, match=r"pickle|allow_pickle"):
             unpack(content)
     assert not sprung.exists()
-
-
-def say(*arguments: str) -> str:
-    """What a command says, both streams."""
-    output = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
-        patch.setattr(sys, "argv", ["batchopt", *arguments])
-        with pytest.raises(SystemExit):
-            main()
-    return output.getvalue()
 
 
 @pytest.mark.slow

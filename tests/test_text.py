@@ -8,13 +8,11 @@ import io
 import json
 import re
 import sqlite3
-import sys
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import closing
 from pathlib import Path
 
 import optuna
 import pytest
-from batchopt.cli.batchopt import main
 from batchopt.events import Noted
 from batchopt.report.answer.reading import read_evidence
 from batchopt.report.show.console import TextConsole
@@ -23,6 +21,7 @@ from batchopt.report.show.live import LiveView
 from batchopt.report.show.page import page
 from batchopt.store.database import open_database
 from batchopt.text import first_line, printable, shown_url, without_secrets
+from commands import say
 from written_study import write_study
 
 PASSWORDS = [
@@ -79,16 +78,6 @@ def test_the_first_line_of_an_error_that_says_nothing_is_its_name() -> None:
     assert first_line(NotImplementedError()) == "NotImplementedError"
     assert first_line(ValueError("\n\n  so it is.\nand more")) == "so it is"
     assert first_line("") == ""
-
-
-def say(*options: str) -> str:
-    """What a command says, both streams, through a pipe."""
-    output = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
-        patch.setattr(sys, "argv", ["batchopt", *options])
-        with pytest.raises(SystemExit):
-            main()
-    return output.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -158,7 +158,8 @@ def test_class_weights_that_are_none_are_refused(wrong: Any) -> None:
 
 def test_a_table_is_what_its_columns_are() -> None:
     """Of several kinds of numbers, with missing ones, or of text; numbers beside text are refused by the column."""
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     mixed = pandas.DataFrame({"a": [0.5, 1.5], "b": [True, False], "c": [1, 2], "d": pandas.array([3, None], "Int64")})
     data = Dataset((mixed.iloc[::-1], pandas.Series([0, 1], dtype="Int64"), pandas.Series([0.5, 1.0])))
     np.testing.assert_array_equal(data.train[0], [[1.5, 0, 2, np.nan], [0.5, 1, 1, 3]])

@@ -264,8 +264,22 @@ def test_a_goal_that_a_machine_cannot_count_is_refused_in_one_line(
 ASKED = ["--goal", "energy", "--target", "60%", "--epochs", "4"]
 
 
+LACKING = ProcessorMeter(watched=False).lacking()
+"""Why this machine's processor does not tell its energy, where it does not: of the next two tests one is for it."""
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not ProcessorMeter(watched=False).lacking(), reason="this processor tells its energy")
+@pytest.mark.skipif(bool(LACKING), reason="this processor tells no energy")
+def test_a_real_study_on_a_processor_that_tells_its_energy_ends_with_the_least_joules(tmp_path: Path) -> None:
+    options = ["--device", "cpu", "--train-examples", "20000", "--trials", "4", "--batch-sizes", "32..512", "--json"]
+    done = run_command([MNIST, *options, *ASKED], tmp_path, timeout=400)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["recommendation"]["quantity"] == "joules_to_target" and report["recommendation"]["joules"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LACKING, reason="this processor tells its energy")
 def test_a_real_study_on_a_processor_that_tells_none_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     done = run_command(
         [MNIST, "--device", "cpu", "--train-examples", "2000", "--batch-sizes", "32..512", *ASKED],
