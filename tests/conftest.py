@@ -9,12 +9,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import signal
-
-if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-    # Started by nohup. What is ignored every child inherits, what is handled none: so tests of hanging up hold, and
-    # these tests outlive their terminal all the same.
-    signal.signal(signal.SIGHUP, lambda number, frame: None)
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +17,12 @@ import pytest
 from batchopt import Dataset
 from batchopt.datasets import load_mnist
 from servers import own_database
+
+for number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        # Started by nohup, or in the background of a script. What is ignored every child inherits, what is handled
+        # none: so tests of hanging up and of Ctrl-C hold, and these tests hear neither all the same.
+        signal.signal(number, lambda number, frame: None)
 
 
 @pytest.fixture(scope="session")

@@ -32,11 +32,14 @@ def test_a_study_under_nohup_outlives_its_terminal() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_under_nohup_what_tests_start_hears_a_hang_up_and_the_tests_do_not_end() -> None:
-    child = "import signal; print(signal.getsignal(signal.SIGHUP) == signal.SIG_DFL)"
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+def test_what_is_ignored_under_nohup_or_in_the_background_what_tests_start_hears_and_the_tests_do_not_end(
+    name: str,
+) -> None:
+    child = f"import signal; print(signal.getsignal(signal.{name}) != signal.SIG_IGN)"
     code = (
-        "import os, signal, subprocess, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); import conftest;"
-        f"os.kill(os.getpid(), signal.SIGHUP); subprocess.run([sys.executable, '-c', {child!r}])"
+        f"import os, signal, subprocess, sys; signal.signal(signal.{name}, signal.SIG_IGN); import conftest;"
+        f"os.kill(os.getpid(), signal.{name}); subprocess.run([sys.executable, '-c', {child!r}])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=findable())
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

@@ -62,6 +62,7 @@ def notes(events: list[Event]) -> str:
     return "\n".join(event.text for event in events if isinstance(event, Noted))
 
 
+@pytest.mark.slow
 def test_a_batch_that_memory_does_not_hold_is_trained_as_the_whole_one_is(tmp_path: Path) -> None:
     limited: list[Event] = []
     study = study_in(tmp_path, memory_limit=160 * MIB, accumulate=True)

@@ -22,6 +22,7 @@ def probe(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*BATCHOPT, *options], cwd=folder, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.slow
 def test_a_machine_is_measured_with_the_program_of_a_script(tmp_path: Path) -> None:
     """Under a limit that holds a part of the range: what is said to fit is what the foreseen memory says."""
     options = ["--train-examples", "4000", "--batch-sizes", "8..full", "--memory-limit", "100MiB", "--device", "cpu"]

@@ -237,6 +237,7 @@ def test_another_question_under_the_same_name_is_refused(tmp_path: Path) -> None
     assert len(plain(tmp_path, "small").trials) == 1
 
 
+@pytest.mark.slow
 def test_the_users_own_error_stops_the_study_and_gives_the_trial_back(tmp_path: Path) -> None:
     def fragile(learning_rate: float) -> Any:
         if learning_rate == 0.05:
@@ -340,6 +341,7 @@ def test_a_second_question_is_one_short_script(tmp_path: Path) -> None:
     assert len(lines) <= 25
 
 
+@pytest.mark.slow
 def test_the_live_view_shows_the_study_on_a_terminal(tmp_path: Path) -> None:
     """A pseudo-terminal, as a user would see it: machine, engine, bars, the incumbent."""
     master, slave = pty.openpty()
