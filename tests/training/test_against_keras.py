@@ -43,7 +43,7 @@ RESUMED = ["dropout_of_a_subclass", "unseeded_noise", "counter_of_a_module", "av
 
 def programs_of(kind: Kind, engine: Any) -> Programs:
     """As a worker has them after its probe."""
-    task = Task(kind.build, lambda path: kind.data(), kind.metric)
+    task = Task(kind.build, lambda path: kind.data(), kind.metric, direction=kind.direction)
     resident = Resident(kind.data())
     first, _ = choose_engine(task, resident, learning_rate=0.04, extra={"knob": 0.25}, pinned=engine)
     return Programs(task, resident, first, lambda program, batch_size: None)
@@ -276,7 +276,7 @@ def test_a_trial_goes_on_from_its_checkpoint_where_it_was(name: str) -> None:
 @pytest.mark.slow
 def test_a_new_process_goes_on_from_a_checkpoint_and_knows_the_model_again() -> None:
     kind = KINDS["two_optimizers"]
-    task = Task(kind.build, lambda path: kind.data(), kind.metric)
+    task = Task(kind.build, lambda path: kind.data(), kind.metric, direction=kind.direction)
     setup = Setup(task, None, None, "cpu", None, "fused", 0.04, {"knob": 0.25})
     ready, done, checkpoint = [], [], None
     for epoch in range(EPOCHS):
