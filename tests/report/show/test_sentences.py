@@ -9,11 +9,13 @@ from io import StringIO
 
 import pytest
 from batchopt.machine.step_time import StepTimeFit
+from batchopt.question.goal import Goal
 from batchopt.question.metric import Metric
 from batchopt.question.space import SearchSpace
 from batchopt.report.answer.batch_sizes import BatchSizeRow
 from batchopt.report.answer.confirmation import Confirmation, ConfirmedConfiguration
 from batchopt.report.answer.evidence import Evidence
+from batchopt.report.answer.goals import targeted
 from batchopt.report.answer.intervals import Mean
 from batchopt.report.answer.outlook import against_default, edges, too_few, untrained
 from batchopt.report.answer.recommendation import MachineAdvice, Recommendation, Report
@@ -145,6 +147,9 @@ def test_at_an_edge_of_the_space_the_option_that_widens_it_is_named(size: int, r
     advice = dataclasses.replace(ADVICE, recommended=row, best=row)
     (said,) = edges(advice, space, most=50_000)
     assert option in said
+    soonest = Goal("time", target=0.97)
+    (of_time,) = edges(advice, space, most=50_000, to_target=targeted(soonest, METRIC))
+    assert "may be sooner" in of_time and option in of_time
     inside = dataclasses.replace(row, batch_size=64, learning_rate=0.01)
     assert edges(dataclasses.replace(ADVICE, recommended=inside, best=inside), space, most=50_000) == []
 

@@ -193,11 +193,12 @@ def _outlook(
 ) -> list[str]:
     """What would change the answer; times are of the trials as they were trained."""
     held = math.inf if place.max_batch_size is None else place.max_batch_size
+    most, to_target = int(min(stamp.program.train_examples, held)), targeted(goal, stamp.metric)
     return [
-        *outlook.against_default(advice.against_default, advice, stamp.metric, targeted(goal, stamp.metric)),
+        *outlook.against_default(advice.against_default, advice, stamp.metric, to_target),
         *outlook.untrained(advice),
         *outlook.too_few(advice),
-        *outlook.edges(advice, stamp.space, most=int(min(stamp.program.train_examples, held))),
+        *outlook.edges(advice, stamp.space, most=most, to_target=to_target),
         *outlook.busy(trials),
     ]
 
