@@ -227,6 +227,13 @@ def test_a_row_shows_the_trial_trained_furthest_and_of_those_the_most_accurate()
     assert (row.learning_rate, row.value, row.epochs, row.trials) == (0.01, 0.9, 2, 3)
 
 
+def test_a_row_shows_the_best_epoch_where_that_is_what_a_trial_counts_by() -> None:
+    trials = [trial(0, 32, (0.7, 0.8), learning_rate=0.001), trial(1, 32, (0.9, 0.6), learning_rate=0.01)]
+    (last,), (best,) = by_batch_size(trials, METRIC), by_batch_size(trials, METRIC, "best")
+    assert (last.learning_rate, last.value) == (0.001, 0.8)
+    assert (best.learning_rate, best.value, best.epochs) == (0.01, 0.9, 2)
+
+
 def test_a_row_has_the_median_speed_of_all_epochs_of_its_batch_size() -> None:
     trials = [trial(0, seconds=1.0, speed=600), trial(1, seconds=9.0, speed=100), trial(2, seconds=2.0, speed=500)]
     (row,) = by_batch_size(trials, METRIC)
