@@ -115,7 +115,7 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
                 marker={"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": BLACK}},
             )
         )
-    figure.update_xaxes(title="batch size, examples", type="category", tickangle=0, tickfont={"size": 11})
+    figure.update_xaxes(title="batch size, examples", type="category", tickfont={"size": 11})
     figure.update_yaxes(title="learning rate (log)", type="log", exponentformat="power", dtick=1)
     return styled(figure, f"Expected validation {escaped(metric.title)}")
 
