@@ -70,6 +70,20 @@ def test_the_readme_leads_to_every_page_and_says_what_each_answers() -> None:
         assert "?" in rows[0], "its line says which question it answers"
 
 
+LANGUAGES = ("python", "sh", "json", "yaml", "")
+"""Of blocks; the last one is for what a program says."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_of_a_kind_that_is_tested(page: Path) -> None:
+    for block in blocks(page):
+        assert block.language in LANGUAGES, block.where
+        commands = (
+            re.findall(r"^(?:\$|>>>|batchopt |python ).*", block.text, re.MULTILINE) if not block.language else []
+        )
+        assert not commands, f"{block.where}: say that it is of a shell, or Python, and it is tested"
+
+
 def test_every_picture_is_shown_on_a_page() -> None:
     shown = {(page.parent / path).resolve() for page in PAGES for path, _ in links(page)}
     assert [path.name for path in (ROOT / "docs").glob("*.png") if path not in shown] == []
