@@ -35,10 +35,10 @@ DASHBOARD = (1280, 3400)
 OURS = (1210, 1490)
 """Where the pictures of ours begin on optuna-dashboard's page, and how high they are together, in pixels."""
 
-FIRST_LOOK = """<style>.figure ~ *, .modebar-container { display: none !important; }</style>
+FIRST_LOOK = """<style>.picture ~ *, .modebar-container { display: none !important; }</style>
 <pre id="height"></pre><script>setTimeout(() => {
   document.getElementById("height").textContent =
-    "high " + Math.ceil(document.querySelector(".figure").getBoundingClientRect().bottom);
+    "high " + Math.ceil(document.querySelector(".picture").getBoundingClientRect().bottom);
 }, 1500);</script>"""
 """Leaves of a report's page what stands before its second picture, and says how high that is."""
 

@@ -132,6 +132,16 @@ def test_what_is_gained_over_the_default_is_said_with_its_probability() -> None:
     assert against_default(None, ADVICE, METRIC) == []
 
 
+def test_what_is_printed_has_no_blanks_at_the_ends_of_its_lines() -> None:
+    console = Console(file=StringIO(), width=40)
+    rows = [(("8", "97 %", "as good"), False), (("64", "97 %", "recommended"), True)]
+    under = Paragraph("No batch size is better by more than what two runs differ by.", "under")
+    console.print(printed([[under], [Table(("batch size", "expected", "verdict"), rows)]]))
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 6 and "as good" in lines[4]
+    assert lines == [line.rstrip() for line in lines]
+
+
 @pytest.mark.parametrize(
     ("size", "rate", "option"),
     [
