@@ -100,8 +100,9 @@ def test_where_it_is_not_sure_that_is_said_with_what_would_make_it_so() -> None:
     unsure = dataclasses.replace(BEST, chance_within=0.57)
     advice = dataclasses.replace(ADVICE, recommended=unsure, by_batch_size=[SMALL, COMMON, unsure, LARGE])
     said = advice_sentences(dataclasses.replace(REPORT, advice=advice))[1]
-    assert said.startswith("With 57 % probability no batch size is better by more than 0.5 points")
-    assert "What is best is not clear yet." in said
+    assert said.startswith(
+        "What is best is not clear yet: with 57 % probability no batch size is better by more than 0.5 points"
+    )
     assert too_few(advice) == [
         "Too few trials to be surer: 4 more runs each of 64 and of 512 would tell the two apart in 8 of 10 cases, for "
         "9 min 00 s of training."
