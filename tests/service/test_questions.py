@@ -33,6 +33,7 @@ def through(service: httpx.Client, study: str, **asking: Any) -> Any:
     [
         {"goal": "time", "target": 0.5},
         {"goal": "energy", "target": 0.5},
+        {"goal": "energy", "target": 0.5, "energy_weight": 0.5, "max_power_watts": 300.0},
         pytest.param({"goal": "pareto"}, marks=pytest.mark.slow),
         {"value": "best", "prune": True, "epochs": 8},
         pytest.param(
@@ -54,10 +55,10 @@ def test_a_question_of_any_kind_comes_to_an_answer(service: httpx.Client, change
     if "target" in changes:
         # None is trained beyond it.
         assert all(epoch["value"] < 0.5 for trial in trials for epoch in trial["epochs"][:-1])
-    drawn = report["recommendation"]["joules"]
-    assert drawn > 0 and (drawn == pytest.approx(report["recommendation"]["expected"])) == (
-        changes.get("goal") == "energy"
-    )
+    drawn, seconds, expected = (report["recommendation"][name] for name in ("joules", "seconds", "expected"))
+    weight = changes.get("energy_weight", 1.0)
+    cost = weight * drawn + (1.0 - weight) * changes.get("max_power_watts", 0.0) * seconds
+    assert drawn > 0 and (expected == pytest.approx(cost)) == (changes.get("goal") == "energy")
     name = study.rpartition("/")[2]
     for page in (f"{study}/report.html", f"/studies/{name}"):
         assert service.get(page).status_code == 200

@@ -50,7 +50,7 @@ class Telling(HeldJobs):
     """
 
     def __init__(self, ledger: Ledger, ending: Ending, metric: Metric, listener: Listener) -> None:
-        super().__init__(ledger)
+        super().__init__(ledger, ending.power.max_w)
         self._ending = ending
         self._metric, self._listener = metric, listener
         self._said: SimpleQueue[_Saying | None] = SimpleQueue()
