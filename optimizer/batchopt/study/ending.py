@@ -17,7 +17,7 @@ from batchopt.machine.energy import Power
 from batchopt.measured import Epoch
 from batchopt.report.answer.places import place_of
 from batchopt.store.attributes import DIVERGED, ENGINES, MEMORY_LIMITS, REFERENCE
-from batchopt.store.ends import TrialEnd, completed, diverged, failed, missed, refused
+from batchopt.store.ends import TrialEnd, completed, diverged, failed, missed, refused, without_value
 from batchopt.store.history import read_trials
 from batchopt.store.ledger import Ledger
 from batchopt.store.measurements import Measurements
@@ -127,6 +127,10 @@ class Ending:
         if figures.diverged:
             return self.diverged()
         return End("pruned", refused(NO_NUMBER, infeasible=self._ledger.counts_costs), NO_NUMBER)
+
+    def stopped(self) -> End:
+        """The end of a trial before its last epoch."""
+        return End("pruned", without_value(infeasible=self._ledger.counts_costs))
 
     def diverged(self) -> End:
         """The end of a trial whose loss is not finite."""

@@ -21,7 +21,9 @@ from batchopt.events import Listener, ignore
 from batchopt.machine.capacity import Capacity
 from batchopt.question.options import Budget, Options
 from batchopt.search.steps import Step
+from batchopt.search.stopping import is_hopeless, may_stop
 from batchopt.store.attributes import LEASE
+from batchopt.store.history import as_trial, read_trials
 from batchopt.store.leases import LeaseLost, TurnLost
 from batchopt.store.ledger import Ledger
 from batchopt.store.stamp import Stamp
@@ -237,6 +239,17 @@ class JobSession(Session):
                 return None
             self.telling.exceed_memory(step.trial, lease)
         return None
+
+    @one_at_a_time
+    def gives_up(self, trial: int, epoch: int) -> bool:
+        """Whether a job's trial that cannot be paused is not worth what is left of it, after an epoch that was told."""
+        goal, sign = self.stamp.goal, self.stamp.metric.sign
+        if not may_stop(epoch, goal.epochs):
+            return False
+        records = self.ledger.transactions.again(lambda: read_trials(self.ledger.study, self.ledger.records))
+        whole = [record for record in records if self.stamp.space.distributions().keys() <= record.params.keys()]
+        known = [as_trial(record, held=True, max_epochs=goal.epochs, counts=goal.value, sign=sign) for record in whole]
+        return is_hopeless(known, trial, self.stamp.space, max_epochs=goal.epochs, sign=sign)
 
     def release(self) -> None:
         """Close the session; what jobs hold stays theirs."""

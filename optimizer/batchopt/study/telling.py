@@ -103,6 +103,11 @@ class Telling(HeldJobs):
             # By how much, nobody has said.
             self._end(trial, job, End("pruned", out_of_memory(1.0), OUT_OF_MEMORY))
 
+    def prune(self, trial: int, lease: str) -> None:
+        """A trial is stopped before its last epoch, and its curve stays evidence; raises LeaseLost."""
+        with self._ends(trial, lease) as job:
+            self._end(trial, job, self._ending.stopped())
+
     def fail(self, trial: int, lease: str, why: str) -> None:
         """A trial cannot be trained, for a reason that is not the search's; raises LeaseLost."""
         with self._ends(trial, lease) as job:
