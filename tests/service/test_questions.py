@@ -93,3 +93,12 @@ def test_a_window_forgets_what_was_true_of_other_data(service: httpx.Client) -> 
     report = service.get(f"{study}/report").json()
     assert report["notes"][0] == "This study watches its newest trials: what is advised is of 12 of its 28."
     assert report["trials"]["complete"] == 28
+
+
+def test_jobs_that_tell_no_seconds_get_an_answer_without_any(service: httpx.Client, study: str) -> None:
+    for client, value in (("one", 0.5), ("two", 0.6)):
+        step = ask_for(service, study, client)
+        assert say(service, study, step, ":complete", {"value": value}).status_code == 200
+    advised = service.get(f"{study}/recommendation")
+    assert advised.status_code == 200 and advised.json()["recommendation"]["batch_size"] in QUESTION["batch_sizes"]
+    assert service.get(f"{study}/report.html").status_code == 200
