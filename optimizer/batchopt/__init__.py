@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from batchopt.report.answer.recommendation import Recommendation as Recommendation
     from batchopt.report.answer.recommendation import Report as Report
     from batchopt.report.show.study_report import read_report as read_report
+    from batchopt.report.show.trackers import MLflow as MLflow
+    from batchopt.report.show.trackers import TensorBoard as TensorBoard
     from batchopt.search.in_optuna.sampler import BatchSizeSampler as BatchSizeSampler
     from batchopt.signals import Interrupted as Interrupted
     from batchopt.study.study import Study as Study
@@ -30,11 +32,13 @@ _HOME = {
     "Dataset": "batchopt.question.task",
     "Goal": "batchopt.question.goal",
     "Interrupted": "batchopt.signals",
+    "MLflow": "batchopt.report.show.trackers",
     "Options": "batchopt.question.options",
     "Recommendation": "batchopt.report.answer.recommendation",
     "Report": "batchopt.report.answer.recommendation",
     "SearchSpace": "batchopt.question.space",
     "Study": "batchopt.study.study",
+    "TensorBoard": "batchopt.report.show.trackers",
     "Task": "batchopt.question.task",
     "powers_of_two": "batchopt.question.space",
     "read_report": "batchopt.report.show.study_report",

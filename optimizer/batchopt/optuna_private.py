@@ -38,6 +38,17 @@ def stored_value(trial_id: int, step: int, value: float) -> dict[str, object]:
     return {"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
 
 
+def stored_objective(trial_id: int, objective: int, value: float) -> dict[str, object]:
+    """A final value of a trial, the one of an objective, as a row of Optuna's table."""
+    stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+    return {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
+
+
+def constraint_key(name: str) -> str:
+    """The system attribute of a trial that holds the constraint of a name."""
+    return f"constraints:{name}"
+
+
 value_of: Callable[[float | None, Any], float] = models.TrialValueModel.stored_repr_to_value
 """A final value from its row, and what kind the row says it is of."""
 

@@ -33,6 +33,7 @@ def through(service: httpx.Client, study: str, **asking: Any) -> Any:
     [
         {"goal": "time", "target": 0.5},
         {"goal": "energy", "target": 0.5},
+        {"goal": "energy", "target": 0.5, "energy_weight": 0.5, "max_power_watts": 300.0},
         pytest.param({"goal": "pareto"}, marks=pytest.mark.slow),
         {"value": "best", "prune": True, "epochs": 8},
         pytest.param(
@@ -54,10 +55,10 @@ def test_a_question_of_any_kind_comes_to_an_answer(service: httpx.Client, change
     if "target" in changes:
         # None is trained beyond it.
         assert all(epoch["value"] < 0.5 for trial in trials for epoch in trial["epochs"][:-1])
-    drawn = report["recommendation"]["joules"]
-    assert drawn > 0 and (drawn == pytest.approx(report["recommendation"]["expected"])) == (
-        changes.get("goal") == "energy"
-    )
+    drawn, seconds, expected = (report["recommendation"][name] for name in ("joules", "seconds", "expected"))
+    weight = changes.get("energy_weight", 1.0)
+    cost = weight * drawn + (1.0 - weight) * changes.get("max_power_watts", 0.0) * seconds
+    assert drawn > 0 and (expected == pytest.approx(cost)) == (changes.get("goal") == "energy")
     name = study.rpartition("/")[2]
     for page in (f"{study}/report.html", f"/studies/{name}"):
         assert service.get(page).status_code == 200
@@ -92,3 +93,12 @@ def test_a_window_forgets_what_was_true_of_other_data(service: httpx.Client) -> 
     report = service.get(f"{study}/report").json()
     assert report["notes"][0] == "This study watches its newest trials: what is advised is of 12 of its 28."
     assert report["trials"]["complete"] == 28
+
+
+def test_jobs_that_tell_no_seconds_get_an_answer_without_any(service: httpx.Client, study: str) -> None:
+    for client, value in (("one", 0.5), ("two", 0.6)):
+        step = ask_for(service, study, client)
+        assert say(service, study, step, ":complete", {"value": value}).status_code == 200
+    advised = service.get(f"{study}/recommendation")
+    assert advised.status_code == 200 and advised.json()["recommendation"]["batch_size"] in QUESTION["batch_sizes"]
+    assert service.get(f"{study}/report.html").status_code == 200

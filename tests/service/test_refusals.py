@@ -56,6 +56,13 @@ BAD = {
     ),
     "no epochs": (*question(epochs=0), "epochs"),
     "time without a target": (*question(goal="time"), "target"),
+    "energy and time without the most power": (
+        *question(goal="energy", target=0.5, energy_weight=0.5),
+        "max_power_watts",
+    ),
+    "the most power for energy alone": (*question(goal="energy", target=0.5, max_power_watts=300.0), "max_power_watts"),
+    "an energy weight above 1": (*question(goal="energy", target=0.5, energy_weight=2.0), "energy_weight"),
+    "an energy weight for another goal": (*question(energy_weight=1.0), "energy weight"),
     "97 for 97 %": (*question(goal="time", target=97.0), "97"),
     "no such goal": (*question(goal="glory"), "goal"),
     "no such direction": (*question(direction="sideways"), "direction"),

@@ -41,6 +41,11 @@ for epoch in range(first, last + 1):
         json.dump({"epoch": epoch}, open(state, "w"))
     print("some words of the framework's own")
     print(f"epoch {epoch}: acc={value}" if mode == "words" else json.dumps({"acc": value, "seconds": 1.0}), flush=True)
+    if mode == "long":
+        time.sleep(0.1)
+if mode == "long":
+    with open(log, "a") as file:
+        print("ended", os.getpid(), file=file)
 """
 
 
@@ -137,6 +142,23 @@ def test_a_command_that_resumes_is_paused_and_goes_on_from_its_state(tmp_path: P
 def test_a_command_that_does_not_resume_as_it_says_is_told_so(tmp_path: Path, mode: str, said: str) -> None:
     done = run(tmp_path, mode, "--epochs", "8", arguments=STATE)
     assert done.returncode == 1 and said in done.stderr and "batchopt/study" not in done.stderr, done.stderr
+
+
+def test_a_command_that_cannot_be_paused_is_ended_where_it_has_no_hope(tmp_path: Path) -> None:
+    """Its process is killed in the middle, not only told of no more."""
+    done = run(tmp_path, "long", "--epochs", "8", "--trials", "10", "--workers", "2", "--batch-sizes", "16..512")
+    assert done.returncode == 0, done.stderr
+    trials = read_study(f"sqlite:///{tmp_path}/s.db")
+    epochs = {trial.number: len(trial.epochs) for trial in trials}
+    stopped = [trial for trial in trials if trial.state == "pruned"]
+    assert stopped and {epochs[trial.number] for trial in stopped} <= {2, 4}
+    assert {trial.state for trial in trials} == {"complete", "pruned"}
+    best = max(trial.value for trial in trials if trial.value is not None)
+    assert all(trial.epochs[-1]["value"] < best for trial in stopped)
+    lines = (tmp_path / "log").read_text().splitlines()
+    ended = {line.split()[1] for line in lines if line.startswith("ended")}
+    started = [line.split()[0] for line in lines if not line.startswith("ended")]
+    assert len(started) == len(trials) and len(ended) == len(trials) - len(stopped)
 
 
 def test_results_are_read_from_a_file(tmp_path: Path) -> None:

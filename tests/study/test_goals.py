@@ -15,13 +15,14 @@ from batchopt.goals.to_target import NOT_REACHED
 from batchopt.machine.capacity import Capacity
 from batchopt.machine.energy import Power
 from batchopt.measured import StepTime
+from batchopt.optuna_private import constraint_key, trial_id_of
 from batchopt.question.metric import Metric
 from batchopt.report.answer.goals import target_answer
 from batchopt.report.answer.reading import read_study
 from batchopt.report.show.advice_view import advice_sentences, headline
 from batchopt.report.show.study_report import read_report
 from batchopt.search.in_optuna.their_searches import OptunaSearch
-from batchopt.store.attributes import REFERENCE
+from batchopt.store.attributes import NO_VALUE, REFERENCE
 from batchopt.store.database import open_database
 from batchopt.store.history import as_trial, read_trials
 from batchopt.store.ledger import Ledger
@@ -148,22 +149,23 @@ def test_seconds_are_those_of_the_machine_that_worked_on_the_study_first(tmp_pat
     ledger.add_epoch(number, MACHINE, epoch(1, 0.8), 0.0)
     ledger.add_epoch(number, MACHINE, epoch(2, 1.0), 0.0)
     assert [first.over(epoch(at, accuracy)) for at, accuracy in [(1, 0.8), (2, 1.0), (4, 0.5)]] == [False, True, True]
-    end = first.of(number, epoch(2, 1.0))
+    end = first.of(number, 16, epoch(2, 1.0))
     assert (end.state, end.cost_to_target) == ("complete", pytest.approx(1.5 * 2.0))
-    end.write(number)
+    ledger.end(number, end.how)
 
     fast = Ending(ledger, stamp_of(goal), capacity_of("another", 0.2))
     assert fast.elsewhere is not None
     number = begin(ledger, 16)
     ledger.add_epoch(number, MACHINE, epoch(1, 0.9, train_seconds=0.2), 0.0)
-    assert fast.of(number, epoch(1, 0.9)).cost_to_target == pytest.approx(2.0, rel=0.2)
+    assert fast.of(number, 16, epoch(1, 0.9)).cost_to_target == pytest.approx(2.0, rel=0.2)
 
 
 def test_a_trial_that_was_about_to_be_pruned_when_its_process_died_can_still_be_the_best(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, Goal("time", epochs=4, target=0.9))
     number = begin(ledger, 16)
     ledger.add_epoch(number, MACHINE, epoch(1, 0.8), 0.0)
-    ledger._hold_against(number)
+    key = trial_id_of(plain(tmp_path, "mnist").trials[number])
+    ledger.database.storage.set_trial_system_attr(key, constraint_key(NO_VALUE), 0.5)
     ledger.complete(number, 3.0)
     assert plain(tmp_path, "mnist").best_trial.number == number
 
@@ -174,9 +176,9 @@ def test_a_target_missed_has_no_value_but_a_note_and_how_far_it_was(tmp_path: Pa
     number = begin(ledger, 16)
     for at, accuracy in enumerate((0.75, 0.5), start=1):
         ledger.add_epoch(number, MACHINE, epoch(at, accuracy), 0.0)
-    end = Ending(ledger, stamp_of(goal), capacity_of(MACHINE.fingerprint)).of(number, epoch(2, 0.5))
+    end = Ending(ledger, stamp_of(goal), capacity_of(MACHINE.fingerprint)).of(number, 16, epoch(2, 0.5))
     assert (end.state, end.note) == ("pruned", NOT_REACHED)
-    end.write(number)
+    ledger.end(number, end.how)
     trial = plain(tmp_path, "mnist").trials[number]
     assert trial.values is None and trial.constraints == {"no_value": pytest.approx(0.15)}
     assert trial.user_attrs["target_not_reached_in_seconds"] == 4.0
@@ -195,7 +197,7 @@ def test_optunas_search_takes_no_curve_of_accuracy_for_a_value(tmp_path: Path, g
         if rate == 0.02:
             ledger.diverge(number)
         else:
-            ending.of(number, epoch(2, accuracy)).write(number)
+            ledger.end(number, ending.of(number, 64, epoch(2, accuracy)).how)
     search = OptunaSearch(
         ledger.study,
         SPACE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -39,10 +40,11 @@ from batchopt.report.show.terminal import printed
 from batchopt.words import duration
 
 if TYPE_CHECKING:
+    from batchopt.report.show.trackers import Tracker
     from batchopt.study.study import Plan
 
 
-def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
+def script_command(task: Task, space: SearchSpace, goal: Goal, trackers: Sequence[Tracker] = ()) -> click.Command:
     """The command line of the script that is run, with the question that it asks."""
     script = Path(sys.argv[0]).stem or "study"
 
@@ -200,6 +202,8 @@ def script_command(task: Task, space: SearchSpace, goal: Goal) -> click.Command:
             _print_plan(plan, budget, as_json=as_json)
             return
         with watched as listener:
+            for tracker in trackers:
+                listener = tracker.behind(listener)
             report = asked.run(budget, tries=configurations, listener=listener)
             if confirm:
                 report = asked.confirm(confirm_seeds, listener=listener)
@@ -249,13 +253,14 @@ COMMANDS = (probe_command,)
 """Those of `batchopt` that are here."""
 
 
-def run_script(task: Task, space: SearchSpace, goal: Goal) -> NoReturn:
+def run_script(task: Task, space: SearchSpace, goal: Goal, *, trackers: Sequence[Tracker] = ()) -> NoReturn:
     """The command line of a study script: the question in the script, everything else an option.
 
     Args:
         task, space, goal: the question; `--batch-sizes` and `--learning-rates`, `--goal`, `--target` and `--epochs`
             change the last two.
+        trackers: told of each trial, too: `MLflow()`, `TensorBoard("runs")`.
     """
     if note(Question(task, space, goal)):
         raise SystemExit(0)
-    _finish(scripting.script_command(task, space, goal))
+    _finish(scripting.script_command(task, space, goal, trackers))

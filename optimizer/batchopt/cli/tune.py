@@ -77,6 +77,7 @@ def tune_command(
     Each trial is a process; {epochs}, {trial} and {device} are filled in too. It prints a line of JSON with the metric
     after each epoch, or whatever --read finds. One that goes on from the file {checkpoint}, if it is there, trains
     after {from_epoch} until {until_epoch}, and saves that file before it ends, is paused when another promises more.
+    Any other one is ended where it has no hope left of becoming the best.
     """
     from batchopt.study.command import CommandLoop
     from batchopt.study.jobs import JobSession

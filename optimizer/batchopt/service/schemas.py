@@ -9,6 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchopt.errors import InvalidInput
+from batchopt.machine.capacity import Capacity
 from batchopt.measured import Epoch
 from batchopt.question.goal import Counts, Goal, GoalKind
 from batchopt.question.metric import Direction, direction_by
@@ -67,7 +68,11 @@ class Dimension(Said):
 
 
 class Question(Said):
-    """What a study asks."""
+    """What a study asks.
+
+    `energy_weight` below 1 trades energy off with time, which `max_power_watts`, the most that the machine may draw,
+    counts in joules.
+    """
 
     batch_sizes: Annotated[list[Size], Field(min_length=1, max_length=1000)] | Range
     learning_rates: Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -76,6 +81,8 @@ class Question(Said):
     direction: Direction | None = None
     goal: GoalKind = "best"
     target: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    energy_weight: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    max_power_watts: Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)] | None = None
     value: Counts = "last"
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
     examples: Annotated[int, Field(ge=1, le=MOST_BYTES)]
@@ -96,6 +103,14 @@ class Question(Said):
             raise InvalidInput(
                 "window: such a study goes on as long as jobs ask. Give `trials` null and `until_known` false."
             )
+        traded = self.energy_weight is not None and self.energy_weight < 1
+        if traded and self.max_power_watts is None:
+            raise InvalidInput(
+                f"energy_weight {self.energy_weight:g}: time is counted in joules by the most that the machine may "
+                "draw. Give `max_power_watts`, or energy_weight 1, energy alone."
+            )
+        if self.max_power_watts is not None and not traded:
+            raise InvalidInput("max_power_watts is for an energy_weight below 1. Leave it out.")
         sizes = self.batch_sizes
         low, high = self.learning_rates
         extra = {name: dimension.distribution(name) for name, dimension in self.extra.items()}
@@ -106,7 +121,7 @@ class Question(Said):
         program = ProgramStamp("", "", self.examples, 0, self.metric, direction)
         return Stamp(
             space,
-            Goal(self.goal, epochs=self.epochs, target=self.target, value=self.value),
+            Goal(self.goal, self.epochs, self.target, self.value, self.energy_weight),
             program,
             seed=self.seed,
             search="auto",
@@ -115,6 +130,11 @@ class Question(Said):
     def options(self) -> Options:
         """How it is searched; raises InvalidInput for a lease that is too short."""
         return Options(lease=self.lease_seconds, prune=self.prune, window=self.window)
+
+    def capacity(self, stamp: Stamp) -> Capacity:
+        """What is known of the jobs' machines before the first of them asks."""
+        sizes = [int(size) for size in stamp.space.grid_batch_sizes()]
+        return Capacity(sizes, None, max_power_w=self.max_power_watts)
 
     def budget(self) -> Budget:
         """When it ends."""

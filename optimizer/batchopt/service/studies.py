@@ -76,6 +76,10 @@ class Served:
                     together.append(asking)
         if together:
             self.session.ask_together(together, patience=ASKING_PATIENCE_S)
+        if self._waiting.empty():
+            with suppress(StorageError):
+                # Whoever asks next hears of what is wrong.
+                self.session.decide_ahead()
 
     def is_gone(self) -> bool:
         """Whether another program has deleted the study, as far as its database can say."""
@@ -185,8 +189,14 @@ class Studies:
                 served.close()
 
     def _opened(self, name: str, question: Question) -> tuple[Served, bool]:
+        stamp = question.stamp()
         session = JobSession.open(
-            name, self.storage, question.stamp(), options=question.options(), budget=question.budget()
+            name,
+            self.storage,
+            stamp,
+            options=question.options(),
+            budget=question.budget(),
+            capacity=question.capacity(stamp),
         )
         try:
             asked = question.model_dump(mode="json")

@@ -18,6 +18,7 @@ from batchopt.optuna_private import storage_of, study_id_of, trial_id_of
 from batchopt.store.checkpoints import Checkpoints
 from batchopt.store.database import Database
 from batchopt.store.deletion import guid_of, keep_place, named, study_gone
+from batchopt.store.ends import Overtaken
 from batchopt.store.leases import Deleted, Fence, LeaseLost, TurnLost, Turns, hold_lease
 from batchopt.store.owner import new_owner
 from batchopt.store.records import Records, put_attributes, take_lease
@@ -130,7 +131,9 @@ class HeldTrials(StudyLedger):
         self._trials[number] = other._trials.pop(number)
 
     def keep_together(self, told: Sequence[Told]) -> set[int]:
-        """Keep epochs of trials that are held, at most one of each, and renew their leases, in one transaction.
+        """Keep epochs of trials that are held, at most one of each, renew their leases, and end those that are over.
+
+        All of it is one transaction; what has ended is held no longer.
 
         Returns:
             The numbers of those that are their owners' no longer: of them nothing was written, and they are forgotten.
@@ -139,15 +142,23 @@ class HeldTrials(StudyLedger):
         there = [one for one in told if one.trial in held]
 
         def keep() -> set[int]:
-            with self.db.begin() as connection:
-                return keep_together(
-                    connection, study_id_of(self.study), held, there, lease_seconds=self.records.lease_seconds
-                )
+            while True:
+                with suppress(Overtaken), self.db.begin() as connection:
+                    return keep_together(
+                        connection,
+                        study_id_of(self.study),
+                        held,
+                        there,
+                        lease_seconds=self.records.lease_seconds,
+                        how=self._how,
+                        checkpoints=self._checkpoints,
+                    )
 
         lost = self._again(keep) | {one.trial for one in told if one.trial not in held}
-        for number in lost:
+        for number in lost | {one.trial for one in there if one.end is not None}:
             if self._trials.get(number) is held.get(number):
                 self._trials.pop(number, None)
+        self._again(self._checkpoints.sweep)
         return lost
 
     def leases_of(self, client: str) -> list[tuple[int, str]]:

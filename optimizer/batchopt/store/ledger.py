@@ -8,39 +8,36 @@ a reason that passes is done again (`transactions.py`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
 from optuna.study import Study
-from optuna.trial import TrialState
 
-from batchopt.goals.kind import CostUnit
 from batchopt.goals.kinds import kind_of
 from batchopt.machine.machine import Machine
 from batchopt.measured import Epoch
 from batchopt.optuna_private import study_id_of
 from batchopt.question.options import CHECKPOINT_LIMIT, LEASE_SECONDS
-from batchopt.store.attributes import (
-    DEATHS,
-    DIVERGED,
-    FAILURE,
-    LEARNED_NOTHING,
-    MEMORY,
-    MISSED,
-    MISSED_JOULES,
-    NO_VALUE,
-    UNTRAINABLE,
-)
+from batchopt.store.attributes import DEATHS
 from batchopt.store.checkpoints import Checkpoints
 from batchopt.store.confirmations import Confirmations
 from batchopt.store.database import Database
+from batchopt.store.ends import (
+    Overtaken,
+    TrialEnd,
+    completed,
+    diverged,
+    failed,
+    out_of_memory,
+    put_ends,
+    refused,
+    without_value,
+)
 from batchopt.store.held_trials import HeldTrials
-from batchopt.store.history import summary
 from batchopt.store.leases import LeaseLost
-from batchopt.store.records import put_attributes, put_epoch
+from batchopt.store.records import put_epoch
 from batchopt.store.stamp import Stamp
 from batchopt.store.transactions import Transactions
 
@@ -126,39 +123,27 @@ class Ledger(HeldTrials):
 
     def complete(self, number: int, *values: float) -> None:
         """It has what its goal asks for; raises as `add_epoch`, as do all the ends of a trial."""
-        if NO_VALUE in self.frozen(number).constraints:
-            # It was about to be pruned when its process died.
-            self._constrain(number, NO_VALUE, 0.0)
-        self._end(number, TrialState.COMPLETE, values)
+        self.end(number, completed(*values))
 
     def prune(self, number: int) -> None:
         """Stopped early; the curve stays evidence."""
-        self._hold_against(number)
-        self._end(number, TrialState.PRUNED)
-
-    def miss(self, number: int, spent: float, short_by: float, unit: CostUnit = "s") -> None:
-        """All epochs are trained, and the target was not reached: right-censored after so many seconds, or joules."""
-        self._constrain(number, NO_VALUE, short_by)
-        self._end(number, TrialState.PRUNED, attributes={MISSED_JOULES if unit == "J" else MISSED: spent})
+        self.end(number, without_value(infeasible=self.counts_costs))
 
     def diverge(self, number: int) -> None:
         """The loss is not finite: evidence against that corner, not an error."""
-        self._hold_against(number)
-        self._end(number, TrialState.PRUNED, attributes={DIVERGED: True})
+        self.end(number, diverged(infeasible=self.counts_costs))
 
     def refuse(self, number: int, why: str) -> None:
         """`build_model` refused its configuration: evidence against that corner, not an error."""
-        self._hold_against(number)
-        self._end(number, TrialState.PRUNED, attributes={UNTRAINABLE: why})
+        self.end(number, refused(why, infeasible=self.counts_costs))
 
     def exceed_memory(self, number: int, bytes_over: float) -> None:
         """It does not fit."""
-        self._constrain(number, MEMORY, bytes_over)
-        self._end(number, TrialState.PRUNED)
+        self.end(number, out_of_memory(bytes_over))
 
     def fail(self, number: int, why: str) -> None:
         """It cannot be trained, for a reason that is not the search's."""
-        self._end(number, TrialState.FAIL, attributes={FAILURE: why})
+        self.end(number, failed(why))
 
     def count_death(self, number: int) -> int:
         """Its worker died; raises as `add_epoch`. Returns how many have, in all sessions, since its last new epoch."""
@@ -170,48 +155,28 @@ class Ledger(HeldTrials):
         self.mark(number, DEATHS, {"epochs": epochs, "deaths": count})
         return count
 
-    def _end(
-        self,
-        number: int,
-        state: TrialState,
-        values: Sequence[float] | None = None,
-        attributes: Mapping[str, object] = MappingProxyType({}),
-    ) -> None:
-        """End a trial, with what summarises it: a finished one is immutable."""
-        trial_id, tried = self._id(number), 0
-        told = {**attributes, **self._again(lambda: self._summary(trial_id))}
+    def end(self, number: int, end: TrialEnd) -> None:
+        """End a trial in one transaction, with what summarises it: a finished one is immutable."""
+        tried = False
 
-        def ours(connection: sa.Connection, trial_id: int) -> None:
-            put_attributes(connection, trial_id, told)
-            self._checkpoints.forget(connection, trial_id)
-
-        def tell() -> None:
+        def put(connection: sa.Connection, trial_id: int) -> None:
             nonlocal tried
-            tried += 1
-            self.database.storage.set_trial_state_values(trial_id, state, values)
+            try:
+                put_ends(connection, {trial_id: end}, self._how, self._checkpoints)
+            except Overtaken:
+                raise LeaseLost(number) from None
+            tried = True
 
         try:
-            self._write(number, ours, tell)
+            self._write(number, put)
         except LeaseLost:
             # A connection that breaks in its last moment does not say whether the end was kept.
-            if tried < 2 or self.frozen(number).state != state:
+            if not tried or self.frozen(number).state != end.state:
                 raise
         self._trials.pop(number, None)
 
-    def _hold_against(self, number: int) -> None:
-        """Mark a trial without a value as infeasible, where the study's values are not those of its curve.
-
-        Optuna's samplers rank what was pruned by its last reported value, whatever that is of, and raise where there
-        are two objectives. What is infeasible they rank by its constraints.
-        """
-        stamp = Stamp.read(self.study)
-        if stamp is not None and kind_of(stamp.goal, stamp.metric).cost_unit:
-            self._constrain(number, NO_VALUE, LEARNED_NOTHING)
-
-    def _constrain(self, number: int, name: str, over: float) -> None:
-        """Set a constraint, as Optuna does, which would ignore a second value of it."""
-        trial_id, key = self._id(number), f"constraints:{name}"
-        self._write(number, None, lambda: self.database.storage.set_trial_system_attr(trial_id, key, over))
-
-    def _summary(self, trial_id: int) -> dict[str, float | int | str | None]:
-        return summary(self.records.epochs([trial_id])[trial_id]) | self._how
+    @functools.cached_property
+    def counts_costs(self) -> bool:
+        """Whether the study's values are not those of its trials' curves, but what these cost."""
+        stamp = self._again(lambda: Stamp.read(self.study))
+        return stamp is not None and bool(kind_of(stamp.goal, stamp.metric).cost_unit)

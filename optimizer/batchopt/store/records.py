@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -68,17 +68,8 @@ class Records:
 
     def epochs(self, trial_ids: Iterable[int]) -> dict[int, list[dict[str, Any]]]:
         """The epochs of each trial, in order, by trial id."""
-        ids = list(trial_ids)
-        found: dict[int, list[dict[str, Any]]] = {trial_id: [] for trial_id in ids}
-        names = [column.name for column in self._epoch_columns]
-        at = names.index("trial_id")
-        query = sa.select(*self._epoch_columns).order_by(epochs_table.c.trial_id, epochs_table.c.epoch)
         with self._db.connect() as connection, uncollected():
-            for start in range(0, len(ids), CHUNK):
-                chunk = query.where(epochs_table.c.trial_id.in_(ids[start : start + CHUNK]))
-                for row in connection.execute(chunk).all():
-                    found[row[at]].append(dict(zip(names, row, strict=True)))
-        return found
+            return epoch_rows(connection, list(trial_ids), self._epoch_columns)
 
     @functools.cached_property
     def _epoch_columns(self) -> list[sa.Column[Any]]:
@@ -181,6 +172,21 @@ def put_entry(connection: sa.Connection, study_id: int, attribute: str, key: str
     entries = ({} if known is None else json.loads(known)) | {key: value}
     connection.execute(attributes.delete().where(mine))
     connection.execute(attributes.insert().values(study_id=study_id, key=attribute, value_json=json.dumps(entries)))
+
+
+def epoch_rows(
+    connection: sa.Connection, trial_ids: Sequence[int], columns: Sequence[sa.Column[Any]] = tuple(epochs_table.c)
+) -> dict[int, list[dict[str, Any]]]:
+    """The epochs of each trial, in order, by trial id, inside a transaction; of each these columns."""
+    found: dict[int, list[dict[str, Any]]] = {trial_id: [] for trial_id in trial_ids}
+    names = [column.name for column in columns]
+    at = names.index("trial_id")
+    query = sa.select(*columns).order_by(epochs_table.c.trial_id, epochs_table.c.epoch)
+    for start in range(0, len(trial_ids), CHUNK):
+        chunk = query.where(epochs_table.c.trial_id.in_(trial_ids[start : start + CHUNK]))
+        for row in connection.execute(chunk).all():
+            found[row[at]].append(dict(zip(names, row, strict=True)))
+    return found
 
 
 def put_epoch(connection: sa.Connection, trial_id: int, machine: str, epoch: Epoch, compile_seconds: float) -> None:

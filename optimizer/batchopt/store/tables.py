@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    DateTime,
     Enum,
     Float,
     Integer,
@@ -171,16 +172,25 @@ optunas_study_attributes = table("study_user_attributes", column("study_id"), co
 optunas_study_system_attributes = table("study_system_attributes", column("study_id"), column("key"))
 
 optunas_trials = table(
-    "trials", column("trial_id"), column("study_id"), column("number"), column("state", Enum(TrialState))
+    "trials",
+    column("trial_id"),
+    column("study_id"),
+    column("number"),
+    column("state", Enum(TrialState)),
+    column("datetime_complete", DateTime()),
 )
 
 optunas_user_attributes = table("trial_user_attributes", column("trial_id"), column("key"), column("value_json"))
 
+optunas_system_attributes = table("trial_system_attributes", column("trial_id"), column("key"), column("value_json"))
+
 optunas_values = OPTUNAS_TABLES["trial_intermediate_values"]
+
+optunas_objectives = OPTUNAS_TABLES["trial_values"]
 
 optunas_children = (
     optunas_user_attributes,
-    table("trial_system_attributes", column("trial_id")),
+    optunas_system_attributes,
     table("trial_params", column("trial_id")),
     optunas_values,
 )

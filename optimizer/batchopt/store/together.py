@@ -1,7 +1,7 @@
 """Epochs of many trials kept in one transaction: what many jobs tell at once costs little more than what one tells.
 
-Each trial's lease is looked at in the same transaction, as in `held_trials.py`; a trial that is its owner's no longer
-is left out, and the others are kept all the same.
+A trial that is over with its epoch ends in the same transaction. Each trial's lease is looked at there, too, as in
+`held_trials.py`; a trial that is its owner's no longer is left out, and the others are kept all the same.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from optuna.trial import TrialState
 from batchopt.measured import Epoch
 from batchopt.optuna_private import stored_value
 from batchopt.store.attributes import GUID
+from batchopt.store.checkpoints import Checkpoints
+from batchopt.store.ends import TrialEnd, put_ends
 from batchopt.store.records import epoch_row
 from batchopt.store.tables import (
     database_clock,
@@ -44,17 +46,26 @@ class Told:
         trial: its number.
         machine: the fingerprint of the one that trained it.
         figures: what it came to; None where it is kept already, and its lease is only to be renewed.
+        end: how the trial ends with it; None where it goes on.
     """
 
     trial: int
     machine: str
     figures: Epoch | None
+    end: TrialEnd | None = None
 
 
 def keep_together(
-    connection: sa.Connection, study_id: int, held: Mapping[int, Held], told: Sequence[Told], *, lease_seconds: float
+    connection: sa.Connection,
+    study_id: int,
+    held: Mapping[int, Held],
+    told: Sequence[Told],
+    *,
+    lease_seconds: float,
+    how: Mapping[str, object],
+    checkpoints: Checkpoints,
 ) -> set[int]:
-    """Keep epochs, at most one of a trial, and renew the leases, inside a transaction.
+    """Keep epochs, at most one of a trial, renew the leases, and end what is over, inside a transaction.
 
     Args:
         connection: in its transaction.
@@ -62,14 +73,24 @@ def keep_together(
         held: by number, all of those that were told.
         told: the epochs.
         lease_seconds: how long the leases last from now on.
+        how, checkpoints: as of `put_ends`.
 
     Returns:
         The numbers of those that are not their owners' any more: of them nothing was written.
+
+    Raises:
+        Overtaken: one that was to end was ended by another program in this moment; do all of it again.
     """
     lost = _lost(connection, study_id, {one.trial: held[one.trial] for one in told}, lease_seconds)
-    kept = [one for one in told if one.trial not in lost and one.figures is not None]
-    if not kept:
-        return lost
+    there = [one for one in told if one.trial not in lost]
+    if kept := [one for one in there if one.figures is not None]:
+        _put_epochs(connection, held, kept)
+    if ends := {held[one.trial].trial_id: one.end for one in there if one.end is not None}:
+        put_ends(connection, ends, how, checkpoints)
+    return lost
+
+
+def _put_epochs(connection: sa.Connection, held: Mapping[int, Held], kept: Sequence[Told]) -> None:
     keys, rows, values = [], [], []
     for one in kept:
         assert one.figures is not None
@@ -82,7 +103,6 @@ def keep_together(
         connection.execute(table.delete().where(same), keys)
     connection.execute(epochs_table.insert(), rows)
     connection.execute(optunas_values.insert(), values)
-    return lost
 
 
 def _lost(connection: sa.Connection, study_id: int, held: Mapping[int, Held], seconds: float) -> set[int]:

@@ -170,6 +170,10 @@ class CommandLoop:
             began = time.perf_counter()
             figures = _figures(epoch, value, seconds, work.step.batch_size, self._session)
             verdict = telling.tell(trial, lease, lambda size, told=figures: told).result()  # type: ignore[misc]
+            if verdict == "continue" and not self._command.resumes and self._session.gives_up(trial, epoch):
+                # It cannot be paused, and its other epochs are not worth having.
+                telling.prune(trial, lease)
+                verdict = "stop"
             if verdict == "stop" and epoch < work.step.until_epoch:
                 _end(process)
         return epoch, verdict

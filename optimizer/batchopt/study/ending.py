@@ -7,17 +7,17 @@ all machines compare: epochs, which belong to the model, times what an epoch cos
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from batchopt.goals.kinds import kind_of
 from batchopt.machine.capacity import Capacity
 from batchopt.machine.energy import Power
 from batchopt.measured import Epoch
-from batchopt.optuna_private import trial_id_of
-from batchopt.question.space import BATCH_SIZE
 from batchopt.report.answer.places import place_of
-from batchopt.store.attributes import ENGINES, MEMORY_LIMITS, REFERENCE
+from batchopt.store.attributes import DIVERGED, ENGINES, MEMORY_LIMITS, REFERENCE
+from batchopt.store.ends import TrialEnd, completed, diverged, failed, missed, refused, without_value
 from batchopt.store.history import read_trials
 from batchopt.store.ledger import Ledger
 from batchopt.store.measurements import Measurements
@@ -26,6 +26,9 @@ from batchopt.store.stamp import Stamp
 NO_ENERGY = "the device told no energy while it was trained"
 """Why a trial has no value whose goal counts joules."""
 
+NO_NUMBER = "the metric is not a number, though the loss is"
+"""The same of any goal."""
+
 
 @dataclass(frozen=True)
 class End:
@@ -33,13 +36,13 @@ class End:
 
     Attributes:
         state: `complete` or `pruned`; `fail` where what the goal counts was not measured.
-        write: puts that down, given the trial's number.
+        how: the same as it is written.
         note: in a few words, for the screen; empty where the state says it all.
         cost_to_target: where there is a target and it was reached.
     """
 
     state: str
-    write: Callable[[int], None]
+    how: TrialEnd
     note: str = ""
     cost_to_target: float | None = None
 
@@ -105,32 +108,44 @@ class Ending:
             return figures.value
         return self._goal.counted(self._ledger.frozen(number).intermediate_values, self._metric)
 
-    def of(self, number: int, figures: Epoch) -> End:
-        """The end of a trial after its last epoch, which has been written."""
-        ledger, curve = self._ledger, self._ledger.frozen(number).intermediate_values
+    def of(self, number: int, size: int, figures: Epoch) -> End:
+        """The end of a trial that is held, of this batch size, after its last epoch, written or not."""
         unit = self._kind.cost_unit
-        cost = self._cost_per_epoch(number) if unit else 0.0
+        epochs = {row["epoch"]: row for row in self._ledger.epochs_of(number)}
+        epochs[figures.epoch] = vars(figures)
+        cost = self._cost_per_epoch(size, list(epochs.values())) if unit else 0.0
         if cost is None:
-            return End("fail", lambda trial: ledger.fail(trial, NO_ENERGY), NO_ENERGY)
+            return End("fail", failed(NO_ENERGY), NO_ENERGY)
+        curve = {epoch: row["value"] for epoch, row in sorted(epochs.items()) if row["value"] is not None}
         outcome = self._kind.outcome(curve, cost)
-        values = outcome.values
-        if values is None:
-            return End("pruned", lambda trial: ledger.miss(trial, outcome.spent, outcome.short_by, unit), outcome.note)
-        return End("complete", lambda trial: ledger.complete(trial, *values), outcome.note, outcome.cost_to_target)
+        if outcome.values is None:
+            return End("pruned", missed(outcome.spent, outcome.short_by, unit), outcome.note)
+        return End("complete", completed(*outcome.values), outcome.note, outcome.cost_to_target)
 
-    def _cost_per_epoch(self, number: int) -> float | None:
+    def without_value(self, figures: Epoch) -> End:
+        """The end of a trial whose last epoch has none: training diverged, or its metric is not a number."""
+        if figures.diverged:
+            return self.diverged()
+        return End("pruned", refused(NO_NUMBER, infeasible=self._ledger.counts_costs), NO_NUMBER)
+
+    def stopped(self) -> End:
+        """The end of a trial before its last epoch."""
+        return End("pruned", without_value(infeasible=self._ledger.counts_costs))
+
+    def diverged(self) -> End:
+        """The end of a trial whose loss is not finite."""
+        return End("pruned", diverged(infeasible=self._ledger.counts_costs), DIVERGED)
+
+    def _cost_per_epoch(self, size: int, epochs: Sequence[Mapping[str, Any]]) -> float | None:
         """On the reference machine; where nothing was measured there, what this trial's epochs cost.
 
         None where the goal counts joules and nobody was told any. Where so little was trained that the counter has not
         ticked yet, the device counts as drawing the most that it may.
         """
-        trial, power = self._ledger.frozen(number), self.power
-        size, foretold = trial.params[BATCH_SIZE], self.elsewhere or self._capacity.seconds_per_epoch()
+        power, foretold = self.power, self.elsewhere or self._capacity.seconds_per_epoch()
         metered = power.known or not self.counts_joules
         if foretold is not None and metered:
             return foretold(size) * self._kind.price(power)(size)
-        key = trial_id_of(trial)
-        epochs = self._ledger.transactions.again(lambda: self._ledger.records.epochs([key])[key])
         if not metered:
             power = Power(power.max_w)
             for epoch in epochs:

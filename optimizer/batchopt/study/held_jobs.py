@@ -51,10 +51,11 @@ class HeldJobs:
 
     Args:
         ledger: of the study, and of nobody else.
+        max_power_w: the most that its machines may draw, in watts, where that was asked for.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, max_power_w: float | None = None) -> None:
+        self._ledger, self._max_power_w = ledger, max_power_w
         self._jobs: dict[int, Job] = {}
         self._met: set[str] = set()
 
@@ -63,11 +64,13 @@ class HeldJobs:
         self._ledger.take_over(trial, ledger)
         self._jobs[trial] = job
 
-    def meet(self, machine: Machine) -> None:
-        """A job trains on a machine; the study knows it from now on."""
+    def meet(self, name: str) -> Machine:
+        """A job trains on a machine of this name; the study knows it from now on."""
+        machine = machine_named(name, self._max_power_w)
         if machine.fingerprint not in self._met:
             self._ledger.add_machine(machine, ENGINE)
             self._met.add(machine.fingerprint)
+        return machine
 
     def job(self, trial: int, lease: str) -> Job:
         """What is known of a job, whichever process gave it its step.
@@ -136,8 +139,7 @@ class HeldJobs:
         frozen = self._ledger.frozen(trial)
         if not {BATCH_SIZE, LEARNING_RATE} <= frozen.params.keys():
             raise LeaseLost(trial)
-        machine = machine_named(frozen.user_attrs.get(LEASE, {}).get("machine", ""))
-        self.meet(machine)
+        machine = self.meet(frozen.user_attrs.get(LEASE, {}).get("machine", ""))
         rows = self._rows(trial)
         progress = Progress(
             frozen.params[BATCH_SIZE],
@@ -153,9 +155,11 @@ class HeldJobs:
         return self._ledger.epochs_of(trial)
 
 
-def machine_named(name: str) -> Machine:
-    """A machine of which nothing is known but its name."""
-    return Machine(name, "cpu", name, cores=0, memory_bytes=0, versions={})
+def machine_named(name: str, max_power_w: float | None = None) -> Machine:
+    """A machine of which nothing is known but its name, and what a study says that it may draw."""
+    # Another one than that of a study which says nothing of the kind, or something else.
+    processor = name if max_power_w is None else f"{name}, {max_power_w:g} W"
+    return Machine(name, "cpu", processor, cores=0, memory_bytes=0, versions={}, max_power_w=max_power_w)
 
 
 def epochs_of(lease: str, trial: int = -1) -> tuple[int, int]:

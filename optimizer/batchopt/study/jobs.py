@@ -16,20 +16,20 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from optuna.trial import TrialState
-
 from batchopt.errors import InvalidInput
 from batchopt.events import Listener, ignore
 from batchopt.machine.capacity import Capacity
 from batchopt.question.options import Budget, Options
-from batchopt.question.space import BATCH_SIZE
 from batchopt.search.steps import Step
-from batchopt.store.attributes import LEASE, MEMORY
+from batchopt.search.stopping import is_hopeless, may_stop
+from batchopt.store.attributes import LEASE
+from batchopt.store.history import as_trial, read_trials
 from batchopt.store.leases import LeaseLost, TurnLost
 from batchopt.store.ledger import Ledger
 from batchopt.store.stamp import Stamp
 from batchopt.study.ending import Ending
-from batchopt.study.held_jobs import Job, epochs_of, machine_named
+from batchopt.study.held_jobs import Job, epochs_of
+from batchopt.study.job_memory import JobMemory
 from batchopt.study.one_at_a_time import one_at_a_time
 from batchopt.study.session import Session
 from batchopt.study.shared import Owner
@@ -41,8 +41,9 @@ JOBS = "job:"
 DEATHS_ALLOWED = 3
 """How often in a row a trial's jobs may die before its next epoch; then it counts as what cannot be trained."""
 
-LATELY = 10
-"""Leases for which a job that was not heard of is still counted on, for what no other has the memory for."""
+HURRY_S, HURRIED = 4.0, 4
+"""Steps are decided on ahead where so many jobs were given some in so many seconds: what is told in the second until
+the next one asks would hardly change it, beside all that is under way."""
 
 TIME_KEPT_S = 10.0
 """How often the study's wall time is written."""
@@ -116,10 +117,10 @@ class JobSession(Session):
             checkpoints=options.checkpoints,
         )
         self.telling = Telling(own, own.in_turn(lambda: Ending(own, stamp, capacity)), stamp.metric, listener)
-        self._asked: dict[str, tuple[float, float]] = {}
-        self._outgrown: dict[str, int] = {}
-        self._seen_outgrown: set[int] = set()
+        self._memory = JobMemory(ledger, stamp.space)
         self._kept_time = time.monotonic()
+        self._given_to: dict[str, float] = {}
+        self._ahead: dict[int, str] = {}
 
     @property
     def done(self) -> str:
@@ -163,7 +164,7 @@ class JobSession(Session):
         """
         try:
             self._let_expire()
-            self._learn_memory()
+            self._memory.learn()
             new = [asking for asking in askings if not self._answer_open(asking)]
             if not new:
                 return
@@ -182,10 +183,25 @@ class JobSession(Session):
                 raise
         self._keep_wall_time()
 
+    @one_at_a_time
+    def decide_ahead(self) -> None:
+        """Where many ask, decide on a step before the next one does; to be called when nobody waits.
+
+        Jobs that ask alone, or a few of them, are always decided for by all that was told.
+        """
+        now = time.monotonic()
+        self._given_to = {client: at for client, at in self._given_to.items() if now - at < HURRY_S}
+        if len(self._given_to) < HURRIED or not self._memory.alike():
+            return
+        with suppress(TurnLost), self.ledger.turn(0.0) as mine:
+            if mine:
+                self._search.limit(self._limit(self._memory.largest_of_any()))
+                self._ahead |= self._shared.decide_ahead(self.give_up)
+
     def _answer_open(self, asking: Asking) -> bool:
         """Answer who has a trial, or cannot be given one; returns whether that was so."""
         try:
-            asking.most = self._most(asking)
+            asking.most = self._memory.largest(asking.client, asking.machine, asking.largest)
             work = self._open_work(asking.prefix, asking.machine)
         except InvalidInput as refusal:
             asking.answer.set_exception(refusal)
@@ -201,25 +217,39 @@ class JobSession(Session):
         def owner(step: Step) -> Owner:
             until = step.until_epoch if asking.can_pause else self.ending.last_epoch
             lease = f"{asking.prefix}{secrets.token_hex(8)}:{step.from_epoch}-{until}"
-            return Owner(lease, {LEASE: {"lease": lease, "machine": asking.machine, "reason": step.reason}})
+            reason = self._ahead.get(step.trial, step.reason)
+            return Owner(lease, {LEASE: {"lease": lease, "machine": asking.machine, "reason": reason}})
 
         machine, most = asking.machine, asking.most
-        self._search.limit(None if most == math.inf else int(most))
-        self.telling.meet(machine_named(machine))
+        self._search.limit(self._limit(most))
+        self.telling.meet(machine)
         while (step := self._shared.next(self.give_up, owner, look=look)) is not None:
             look = True
             self._steps[step.trial] = step
             lease = self.ledger.holder(step.trial)
             assert lease is not None
             if step.batch_size <= most:
-                return self._given(replace(step, until_epoch=epochs_of(lease)[1]), machine, lease)
+                self._given_to[asking.client] = time.monotonic()
+                reason = self._ahead.pop(step.trial, step.reason)
+                return self._given(replace(step, until_epoch=epochs_of(lease)[1], reason=reason), machine, lease)
             self._hand_over(step, machine, lease)
-            if step.batch_size <= self._most_of_any():
+            if step.batch_size <= self._memory.largest_of_any():
                 # For whoever has the memory.
                 self.telling.let_go(step.trial, lease)
                 return None
             self.telling.exceed_memory(step.trial, lease)
         return None
+
+    @one_at_a_time
+    def gives_up(self, trial: int, epoch: int) -> bool:
+        """Whether a job's trial that cannot be paused is not worth what is left of it, after an epoch that was told."""
+        goal, sign = self.stamp.goal, self.stamp.metric.sign
+        if not may_stop(epoch, goal.epochs):
+            return False
+        records = self.ledger.transactions.again(lambda: read_trials(self.ledger.study, self.ledger.records))
+        whole = [record for record in records if self.stamp.space.distributions().keys() <= record.params.keys()]
+        known = [as_trial(record, held=True, max_epochs=goal.epochs, counts=goal.value, sign=sign) for record in whole]
+        return is_hopeless(known, trial, self.stamp.space, max_epochs=goal.epochs, sign=sign)
 
     def release(self) -> None:
         """Close the session; what jobs hold stays theirs."""
@@ -234,7 +264,8 @@ class JobSession(Session):
     def _hand_over(self, step: Step, machine: str, lease: str) -> None:
         """From now on the trial is its job's; what becomes of it the search hears from the database."""
         progress = self._shared.progress[step.trial]
-        self.telling.begun(step.trial, Job(lease, step.until_epoch, machine_named(machine), progress), self.ledger)
+        job = Job(lease, step.until_epoch, self.telling.meet(machine), progress)
+        self.telling.begun(step.trial, job, self.ledger)
         self._shared.forget(step.trial)
         self._steps.pop(step.trial, None)
 
@@ -276,41 +307,9 @@ class JobSession(Session):
                     else:
                         self.telling.let_go(trial, lease)
 
-    def _most(self, asking: Asking) -> float:
-        """The largest batch size to give to a job: what it says, and what has not run out of memory on its machine.
-
-        Raises:
-            InvalidInput: that is smaller than the study's smallest.
-        """
-        largest, machine = asking.largest, asking.machine
-        most = min(math.inf if largest is None else largest, self._outgrown.get(machine, math.inf))
-        if most < self.stamp.space.smallest:
-            known = f"largest_batch_size {largest}" if largest is not None else f"machine {machine!r} ran out of memory"
-            raise InvalidInput(f"{known}: the study's smallest batch size is {self.stamp.space.smallest}.")
-        self._asked[asking.client] = (most, time.monotonic())
-        return most
-
-    def _most_of_any(self) -> float:
-        """The largest batch size that fits with one of the jobs which have asked lately."""
-        since = time.monotonic() - LATELY * self.ledger.records.lease_seconds
-        self._asked = {client: asked for client, asked in self._asked.items() if asked[1] >= since}
-        return max(most for most, _ in self._asked.values())
-
-    def _learn_memory(self) -> None:
-        """What ran out of memory on which machine; where a model has dimensions of its own, these may be the cause."""
-        if self.stamp.space.extra:
-            return
-        pruned = self.ledger.transactions.again(
-            lambda: self.ledger.study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-        )
-        for trial in pruned:
-            if trial.number in self._seen_outgrown:
-                continue
-            self._seen_outgrown.add(trial.number)
-            told = trial.user_attrs.get(LEASE)
-            if told is not None and trial.constraints.get(MEMORY, 0.0) > 0:
-                size, machine = trial.params[BATCH_SIZE], told["machine"]
-                self._outgrown[machine] = min(self._outgrown.get(machine, size), size - 1)
+    def _limit(self, most: float) -> int | None:
+        """The same as the search has it."""
+        return None if most == math.inf else int(most)
 
     def _keep_wall_time(self) -> None:
         if time.monotonic() - self._kept_time > TIME_KEPT_S:

@@ -27,7 +27,7 @@ from batchopt.search.steps import Infeasibility, Step
 from batchopt.store.leases import Deleted, LeaseLost, TurnLost
 from batchopt.store.ledger import Ledger
 from batchopt.store.stamp import Stamp
-from batchopt.study.ending import Ending
+from batchopt.study.ending import NO_NUMBER, Ending
 from batchopt.study.one_at_a_time import one_at_a_time
 from batchopt.study.opening import opened_ledger
 from batchopt.study.shared import Owning, SharedStudy
@@ -201,7 +201,7 @@ class Session:
             self.rule_out(trial, "diverged", self.ledger.diverge, note="diverged")
             return "stop"
         if figures.valueless:
-            self.refuse(trial, "the metric is not a number, though the loss is")
+            self.refuse(trial, NO_NUMBER)
             return "stop"
         over = stopped or self.ending.over(figures)
         if figures.epoch > step.from_epoch or over:
@@ -209,9 +209,9 @@ class Session:
             self._shared.progress[trial].value = told[2]
             self.ledger.transactions.again(lambda: self._search.tell(*told, over=over))  # a pruner reads the database
         if over:
-            end = self.ending.of(trial, figures)
+            end = self.ending.of(trial, step.batch_size, figures)
             self._shared.progress[trial].cost_to_target = end.cost_to_target
-            self._end(trial, end.state, end.write, end.note)
+            self._end(trial, end.state, lambda number: self.ledger.end(number, end.how), end.note)
         self.give_up(self._search.given_up())
         if over or trial not in self.ledger.owned():
             return "stop"

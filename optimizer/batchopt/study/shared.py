@@ -113,6 +113,32 @@ class SharedStudy:
                 self.progress.setdefault(step.trial, Progress(step.batch_size, step.learning_rate))
                 return step
 
+    def decide_ahead(self, give_up: Callable[[Sequence[int]], None]) -> dict[int, str]:
+        """Make the next step's trial, if it is a new one, for whoever asks next to take up at once.
+
+        It is nobody's until then, as one whose process died before it began: a server that is killed leaves no more.
+        To be called in this process's turn, where somebody is about to ask: what is told meanwhile is not heard.
+
+        Args:
+            give_up: as in `next`.
+
+        Returns:
+            Why that trial was chosen, by its number; empty where there is none.
+        """
+        self._ledger.transactions.again(self._look)
+        owned = self._ledger.owned()
+        if any(
+            not each.epochs and trial not in self.others and trial not in owned for trial, each in self.progress.items()
+        ):
+            # There is one.
+            return {}
+        given_up, step = self._ledger.transactions.again(partial(self._ask, False))
+        for trial in [*given_up, *([] if step is None else [step.trial])]:
+            self.forget(trial)
+        if given_up:
+            give_up(given_up)
+        return {} if step is None or step.from_epoch else {step.trial: step.reason}
+
     def _begin(self, step: Step, owner: Owning) -> bool:
         if owner is None:
             return self._ledger.begin(step.trial)

@@ -18,10 +18,12 @@ from batchopt.events import Listener, Trained
 from batchopt.measured import Epoch
 from batchopt.question.metric import Metric
 from batchopt.question.space import BATCH_SIZE
+from batchopt.store.attributes import OUT_OF_MEMORY
+from batchopt.store.ends import failed, out_of_memory
 from batchopt.store.leases import LeaseLost
 from batchopt.store.ledger import Ledger
 from batchopt.store.together import Told
-from batchopt.study.ending import Ending
+from batchopt.study.ending import End, Ending
 from batchopt.study.held_jobs import HeldJobs, Job
 from batchopt.study.session import Verdict
 
@@ -48,7 +50,7 @@ class Telling(HeldJobs):
     """
 
     def __init__(self, ledger: Ledger, ending: Ending, metric: Metric, listener: Listener) -> None:
-        super().__init__(ledger)
+        super().__init__(ledger, ending.power.max_w)
         self._ending = ending
         self._metric, self._listener = metric, listener
         self._said: SimpleQueue[_Saying | None] = SimpleQueue()
@@ -88,25 +90,28 @@ class Telling(HeldJobs):
             if not rows or rows[-1]["value"] is None:
                 raise InvalidInput(f"trial {trial} has no epoch yet. Tell one, give `value`, or :release it.")
             last = Epoch(**{field.name: rows[-1][field.name] for field in fields(Epoch)})
-            end = self._ending.of(trial, last)
-            job.progress.cost_to_target = end.cost_to_target
-            self._end(trial, job, end.state, end.write, end.note)
+            self._end(trial, job, self._ending.of(trial, job.progress.batch_size, last))
 
     def diverge(self, trial: int, lease: str) -> None:
         """The loss of a trial is not finite; raises LeaseLost."""
         with self._ends(trial, lease) as job:
-            self._end(trial, job, "pruned", self._ledger.diverge, "diverged")
+            self._end(trial, job, self._ending.diverged())
 
     def exceed_memory(self, trial: int, lease: str) -> None:
         """A trial did not fit on its job's machine; raises LeaseLost."""
         with self._ends(trial, lease) as job:
             # By how much, nobody has said.
-            self._end(trial, job, "pruned", lambda number: self._ledger.exceed_memory(number, 1.0), "out of memory")
+            self._end(trial, job, End("pruned", out_of_memory(1.0), OUT_OF_MEMORY))
+
+    def prune(self, trial: int, lease: str) -> None:
+        """A trial is stopped before its last epoch, and its curve stays evidence; raises LeaseLost."""
+        with self._ends(trial, lease) as job:
+            self._end(trial, job, self._ending.stopped())
 
     def fail(self, trial: int, lease: str, why: str) -> None:
         """A trial cannot be trained, for a reason that is not the search's; raises LeaseLost."""
         with self._ends(trial, lease) as job:
-            self._end(trial, job, "fail", lambda number: self._ledger.fail(number, why), why)
+            self._end(trial, job, End("fail", failed(why), why))
 
     def _write(self) -> None:
         """What the writing thread does: of each trial one epoch at a time, of all trials that wait together."""
@@ -132,19 +137,23 @@ class Telling(HeldJobs):
                         saying.answer.set_exception(error)
 
     def _keep(self, sayings: Sequence[_Saying]) -> None:
-        """Keep epochs in one transaction; those that end their trials are answered last, as each is another one."""
-        told: list[tuple[_Saying, Job, Epoch]] = []
+        """Keep epochs, and the ends of the trials that are over with them, in one transaction."""
+        told: list[tuple[_Saying, Job, Epoch, End | None]] = []
         for saying in sayings:
             with _answering(saying):
                 if (checked := self._checked(saying)) is not None:
-                    told.append((saying, *checked))
+                    told.append((saying, *checked, self._end_after(saying.trial, *checked)))
         rows = [
-            Told(saying.trial, job.machine.fingerprint, figures if figures.epoch > job.progress.epochs else None)
-            for saying, job, figures in told
+            Told(
+                saying.trial,
+                job.machine.fingerprint,
+                figures if figures.epoch > job.progress.epochs else None,
+                None if end is None else end.how,
+            )
+            for saying, job, figures, end in told
         ]
         lost = self._ledger.keep_together(rows) if rows else set()
-        ends: list[tuple[_Saying, Job, Epoch]] = []
-        for saying, job, figures in told:
+        for saying, job, figures, end in told:
             if saying.trial in lost:
                 with _answering(saying):
                     self._answer_late(saying, figures)
@@ -152,14 +161,11 @@ class Telling(HeldJobs):
             if figures.epoch > job.progress.epochs:
                 job.progress.trained(figures)
                 self._listener(Trained(saying.trial, figures, 0.0))
-            if figures.valueless or self._ending.over(figures):
-                ends.append((saying, job, figures))
+            if end is not None:
+                self._has_ended(saying.trial, job, end)
+                saying.answer.set_result("stop")
             else:
                 saying.answer.set_result("pause" if figures.epoch >= job.until_epoch else "continue")
-        for saying, job, figures in ends:
-            with _answering(saying):
-                self._finish(saying.trial, job, figures)
-                saying.answer.set_result("stop")
 
     def _checked(self, saying: _Saying) -> tuple[Job, Epoch] | None:
         """A job and its epoch, in its place; None where the trial is lost and that was answered."""
@@ -191,22 +197,20 @@ class Telling(HeldJobs):
                 return
         raise LeaseLost(saying.trial)
 
-    def _finish(self, trial: int, job: Job, figures: Epoch) -> None:
-        """End a trial after its last epoch, which has been written."""
-        if figures.diverged:
-            self._end(trial, job, "pruned", self._ledger.diverge, "diverged")
-        elif figures.valueless:
-            why = "the metric is not a number, though the loss is"
-            self._end(trial, job, "pruned", lambda number: self._ledger.refuse(number, why), why)
-        else:
-            end = self._ending.of(trial, figures)
-            job.progress.cost_to_target = end.cost_to_target
-            self._end(trial, job, end.state, end.write, end.note)
+    def _end_after(self, trial: int, job: Job, figures: Epoch) -> End | None:
+        """How a trial ends with an epoch; None where it goes on."""
+        if figures.valueless:
+            return self._ending.without_value(figures)
+        return self._ending.of(trial, job.progress.batch_size, figures) if self._ending.over(figures) else None
 
-    def _end(self, trial: int, job: Job, state: str, write: Callable[[int], None], note: str) -> None:
-        write(trial)
+    def _end(self, trial: int, job: Job, end: End) -> None:
+        self._ledger.end(trial, end.how)
+        self._has_ended(trial, job, end)
+
+    def _has_ended(self, trial: int, job: Job, end: End) -> None:
         self._jobs.pop(trial, None)
-        self._listener(job.progress.ended(trial, state, note, self._metric))
+        job.progress.cost_to_target = end.cost_to_target
+        self._listener(job.progress.ended(trial, end.state, end.note, self._metric))
 
     @contextmanager
     def _ends(self, trial: int, lease: str) -> Iterator[Job]:

@@ -63,7 +63,9 @@ class BatchSizeRow:
 
 def epoch_seconds(trials: Sequence[TrialRecord]) -> Callable[[int], float]:
     """Batch size -> seconds per epoch: the median of its epochs; foreseen from the others' where it has none."""
-    measured = {size: _median(same, "train_seconds") for size, same in _trained(trials).items()}
+    medians = {size: _median(same, "train_seconds") for size, same in _trained(trials).items()}
+    # A job may tell no seconds.
+    measured = {size: seconds for size, seconds in medians.items() if seconds > 0}
     foreseen = EpochCost(list(measured), list(measured.values()))
     return lambda batch_size: measured.get(batch_size) or foreseen(batch_size)
 

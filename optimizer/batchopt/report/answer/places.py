@@ -117,7 +117,9 @@ def place_of(
     # What was trained there fits, unless it failed since, or the limit was another one, or it was not there as a whole.
     held = capacity.held
     known = [size for size in (capacity.verified, *trained) if size and size <= (held or size)]
-    whole = {size: epochs for size, epochs in sorted(trained.items()) if capacity.at_once(size) == size}
+    # A job may tell no seconds.
+    timed = {size: [epoch for epoch in epochs if epoch["train_seconds"] > 0] for size, epochs in trained.items()}
+    whole = {size: epochs for size, epochs in sorted(timed.items()) if epochs and capacity.at_once(size) == size}
     rows = measurements.step_times(key) or [_as_step_time(size, epochs) for size, epochs in whole.items()]
     law = StepTimeLaw(rows, stamp.program.train_examples, capacity.at_once) if rows else None
     if law is not None:

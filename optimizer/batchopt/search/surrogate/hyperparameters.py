@@ -175,7 +175,10 @@ class Fits:
 
 def joined(fits: Sequence[Fits], rows: IntArray) -> Fits:
     """These rows of the fits of several rounds."""
-    return Fits(*(column(fits, field.name)[rows] for field in fields(Fits)))
+    places = [(fit, row) for fit in fits for row in range(len(fit.evidence))]
+    # Few of many: all factors in one piece would be a copy of the largest arrays there are.
+    chosen = [places[row] for row in rows]
+    return Fits(*(np.stack([getattr(fit, field.name)[row] for fit, row in chosen]) for field in fields(Fits)))
 
 
 def column(fits: Sequence[Fits], name: str) -> FloatArray:
