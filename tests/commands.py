@@ -10,7 +10,9 @@ import contextlib
 import io
 import multiprocessing
 import os
+import pty
 import runpy
+import select
 import subprocess
 import sys
 import tempfile
@@ -111,6 +113,29 @@ def run_command(arguments: Sequence[str], folder: Path, *, timeout: float = 120)
         subprocess.TimeoutExpired: it went on for longer, in seconds; it is killed.
     """
     return Running(arguments, folder).ended(timeout)
+
+
+BATCHOPT = (sys.executable, "-c", "from batchopt.cli.batchopt import main; main()")
+
+
+def on_terminal(arguments: Sequence[str], folder: Path, *, columns: int = 110) -> tuple[int, str]:
+    """The exit code of a program that runs on a terminal of its own, and all that was shown there, as it came."""
+    master, slave = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "40"}
+    process = subprocess.Popen(arguments, cwd=folder, stdin=slave, stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    shown = b""
+    while True:
+        ready, _, _ = select.select([master], [], [], 0.5)
+        try:
+            if ready:
+                shown += os.read(master, 65536)
+            elif process.poll() is not None:
+                break
+        except OSError:
+            break
+    os.close(master)
+    return process.wait(), shown.decode()
 
 
 def say(*arguments: str) -> str:

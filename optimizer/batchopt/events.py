@@ -36,9 +36,10 @@ class Probing:
 
 @dataclass(frozen=True)
 class Opened:
-    """The study is open and its first worker ready.
+    """The study is open and its first worker ready, or its first command about to start.
 
     Attributes:
+        machine, engine, timings: what trains; None and nothing where that is a command.
         metric: what the study watches.
         trials: how many trials the study is to have; None where only time ends it.
         finished: how many it has already.
@@ -46,11 +47,12 @@ class Opened:
         max_batch_size: the largest batch size of the space that this machine holds; None where all fit.
         accumulate: whether larger ones are trained in micro-batches.
         best: the best of the trials that are complete already; None where none is.
+        command: that trains, as it was given; empty where our own workers do.
     """
 
     study: str
     storage: str
-    machine: Machine
+    machine: Machine | None
     engine: str
     timings: tuple[EngineTiming, ...]
     epochs: int
@@ -61,11 +63,12 @@ class Opened:
     max_batch_size: int | None = None
     accumulate: bool = False
     best: TrialEnded | None = None
+    command: str = ""
 
 
 @dataclass(frozen=True)
 class Stepped:
-    """A worker was given a step."""
+    """A worker, or a command, was given a step."""
 
     step: Step
 

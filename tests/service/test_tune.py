@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from batchopt.report.answer.reading import read_study
-from commands import Running, run_command
+from commands import BATCHOPT, Running, on_terminal, run_command
 
 SCRIPT = """
 import json, math, os, signal, sys, time
@@ -73,6 +73,16 @@ def test_a_command_is_a_study(tmp_path: Path, mode: str, options: tuple[str, ...
     trials = read_study(f"sqlite:///{tmp_path}/s.db")
     assert [(trial.state, len(trial.epochs)) for trial in trials] == [("complete", 3)] * len(trials)
     assert "batch size" in done.stdout
+
+
+def test_a_study_of_a_command_is_shown_on_a_terminal(tmp_path: Path) -> None:
+    code, text = on_terminal([*BATCHOPT, *tune(tmp_path, "json", "--workers", "2")[1:]], tmp_path)
+    assert code == 0, text
+    for part in ("study    tune in sqlite:///", "command  ", "trials", "of 3 epochs", "best so far", "Use batch size"):
+        assert part in text, part
+    # The same again, which has nothing left to do.
+    code, text = on_terminal([*BATCHOPT, *tune(tmp_path, "json")[1:]], tmp_path)
+    assert code == 0 and "4 trials finished, 4 in all" in text
 
 
 def test_out_of_memory_is_knowledge(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from batchopt.datasets import load_mnist
 from batchopt.errors import StudyMismatch, TaskFailed
 from batchopt.events import Event, Opened, Trained, TrialEnded
 from batchopt.store.tables import epochs_table
-from commands import run_command, worker_processes
+from commands import on_terminal, run_command, worker_processes
 from mnist import build_model
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -344,26 +344,8 @@ def test_a_second_question_is_one_short_script(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_live_view_shows_the_study_on_a_terminal(tmp_path: Path) -> None:
     """A pseudo-terminal, as a user would see it: machine, engine, bars, the incumbent."""
-    master, slave = pty.openpty()
-    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "110", "LINES": "40"}
-    process = subprocess.Popen(
-        script(tmp_path, "--trials", "3", "--epochs", "8", "--no-pruning"),
-        stdout=slave, stderr=slave, stdin=slave, env=environment,
-    )  # fmt: skip
-    os.close(slave)
-    shown = b""
-    while True:
-        ready, _, _ = select.select([master], [], [], 0.5)
-        try:
-            if ready:
-                shown += os.read(master, 65536)
-            elif process.poll() is not None:
-                break
-        except OSError:
-            break
-    assert process.wait() == 0
-    os.close(master)
-    text = shown.decode()
+    code, text = on_terminal(script(tmp_path, "--trials", "3", "--epochs", "8", "--no-pruning"), tmp_path)
+    assert code == 0
     for part in ("starting TensorFlow", "machine", "engine", "trials", "best so far", "Use batch size"):
         assert part in text, part
 

@@ -221,6 +221,7 @@ def script_command(task: Task, space: SearchSpace, goal: Goal, trackers: Sequenc
 
 def _print_plan(plan: Plan, budget: Budget, *, as_json: bool) -> None:
     opened, stamp = plan.opened, plan.stamp
+    assert opened.machine is not None, "a script's models are trained by our own workers"
     left = None if budget.trials is None else max(0, budget.trials - opened.finished)
     if as_json:
         print_json(

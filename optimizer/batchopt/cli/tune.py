@@ -99,6 +99,7 @@ def tune_command(
             count = workers or len(devices) or 1
             CommandLoop(session, run, workers=count, devices=devices, interruption=interruption).run()
             report = session.report()
+    click.echo()
     console().print(printed(document(report, details=False)))
 
 

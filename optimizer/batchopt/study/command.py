@@ -6,6 +6,7 @@ import math
 import os
 import re
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,11 +18,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from batchopt.errors import InvalidInput, TaskFailed
+from batchopt.events import Opened, Stepped
 from batchopt.measured import Epoch
 from batchopt.signals import Interruption
+from batchopt.store.history import count_states
 from batchopt.store.leases import LeaseLost, TurnLost
 from batchopt.study.command_line import Command
 from batchopt.study.command_output import Output, size_of
+from batchopt.study.finding import best_of
 from batchopt.study.jobs import JobSession, Work
 from batchopt.study.session import Verdict
 
@@ -39,6 +43,16 @@ OUT_OF_MEMORY = re.compile(
 
 ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 """What tells NVIDIA's and AMD's libraries which devices there are."""
+
+
+class Running:
+    """A process that trains a trial, and its lease: empty once the trial has ended, as the process may go on then.
+
+    Whoever renews holds `told` meanwhile, as does who tells an epoch, which may be the last one.
+    """
+
+    def __init__(self, lease: str, process: subprocess.Popen[str]) -> None:
+        self.lease, self.process, self.told = lease, process, threading.Lock()
 
 
 class CommandLoop:
@@ -67,7 +81,7 @@ class CommandLoop:
         self._devices = devices or [""]
         self._machine = socket.gethostname()
         self._interruption = interruption
-        self._held: dict[int, tuple[str, subprocess.Popen[str]]] = {}
+        self._held: dict[int, Running] = {}
         self._stopped = threading.Event()
         self._errors: list[BaseException] = []
         self._client = f"tune-{os.getpid()}-{secrets.token_hex(8)}"
@@ -80,6 +94,7 @@ class CommandLoop:
             Interrupted: by a signal; every process has ended.
             StorageError: the database refuses.
         """
+        self._session.listener(self._opened())
         threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(self._workers)]
         for thread in threads:
             thread.start()
@@ -93,21 +108,41 @@ class CommandLoop:
                     self._renew()
         finally:
             self._stopped.set()
-            for _, process in list(self._held.values()):
-                _end(process)
+            for running in list(self._held.values()):
+                _end(running.process)
             for thread in threads:
                 thread.join(2 * TERM_SECONDS)
         if self._errors:
             raise self._errors[0]
         self._session.end()
 
+    def _opened(self) -> Opened:
+        session, ledger = self._session, self._session.ledger
+        states = count_states(ledger.database, ledger.study)
+        return Opened(
+            study=ledger.study.study_name,
+            storage=ledger.database.url,
+            machine=None,
+            engine="",
+            timings=(),
+            epochs=session.ending.last_epoch,
+            metric=session.stamp.metric,
+            trials=session.budget.trials,
+            finished=sum(count for state, count in states.items() if state not in ("running", "waiting")),
+            running=states.get("running", 0),
+            best=best_of(ledger.database, ledger.study, session.stamp),
+            command=shlex.join(self._command.arguments),
+        )
+
     def _renew(self) -> None:
-        for trial, (lease, process) in list(self._held.items()):
+        for trial, running in list(self._held.items()):
             try:
-                self._session.telling.renew(trial, lease)
+                with running.told:
+                    if running.lease:
+                        self._session.telling.renew(trial, running.lease)
             except LeaseLost:
-                # Lost, or ended in this moment: what it still does is in vain.
-                _end(process)
+                # What it still does is in vain.
+                _end(running.process)
 
     def _work(self, number: int) -> None:
         client, device = f"{self._client}-{number}", self._devices[number % len(self._devices)]
@@ -117,6 +152,7 @@ class CommandLoop:
                 with suppress(TurnLost):
                     work = self._session.ask_for(client, self._machine, can_pause=self._command.resumes, patience=5.0)
                 if work is not None:
+                    self._session.listener(Stepped(work.step))
                     with suppress(LeaseLost):
                         self._train(work, device)
                 elif self._session.done:
@@ -137,10 +173,10 @@ class CommandLoop:
             arguments, results = self._command.filled(work, epochs=epochs, device=device, checkpoint=str(checkpoint))
             began_at = size_of(results)
             process = self._started(arguments, device, trial, lease)
-            self._held[trial] = (lease, process)
+            self._held[trial] = running = Running(lease, process)
             output = Output(process, results, began_at)
             try:
-                epoch, verdict = self._follow(work, output, process)
+                epoch, verdict = self._follow(work, output, running)
                 code = process.wait()
                 if verdict == "pause" and code == 0:
                     self._pause(trial, lease, epoch, checkpoint, output.tail)
@@ -150,7 +186,7 @@ class CommandLoop:
                 _end(process)
                 self._held.pop(trial, None)
 
-    def _follow(self, work: Work, output: Output, process: subprocess.Popen[str]) -> tuple[int, Verdict]:
+    def _follow(self, work: Work, output: Output, running: Running) -> tuple[int, Verdict]:
         """Tell each epoch of a process until it ends; returns the last one, and what was to come after it."""
         trial, lease, telling = work.step.trial, work.lease, self._session.telling
         epoch, began = work.from_epoch, time.perf_counter()
@@ -169,13 +205,15 @@ class CommandLoop:
                 seconds = max(0.0, time.perf_counter() - began)
             began = time.perf_counter()
             figures = _figures(epoch, value, seconds, work.step.batch_size, self._session)
-            verdict = telling.tell(trial, lease, lambda size, told=figures: told).result()  # type: ignore[misc]
-            if verdict == "continue" and not self._command.resumes and self._session.gives_up(trial, epoch):
-                # It cannot be paused, and its other epochs are not worth having.
-                telling.prune(trial, lease)
-                verdict = "stop"
+            with running.told:
+                verdict = telling.tell(trial, lease, lambda size, told=figures: told).result()  # type: ignore[misc]
+                if verdict == "continue" and not self._command.resumes and self._session.gives_up(trial, epoch):
+                    # It cannot be paused, and its other epochs are not worth having.
+                    telling.prune(trial, lease)
+                    verdict = "stop"
+                running.lease = "" if verdict == "stop" else lease
             if verdict == "stop" and epoch < work.step.until_epoch:
-                _end(process)
+                _end(running.process)
         return epoch, verdict
 
     def _started(self, arguments: Sequence[str], device: str, trial: int, lease: str) -> subprocess.Popen[str]:

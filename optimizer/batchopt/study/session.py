@@ -48,7 +48,7 @@ class Session:
         lost: told the number of a trial that is no longer this session's: what is being done for it is in vain.
 
     Attributes:
-        ending: when a trial has what the goal asks for; `ledger`, `stamp` and `capacity` are as given.
+        ending: when a trial has what the goal asks for; `ledger`, `stamp`, `budget` and `capacity` are as given.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Session:
         # The numerics of the search take a second to import.
         from batchopt.study.searching import make_search
 
-        self.ledger, self.stamp, self.capacity = ledger, stamp, capacity
+        self.ledger, self.stamp, self.budget, self.capacity = ledger, stamp, budget, capacity
         self.lost, self.listener = lost, listener
         self.ending = ledger.in_turn(lambda: Ending(ledger, stamp, capacity))
         self._search = make_search(ledger, stamp, options, budget, capacity, self.ending.elsewhere, self.ending.power)

@@ -25,11 +25,13 @@ from batchopt.events import (
     TrainingModel,
     TrialEnded,
 )
+from batchopt.machine.machine import Machine
 from batchopt.measured import Epoch
 from batchopt.question.metric import Metric
 from batchopt.report.show.terminal import LAST_TRIALS
 from batchopt.search.steps import Step
 from batchopt.store.attributes import DIVERGED
+from batchopt.text import printable
 from batchopt.words import counted, duration
 
 CONFIRMING, MODEL = -1, -2
@@ -37,28 +39,34 @@ CONFIRMING, MODEL = -1, -2
 
 
 def opened_lines(opened: Opened) -> list[str]:
-    """The study, the machine and the engine, a line each."""
-    machine = opened.machine
+    """The study, and the machine and the engine or else the command, a line each."""
+    goes_on = bool(opened.finished or opened.running)
+    history = [f"{opened.finished} trials finished" if goes_on else "new"]
+    history += [f"{opened.trials} in all"] if opened.trials is not None else []
+    history += [f"{opened.running} to be taken up again"] if opened.running else []
+    study = f"study    {opened.study} in {opened.storage} ({', '.join(history)})"
+    if opened.machine is None:
+        return [study, f"command  {printable(opened.command)}"]
+    return [study, f"machine  {_machine_words(opened, opened.machine)}", f"engine   {_engine_words(opened)}"]
+
+
+def _machine_words(opened: Opened, machine: Machine) -> str:
     cores = f"{machine.cores} core{'s' if machine.cores > 1 else ''}"
     where = f"GPU {machine.device}, {cores}" if machine.kind == "gpu" else f"CPU {machine.processor}, {cores}, no GPU"
-    timed = [timing for timing in opened.timings if not timing.refusal]
     held = "" if opened.max_batch_size is None else f", holds batch sizes up to {opened.max_batch_size}"
     held += ", larger ones in micro-batches" if held and opened.accumulate else ""
-    # With what compiling costs, or the faster one a step would seem to have been passed over for nothing.
+    return f"{where}, {machine.memory_bytes / 2**30:.0f} GiB{held}"
+
+
+def _engine_words(opened: Opened) -> str:
+    """With what compiling costs, or the faster one a step would seem to have been passed over for nothing."""
+    timed = [timing for timing in opened.timings if not timing.refusal]
     said = [
         f"{timing.engine} {1e6 * timing.step_time_s:.0f} us a step, {timing.compile_seconds:.1f} s to compile"
         for timing in timed
     ]
     said += [f"{timing.engine} refused: {timing.refusal}" for timing in opened.timings if timing.refusal]
-    goes_on = bool(opened.finished or opened.running)
-    history = [f"{opened.finished} trials finished" if goes_on else "new"]
-    history += [f"{opened.trials} in all"] if opened.trials is not None else []
-    history += [f"{opened.running} to be taken up again"] if opened.running else []
-    return [
-        f"study    {opened.study} in {opened.storage} ({', '.join(history)})",
-        f"machine  {where}, {machine.memory_bytes / 2**30:.0f} GiB{held}",
-        f"engine   {opened.engine}" + (f" ({'; '.join(said)})" if said else ""),
-    ]
+    return opened.engine + (f" ({'; '.join(said)})" if said else "")
 
 
 def probing_line(probing: Probing) -> str:
@@ -247,7 +255,7 @@ class LiveView:
         """Move the trial's bar; one that has reached the end of its step may now wait for long, and is not shown."""
         if event.figures.epoch >= self._until[event.trial]:
             self._hide(event.trial)
-        else:
+        elif event.trial in self._epochs:
             self._progress.update(self._epochs[event.trial], completed=event.figures.epoch)
 
     def _confirm(self, event: Confirming) -> None:
