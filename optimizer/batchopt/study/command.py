@@ -45,16 +45,6 @@ ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 """What tells NVIDIA's and AMD's libraries which devices there are."""
 
 
-class Running:
-    """A process that trains a trial, and its lease: empty once the trial has ended, as the process may go on then.
-
-    Whoever renews holds `told` meanwhile, as does who tells an epoch, which may be the last one.
-    """
-
-    def __init__(self, lease: str, process: subprocess.Popen[str]) -> None:
-        self.lease, self.process, self.told = lease, process, threading.Lock()
-
-
 class CommandLoop:
     """Runs a session with a command until there are no more steps.
 
@@ -81,7 +71,7 @@ class CommandLoop:
         self._devices = devices or [""]
         self._machine = socket.gethostname()
         self._interruption = interruption
-        self._held: dict[int, Running] = {}
+        self._held: dict[int, tuple[str, subprocess.Popen[str]]] = {}
         self._stopped = threading.Event()
         self._errors: list[BaseException] = []
         self._client = f"tune-{os.getpid()}-{secrets.token_hex(8)}"
@@ -108,8 +98,8 @@ class CommandLoop:
                     self._renew()
         finally:
             self._stopped.set()
-            for running in list(self._held.values()):
-                _end(running.process)
+            for _, process in list(self._held.values()):
+                _end(process)
             for thread in threads:
                 thread.join(2 * TERM_SECONDS)
         if self._errors:
@@ -135,14 +125,12 @@ class CommandLoop:
         )
 
     def _renew(self) -> None:
-        for trial, running in list(self._held.items()):
+        for trial, (lease, process) in list(self._held.items()):
             try:
-                with running.told:
-                    if running.lease:
-                        self._session.telling.renew(trial, running.lease)
+                self._session.telling.renew(trial, lease)
             except LeaseLost:
-                # What it still does is in vain.
-                _end(running.process)
+                # Lost, or ended in this moment: what it still does is in vain.
+                _end(process)
 
     def _work(self, number: int) -> None:
         client, device = f"{self._client}-{number}", self._devices[number % len(self._devices)]
@@ -173,10 +161,10 @@ class CommandLoop:
             arguments, results = self._command.filled(work, epochs=epochs, device=device, checkpoint=str(checkpoint))
             began_at = size_of(results)
             process = self._started(arguments, device, trial, lease)
-            self._held[trial] = running = Running(lease, process)
+            self._held[trial] = (lease, process)
             output = Output(process, results, began_at)
             try:
-                epoch, verdict = self._follow(work, output, running)
+                epoch, verdict = self._follow(work, output, process)
                 code = process.wait()
                 if verdict == "pause" and code == 0:
                     self._pause(trial, lease, epoch, checkpoint, output.tail)
@@ -186,7 +174,7 @@ class CommandLoop:
                 _end(process)
                 self._held.pop(trial, None)
 
-    def _follow(self, work: Work, output: Output, running: Running) -> tuple[int, Verdict]:
+    def _follow(self, work: Work, output: Output, process: subprocess.Popen[str]) -> tuple[int, Verdict]:
         """Tell each epoch of a process until it ends; returns the last one, and what was to come after it."""
         trial, lease, telling = work.step.trial, work.lease, self._session.telling
         epoch, began = work.from_epoch, time.perf_counter()
@@ -205,15 +193,13 @@ class CommandLoop:
                 seconds = max(0.0, time.perf_counter() - began)
             began = time.perf_counter()
             figures = _figures(epoch, value, seconds, work.step.batch_size, self._session)
-            with running.told:
-                verdict = telling.tell(trial, lease, lambda size, told=figures: told).result()  # type: ignore[misc]
-                if verdict == "continue" and not self._command.resumes and self._session.gives_up(trial, epoch):
-                    # It cannot be paused, and its other epochs are not worth having.
-                    telling.prune(trial, lease)
-                    verdict = "stop"
-                running.lease = "" if verdict == "stop" else lease
+            verdict = telling.tell(trial, lease, lambda size, told=figures: told).result()  # type: ignore[misc]
+            if verdict == "continue" and not self._command.resumes and self._session.gives_up(trial, epoch):
+                # It cannot be paused, and its other epochs are not worth having.
+                telling.prune(trial, lease)
+                verdict = "stop"
             if verdict == "stop" and epoch < work.step.until_epoch:
-                _end(running.process)
+                _end(process)
         return epoch, verdict
 
     def _started(self, arguments: Sequence[str], device: str, trial: int, lease: str) -> subprocess.Popen[str]:
