@@ -106,7 +106,8 @@ def kills(count: int = KILLS) -> None:
                 struck[whom] += 1
                 if file.exists():
                     _log_writes(file)
-            parent.kill()
+            if parent.poll() is None:
+                parent.kill()
             parent.wait()
             for number, ended in _finished(file).items():
                 changed += finished.setdefault(number, ended) != ended

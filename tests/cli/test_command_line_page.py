@@ -24,6 +24,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
 def completed(monkeypatch: pytest.MonkeyPatch, instruction: str, words: str = "", at: int = 0) -> str:
     """What the shell is told."""
     monkeypatch.setattr(sys, "argv", ["batchopt"])
+    # As of a program's file, and not of `python -m pytest`, after which click would name the program.
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
     monkeypatch.setenv("_BATCHOPT_COMPLETE", instruction)
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(at))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import replace
@@ -108,39 +109,29 @@ def test_it_finds_the_soonest_configuration_at_the_cost_of_a_few_runs_to_the_tar
     assert spent < 20 * LEAST
 
 
-@pytest.mark.parametrize(
-    "seed",
-    [
-        # A known defect of the interval, not of this bar: in the middle of this study what is recommended was never
-        # trained, and it is sooner than its interval says. Strict, so that whoever mends it takes the mark away.
-        pytest.param(
-            0,
-            marks=pytest.mark.xfail(
-                strict=True, raises=AssertionError, reason="8 % sooner than the interval's lower end"
-            ),
-        ),
-        1,
-        2,
-    ],
-)
-def test_the_recommendation_is_in_seconds_and_its_interval_holds_the_truth(seed):
-    advice, truth = recommended(seed)
-    assert advice.low < advice.mean < advice.high
-    assert 0.95 * advice.low < truth < 1.05 * advice.high
+STUDIES = range(8)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_what_is_recommended_takes_hardly_longer_than_the_soonest(seed):
-    _, truth = recommended(seed)
-    assert truth < 1.15 * LEAST
-
-
+@functools.cache
 def recommended(seed):
     """What 25 steps recommend, and the seconds that it really needs."""
     search = scheduler(seed=seed)
     drive(search, 25)
     advice = search.recommend()
     return advice, seconds_needed(advice.batch_size, advice.learning_rate)
+
+
+def test_the_recommendation_is_in_seconds_and_its_90_percent_interval_holds_the_truth():
+    """In all but one of ten, as an interval of 90 % is to: in 23 of the first 24 seeds."""
+    assert all(advice.low < advice.mean < advice.high for advice, _ in map(recommended, STUDIES))
+    held = [advice.low <= truth <= advice.high for advice, truth in map(recommended, STUDIES)]
+    assert sum(held) >= 7
+
+
+@pytest.mark.parametrize("seed", STUDIES)
+def test_what_is_recommended_takes_hardly_longer_than_the_soonest(seed):
+    _, truth = recommended(seed)
+    assert truth < 1.15 * LEAST
 
 
 def test_a_step_costs_at_most_what_the_best_trial_took_and_who_took_longer_is_given_up():

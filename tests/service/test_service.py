@@ -272,8 +272,8 @@ def test_whoever_looks_on_sees_each_trial_change(service: httpx.Client, study: s
     metrics = service.get("/metrics").text
     assert f'batchopt_trials{{study="{name}",state="running"}} 1' in metrics
     named = set(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE))
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert named and all(f"`{each}" in readme for each in named)
+    page = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
+    assert named and all(f"`{each}" in page for each in named)
     assert name in service.get("/").text
     page = service.get(f"/studies/{name}").text
     assert "1 paused" in page and "abacus" in page and "<script" not in page

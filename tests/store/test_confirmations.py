@@ -16,7 +16,7 @@ from batchopt.store.ledger import Ledger
 from batchopt.store.making import found_or_made, stamp_if_unmade
 from batchopt.store.tables import confirmations_table
 from batchopt.store.transfer.transfer import export, merge
-from written_study import MACHINE, STAMP, write_study
+from written_study import MACHINE, STAMP
 
 PARAMS = {"batch_size": 64, "learning_rate": 0.01, "units": 3}
 RUN = ConfirmationRun(
@@ -50,13 +50,6 @@ def confirmed(storage: Path, *runs: ConfirmationRun) -> list[ConfirmationRun]:
     found = kept.all()
     database.db.dispose()
     return found
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("written") / "studies.db"
-    write_study(path)
-    return path
 
 
 @pytest.fixture

@@ -20,17 +20,9 @@ from batchopt.store.doctor.doctor import examine, repair
 from batchopt.store.folders import file_system
 from batchopt.store.ledger import Ledger
 from batchopt.store.transfer.transfer import export, merge
-from written_study import write_study
 
 NAME = "0123456789abcdef" * 2 + ".npz"
 SECRET = b"a thesis, and the only copy of it"
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("written") / "studies.db"
-    write_study(path)
-    return path
 
 
 @pytest.fixture

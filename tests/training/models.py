@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from batchopt import Dataset
+from batchopt.question.metric import Direction
 from keras import layers, ops
 
 EXAMPLES, HELD_OUT = 85, 30
@@ -21,7 +22,8 @@ class Kind:
     """A model and its data.
 
     Attributes:
-        compiles: with which of the fused engines; `fit` runs all.
+        direction: of the metric, where its name does not tell.
+        engines: that can train it; `fit` runs all.
         tolerance: relative, of figures above 1, else absolute.
         shared: whether trials that differ in the rate alone are sure to be trained by one program.
         fast: whether it is tried each time.
@@ -30,6 +32,7 @@ class Kind:
     build: Callable[..., keras.Model]
     data: Callable[[], Dataset]
     metric: str = "accuracy"
+    direction: Direction | None = None
     engines: tuple[str, ...] = ("fused", "fused-xla", "fit")
     tolerance: float = 1e-5
     shared: bool = True
@@ -373,7 +376,7 @@ def adapted_normalization(rate: float, knob: float) -> keras.Model:
     return compiled(keras.Sequential([keras.Input((12,)), normalization, layers.Dense(3, "softmax")]), sgd(rate))
 
 
-@kind(itself, metric="closeness")
+@kind(itself, metric="closeness", direction="maximize")
 def own_steps_without_a_loss(rate: float, knob: float) -> keras.Model:
     class Auto(keras.Model):
         def __init__(self) -> None:
@@ -407,7 +410,7 @@ def own_steps_without_a_loss(rate: float, knob: float) -> keras.Model:
     return model
 
 
-@kind(itself, metric="closeness")
+@kind(itself, metric="closeness", direction="maximize")
 def own_steps_that_return_numbers(rate: float, knob: float) -> keras.Model:
     class Auto(keras.Model):
         def __init__(self) -> None:

@@ -99,6 +99,14 @@ def compiled_by_the_user(rate: float, knob: float) -> keras.Model:
     return compiled(model, sgd(rate), jit_compile=True, steps_per_execution=3)
 
 
+@kind(pictures)
+def normalized_and_adaptive(rate: float, knob: float) -> keras.Model:
+    """A bias before the normalization would have no gradient but rounding, of which Adam makes steps of `rate`."""
+    body = [layers.Conv2D(4, 3, use_bias=False), layers.BatchNormalization(), layers.ReLU(), layers.Dropout(knob)]
+    model = keras.Sequential([keras.Input((6, 6, 1)), *body, layers.Flatten(), layers.Dense(3, "softmax")])
+    return compiled(model, adam(rate))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a model is trained, beside its batch size and its rate.

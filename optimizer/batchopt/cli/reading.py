@@ -20,7 +20,7 @@ from batchopt.question.metric import Metric
 from batchopt.report.answer.evidence import Evidence
 from batchopt.report.answer.reading import list_studies, read_evidence, read_stamp, read_study
 from batchopt.report.show.document import document
-from batchopt.report.show.terminal import printed, trials_table
+from batchopt.report.show.terminal import Trimmed, printed, trials_table
 from batchopt.store.database import open_database
 from batchopt.store.doctor.doctor import examine
 from batchopt.store.history import open_study
@@ -67,7 +67,7 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
         csv.writer(sys.stdout).writerow(map(cell, names))
         writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     else:
-        console().print(trials_table(trials, read_stamp(storage, study)[1].metric))
+        console().print(Trimmed(trials_table(trials, read_stamp(storage, study)[1].metric)))
 
 
 @click.command("report")

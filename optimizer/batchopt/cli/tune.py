@@ -99,7 +99,7 @@ def tune_command(
             count = workers or len(devices) or 1
             CommandLoop(session, run, workers=count, devices=devices, interruption=interruption).run()
             report = session.report()
-    console().print(printed(document(report)))
+    console().print(printed(document(report, details=False)))
 
 
 def _asked(study: str, storage: str, given: dict[str, Any]) -> tuple[dict[str, Any], bool]:

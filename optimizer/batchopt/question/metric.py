@@ -113,6 +113,10 @@ class Metric:
         """The best of some values, of which there is at least one."""
         return max(values, key=self.score)
 
+    def possible(self, value: float) -> float:
+        """The nearest value that it can have: an accuracy is in 0 to 1, and nothing is known of others."""
+        return min(max(value, 0.0), 1.0) if self.is_accuracy else value
+
     def scaled(self, value: float) -> float:
         """A value, or a difference of values, as it is written: percent, or percentage points, of an accuracy."""
         return 100.0 * value if self.is_accuracy else value

@@ -209,6 +209,16 @@ def test_a_trial_with_an_accuracy_of_zero_is_still_complete() -> None:
     assert advice.value == 0.0
 
 
+@pytest.mark.parametrize(("name", "limited"), [("accuracy", True), ("score", False)])
+def test_no_accuracy_above_all_of_them_is_expected(name: str, limited: bool) -> None:
+    trials = [trial(at, size, (0.5, top)) for at, (size, top) in enumerate([(16, 0.99), (32, 1.0), (64, 0.7)])]
+    advice = advise_from(trials, SPACE, Metric(name), max_epochs=2)
+    assert advice is not None
+    highest = max(row.high for row in advice.by_batch_size)
+    assert highest == 1.0 if limited else highest > 1.0
+    assert all(row.low <= row.mean <= row.high for row in advice.by_batch_size)
+
+
 def test_each_batch_size_that_was_trained_has_one_row_in_ascending_order() -> None:
     rows = by_batch_size([trial(0, 64), trial(1, 8), trial(2, 64), trial(3, 256, (), state="running")], METRIC)
     assert [(row.batch_size, row.trials) for row in rows] == [(8, 1), (64, 2)]
@@ -225,6 +235,13 @@ def test_a_row_shows_the_trial_trained_furthest_and_of_those_the_most_accurate()
         ],
     )
     assert (row.learning_rate, row.value, row.epochs, row.trials) == (0.01, 0.9, 2, 3)
+
+
+def test_a_row_shows_the_best_epoch_where_that_is_what_a_trial_counts_by() -> None:
+    trials = [trial(0, 32, (0.7, 0.8), learning_rate=0.001), trial(1, 32, (0.9, 0.6), learning_rate=0.01)]
+    (last,), (best,) = by_batch_size(trials, METRIC), by_batch_size(trials, METRIC, "best")
+    assert (last.learning_rate, last.value) == (0.001, 0.8)
+    assert (best.learning_rate, best.value, best.epochs) == (0.01, 0.9, 2)
 
 
 def test_a_row_has_the_median_speed_of_all_epochs_of_its_batch_size() -> None:

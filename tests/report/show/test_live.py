@@ -85,7 +85,7 @@ def test_the_study_the_machine_and_the_engine_are_a_line_each() -> None:
     assert opened_lines(OPENED) == [
         "study    mnist in sqlite:///studies.db (new, 30 in all)",
         "machine  CPU Abacus, 2 cores, no GPU, 8 GiB",
-        "engine   fused-xla (fused-xla 100 us a step, fused 250 us a step)",
+        "engine   fused-xla (fused-xla 100 us a step, 2.0 s to compile; fused 250 us a step, 1.0 s to compile)",
     ]
 
 

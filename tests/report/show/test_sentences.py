@@ -9,11 +9,13 @@ from io import StringIO
 
 import pytest
 from batchopt.machine.step_time import StepTimeFit
+from batchopt.question.goal import Goal
 from batchopt.question.metric import Metric
 from batchopt.question.space import SearchSpace
 from batchopt.report.answer.batch_sizes import BatchSizeRow
 from batchopt.report.answer.confirmation import Confirmation, ConfirmedConfiguration
 from batchopt.report.answer.evidence import Evidence
+from batchopt.report.answer.goals import targeted
 from batchopt.report.answer.intervals import Mean
 from batchopt.report.answer.outlook import against_default, edges, too_few, untrained
 from batchopt.report.answer.recommendation import MachineAdvice, Recommendation, Report
@@ -98,8 +100,9 @@ def test_where_it_is_not_sure_that_is_said_with_what_would_make_it_so() -> None:
     unsure = dataclasses.replace(BEST, chance_within=0.57)
     advice = dataclasses.replace(ADVICE, recommended=unsure, by_batch_size=[SMALL, COMMON, unsure, LARGE])
     said = advice_sentences(dataclasses.replace(REPORT, advice=advice))[1]
-    assert said.startswith("With 57 % probability no batch size is better by more than 0.5 points")
-    assert "What is best is not clear yet." in said
+    assert said.startswith(
+        "What is best is not clear yet: with 57 % probability no batch size is better by more than 0.5 points"
+    )
     assert too_few(advice) == [
         "Too few trials to be surer: 4 more runs each of 64 and of 512 would tell the two apart in 8 of 10 cases, for "
         "9 min 00 s of training."
@@ -130,6 +133,16 @@ def test_what_is_gained_over_the_default_is_said_with_its_probability() -> None:
     assert against_default(None, ADVICE, METRIC) == []
 
 
+def test_what_is_printed_has_no_blanks_at_the_ends_of_its_lines() -> None:
+    console = Console(file=StringIO(), width=40)
+    rows = [(("8", "97 %", "as good"), False), (("64", "97 %", "recommended"), True)]
+    under = Paragraph("No batch size is better by more than what two runs differ by.", "under")
+    console.print(printed([[under], [Table(("batch size", "expected", "verdict"), rows)]]))
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 6 and "as good" in lines[4]
+    assert lines == [line.rstrip() for line in lines]
+
+
 @pytest.mark.parametrize(
     ("size", "rate", "option"),
     [
@@ -145,6 +158,9 @@ def test_at_an_edge_of_the_space_the_option_that_widens_it_is_named(size: int, r
     advice = dataclasses.replace(ADVICE, recommended=row, best=row)
     (said,) = edges(advice, space, most=50_000)
     assert option in said
+    soonest = Goal("time", target=0.97)
+    (of_time,) = edges(advice, space, most=50_000, to_target=targeted(soonest, METRIC))
+    assert "may be sooner" in of_time and option in of_time
     inside = dataclasses.replace(row, batch_size=64, learning_rate=0.01)
     assert edges(dataclasses.replace(ADVICE, recommended=inside, best=inside), space, most=50_000) == []
 

@@ -21,17 +21,10 @@ from batchopt.store.ledger import Ledger
 from batchopt.store.tables import checkpoints_table, epochs_table, leases_table, schema_table
 from batchopt.store.transfer.transfer import export
 from servers import SERVERS, own_database
-from written_study import MACHINE, begin, epoch, new_study, write_study
+from written_study import MACHINE, begin, epoch, new_study
 
 BATCHOPT = [sys.executable, "-c", "from batchopt.cli.batchopt import main; main()"]
 NEW_OWNER = "from batchopt.store.owner import new_owner; print(new_owner())"
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("written") / "studies.db"
-    write_study(path)
-    return path
 
 
 @pytest.fixture

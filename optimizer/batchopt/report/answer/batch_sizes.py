@@ -7,7 +7,9 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from batchopt.question.goal import Counts
 from batchopt.question.metric import Metric
 from batchopt.report.answer.notes import loss_spread
 from batchopt.search.costs import EpochCost
@@ -22,14 +24,14 @@ class BatchSizeRow:
     Attributes:
         batch_size: examples per optimizer step.
         learning_rate: the best one tried.
-        value: validation metric with it, after `epochs` epochs; None where all trials diverged.
+        value: validation metric with it, of the epoch that it counts by; None where all trials diverged.
         epochs: how many epochs that trial was trained; fewer than the goal's where all trials were stopped early.
         seconds_per_epoch: on the training clock, the median of all its epochs.
         examples_per_second: the median of all its epochs.
         trials: how many trials had this batch size.
         diverged: how many of them did.
-        train_loss, validation_loss: after the last epoch of the best trial, the first as it was during that epoch;
-            their difference is the generalization gap. None where they are not finite.
+        train_loss, validation_loss: of that epoch, the first as it was during it; their difference is the
+            generalization gap. None where they are not finite.
         loss_spread: how far the validation loss of its trials jumps from epoch to epoch: standard deviation around a
             line through the last epochs, the median trial's; None where none has three epochs.
         peak_bytes: the most device memory that an epoch took; None where the device does not tell.
@@ -68,33 +70,34 @@ def epoch_seconds(trials: Sequence[TrialRecord]) -> Callable[[int], float]:
     return lambda batch_size: measured.get(batch_size) or foreseen(batch_size)
 
 
-def by_batch_size(trials: Sequence[TrialRecord], metric: Metric) -> list[BatchSizeRow]:
+def by_batch_size(trials: Sequence[TrialRecord], metric: Metric, counts: Counts = "last") -> list[BatchSizeRow]:
     """A row for each batch size that was trained at least one epoch, ascending.
 
     Its best trial is the best of those that were trained to their end, or ended by themselves; where none was, of
-    those trained furthest. One that diverged comes last.
+    those trained furthest. One that diverged comes last. `counts` is by which of its epochs a trial counts.
     """
     rows = []
     for size, same in _trained(trials).items():
-        scores = {trial.number: score(trial, metric) for trial in same}
+        scores = {trial.number: score(trial, metric, counts) for trial in same}
         longest = max(len(trial.epochs) for trial in same)
         trained = {trial.number: longest if trial.state == "complete" else len(trial.epochs) for trial in same}
         best = max(same, key=lambda t: (math.isfinite(scores[t.number]), trained[t.number], scores[t.number]))
         fine = math.isfinite(scores[best.number])
         epochs = [epoch for trial in same for epoch in trial.epochs]
+        counted = _counted(best, metric, counts) if fine else {}
         assert best.learning_rate is not None
         rows.append(
             BatchSizeRow(
                 batch_size=size,
                 learning_rate=best.learning_rate,
-                value=best.last["value"] if fine else None,
+                value=counted.get("value"),
                 epochs=len(best.epochs),
                 seconds_per_epoch=_median(same, "train_seconds"),
                 examples_per_second=_median(same, "examples_per_second"),
                 trials=len(same),
                 diverged=sum(trial.note == DIVERGED for trial in same),
-                train_loss=best.last.get("train_loss") if fine else None,
-                validation_loss=best.last.get("validation_loss") if fine else None,
+                train_loss=counted.get("train_loss"),
+                validation_loss=counted.get("validation_loss"),
                 loss_spread=loss_spread(same),
                 peak_bytes=max((epoch.get("peak_bytes") or 0 for epoch in epochs), default=0) or None,
             )
@@ -107,10 +110,18 @@ def count_states(trials: Sequence[TrialRecord]) -> dict[str, int]:
     return dict(Counter(trial.state for trial in trials))
 
 
-def score(trial: TrialRecord, metric: Metric) -> float:
-    """A trial's last value, such that more is better; -inf before its first epoch, and where the trial diverged."""
-    value = None if trial.note == DIVERGED else trial.last.get("value")
+def score(trial: TrialRecord, metric: Metric, counts: Counts = "last") -> float:
+    """What a trial counts by, such that more is better; -inf before its first epoch, and where it diverged."""
+    value = None if trial.note == DIVERGED else _counted(trial, metric, counts).get("value")
     return -math.inf if value is None else metric.score(value)
+
+
+def _counted(trial: TrialRecord, metric: Metric, counts: Counts) -> dict[str, Any]:
+    """The row of the epoch that a trial counts by; empty before its first."""
+    known = [row for row in trial.epochs if row["value"] is not None]
+    if counts == "last" or not known:
+        return trial.last
+    return max(known, key=lambda row: metric.score(row["value"]))
 
 
 def _trained(trials: Sequence[TrialRecord]) -> dict[int, list[TrialRecord]]:

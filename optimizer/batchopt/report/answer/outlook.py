@@ -27,26 +27,29 @@ BUSY, BUSY_EPOCHS = 1.5, 5
 """Of a batch size's epochs, of which there are so many at least, one in ten takes so many times the median or more."""
 
 
-def edges(advice: Advice, space: SearchSpace, *, most: int) -> list[str]:
+def edges(advice: Advice, space: SearchSpace, *, most: int, to_target: ToTargetKind | None = None) -> list[str]:
     """Whether what is recommended, or what is expected best, lies where the search was not allowed to go on.
 
     Args:
         advice: of the study.
         space: of the study.
         most: the largest batch size that could be searched: the training examples, or what the machine holds.
+        to_target: the goal, where it is the least of something to a target.
     """
     said = []
+    better = "be better" if to_target is None else to_target.to_be_less
+    larger = "be faster and as good" if to_target is None else better
     size, rate = advice.recommended.batch_size, advice.recommended.learning_rate
     low, high = space.smallest, space.largest
     if low < high:
         if size == high and 2 * high <= most:
             said.append(
-                f"{size} is the largest batch size of this study, and a larger one may be faster and as good: "
+                f"{size} is the largest batch size of this study, and a larger one may {larger}: "
                 f"--batch-sizes {low}..{min(WIDER * high, most)} in another --study."
             )
         elif low > 1 and low in (size, advice.best.batch_size):
             said.append(
-                f"{low} is the smallest batch size of this study, and a smaller one may be better: "
+                f"{low} is the smallest batch size of this study, and a smaller one may {better}: "
                 f"--batch-sizes {max(low // WIDER, 1)}..{high} in another --study."
             )
     low_rate, high_rate = space.learning_rate
@@ -54,12 +57,12 @@ def edges(advice: Advice, space: SearchSpace, *, most: int) -> list[str]:
         at = math.log(rate / low_rate) / math.log(high_rate / low_rate)
         if at > 1 - AT_THE_EDGE:
             said.append(
-                f"{rate:.2g} is the highest learning rate of this study, and a higher one may be better: "
+                f"{rate:.2g} is the highest learning rate of this study, and a higher one may {better}: "
                 f"--learning-rates {low_rate:g}..{10 * high_rate:g} in another --study."
             )
         elif at < AT_THE_EDGE:
             said.append(
-                f"{rate:.2g} is the lowest learning rate of this study, and a lower one may be better: "
+                f"{rate:.2g} is the lowest learning rate of this study, and a lower one may {better}: "
                 f"--learning-rates {low_rate / 10:g}..{high_rate:g} in another --study."
             )
     return said

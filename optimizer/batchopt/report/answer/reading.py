@@ -12,7 +12,7 @@ import optuna
 
 from batchopt.errors import InvalidInput, StorageError, StudyNotFound
 from batchopt.optuna_private import study_id_of
-from batchopt.question.goal import TO_TARGET, Goal, GoalKind, Prefer
+from batchopt.question.goal import TO_TARGET, Counts, Goal, GoalKind, Prefer
 from batchopt.question.metric import Metric
 from batchopt.report.answer import outlook
 from batchopt.report.answer.batch_sizes import by_batch_size, count_states, score
@@ -128,7 +128,7 @@ def read_evidence(
             recommendation=best,
             advice=advice,
             by_batch_size=compared(
-                by_batch_size(there, metric),
+                by_batch_size(there, metric, asked.value),
                 advice,
                 found,
                 metric.sign,
@@ -156,7 +156,7 @@ def read_evidence(
                 *windowed(len(trials), len(every)),
                 *notes(
                     there,
-                    _curve_of(advice, there, metric) if best and not to_a_target else None,
+                    _curve_of(advice, there, metric, asked.value) if best and not to_a_target else None,
                     metric,
                     asked.epochs if stamp.target is None else None,
                 ),
@@ -174,13 +174,13 @@ def read_evidence(
         return Evidence(report, there, stamp.space)
 
 
-def _curve_of(advice: Advice | None, trials: Sequence[TrialRecord], metric: Metric) -> int | None:
+def _curve_of(advice: Advice | None, trials: Sequence[TrialRecord], metric: Metric, counts: Counts) -> int | None:
     """The trial whose curve tells of what is recommended: its own, or else the best one of its batch size."""
     if advice is None or advice.recommended.trial >= 0:
         return None if advice is None else advice.recommended.trial
     size = advice.recommended.batch_size
     same = [trial for trial in trials if trial.state == "complete" and trial.batch_size == size and trial.epochs]
-    return max(same, key=lambda trial: score(trial, metric)).number if same else None
+    return max(same, key=lambda trial: score(trial, metric, counts)).number if same else None
 
 
 def _outlook(
@@ -193,11 +193,12 @@ def _outlook(
 ) -> list[str]:
     """What would change the answer; times are of the trials as they were trained."""
     held = math.inf if place.max_batch_size is None else place.max_batch_size
+    most, to_target = int(min(stamp.program.train_examples, held)), targeted(goal, stamp.metric)
     return [
-        *outlook.against_default(advice.against_default, advice, stamp.metric, targeted(goal, stamp.metric)),
+        *outlook.against_default(advice.against_default, advice, stamp.metric, to_target),
         *outlook.untrained(advice),
         *outlook.too_few(advice),
-        *outlook.edges(advice, stamp.space, most=int(min(stamp.program.train_examples, held))),
+        *outlook.edges(advice, stamp.space, most=most, to_target=to_target),
         *outlook.busy(trials),
     ]
 

@@ -220,7 +220,7 @@ def advise_from(
     whole = [trial for trial in trials if trial.batch_size and trial.learning_rate]
     if never_varies(whole) is not None:
         return None
-    return advise(
+    found = advise(
         [as_trial(trial, held=False, max_epochs=max_epochs, counts=counts, sign=metric.sign) for trial in whole],
         space,
         max_epochs=max_epochs,
@@ -229,6 +229,23 @@ def advise_from(
         tolerance=tolerance,
         max_batch_size=max_batch_size,
         prefer=prefer,
+    )
+    return None if found is None else _possible(found, metric)
+
+
+def _possible(advice: Advice, metric: Metric) -> Advice:
+    """The same, with no value that the metric cannot have: a posterior knows no limits, and an accuracy has two."""
+
+    def row(of: Estimate) -> Estimate:
+        mean, low, high = map(metric.possible, (of.mean, of.low, of.high))
+        return replace(of, mean=mean, low=low, high=high)
+
+    return replace(
+        advice,
+        recommended=row(advice.recommended),
+        best=row(advice.best),
+        fastest=row(advice.fastest),
+        by_batch_size=[row(each) for each in advice.by_batch_size],
     )
 
 

@@ -40,7 +40,7 @@ def advice_sentences(report: Report) -> list[str]:
     best, advice = report.recommendation, report.advised
     if best is None or advice is None:
         return []
-    said = [_expected(report, best, advice), f"{_sure(report, advice)} {_others(report, advice)}"]
+    said = [_expected(report, best, advice), f"{_sure(report, advice)} {_others(report, advice)}".strip()]
     return [*said, *_drawn(report, best)]
 
 
@@ -75,9 +75,9 @@ def _against(report: Report, advice: Advice, default: Estimate) -> str:
 
 
 def _sure(report: Report, advice: Advice) -> str:
-    """How sure it is that nothing else loses less."""
-    likely = chance(advice.recommended.chance_within)
-    likely = "With even odds" if likely == "even odds" else f"With {likely}"
+    """How sure it is that nothing else is better by what matters; that it is not, where it is not, comes first."""
+    likely = "With " if advice.sure else "What is best is not clear yet: with "
+    likely += chance(advice.recommended.chance_within)
     amount = report.metric.shown_amount(advice.tolerance)
     if (goal := _to_target(report)) is not None:
         return f"{likely} no batch size {goal.is_less} by more than {goal.shown(advice.tolerance)}."
@@ -90,7 +90,7 @@ def _sure(report: Report, advice: Advice) -> str:
 
 
 def _others(report: Report, advice: Advice) -> str:
-    """Whether anything is clearly better, what might be and takes longer, what is faster and loses."""
+    """That nothing is clearly better, what might be and takes longer, what is faster and loses."""
     ours, metric = advice.recommended, report.metric
     if (goal := _to_target(report)) is not None:
         return _cheaper(advice, goal)
@@ -109,8 +109,8 @@ def _others(report: Report, advice: Advice) -> str:
         loses = "loses" if row.chance_better < UNLIKELY else "likely loses" if row.chance_better < 0.45 else "may lose"
         lost = f"{loses} {metric.shown_amount(loss)}" if loss > 0 else "is expected to be as good"
         said.append(f"{row.batch_size} is {compared(row.seconds, ours.seconds)} and {lost}")
-    clearly = "Nothing tried is clearly better." if advice.sure else "What is best is not clear yet."
-    return f"{clearly} {'; '.join(said)}." if said else clearly
+    clearly = "Nothing tried is clearly better. " if advice.sure else ""
+    return f"{clearly}{'; '.join(said)}." if said else clearly
 
 
 def _cheaper(advice: Advice, goal: ToTargetKind) -> str:

@@ -20,7 +20,7 @@ from batchopt.report.show.tables import (
     training_table,
 )
 
-MORE = "--details shows more: chances, speed, memory, the laws of steps and of step times."
+MORE = "batchopt report --details shows more: chances, speed, memory, the laws of steps and of step times."
 
 
 def document(report: Report, *, details: bool = True) -> list[Section]:

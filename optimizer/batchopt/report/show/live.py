@@ -44,9 +44,12 @@ def opened_lines(opened: Opened) -> list[str]:
     timed = [timing for timing in opened.timings if not timing.refusal]
     held = "" if opened.max_batch_size is None else f", holds batch sizes up to {opened.max_batch_size}"
     held += ", larger ones in micro-batches" if held and opened.accumulate else ""
-    timings = ", ".join(f"{timing.engine} {1e6 * timing.step_time_s:.0f} us a step" for timing in timed)
-    refused = [f"{timing.engine} refused: {timing.refusal}" for timing in opened.timings if timing.refusal]
-    said = [timings, *refused] if timings else refused
+    # With what compiling costs, or the faster one a step would seem to have been passed over for nothing.
+    said = [
+        f"{timing.engine} {1e6 * timing.step_time_s:.0f} us a step, {timing.compile_seconds:.1f} s to compile"
+        for timing in timed
+    ]
+    said += [f"{timing.engine} refused: {timing.refusal}" for timing in opened.timings if timing.refusal]
     goes_on = bool(opened.finished or opened.running)
     history = [f"{opened.finished} trials finished" if goes_on else "new"]
     history += [f"{opened.trials} in all"] if opened.trials is not None else []

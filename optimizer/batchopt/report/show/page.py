@@ -24,8 +24,11 @@ svg.mark { width: 9rem; height: .9rem; vertical-align: middle; } .mark .band { f
 .mark line { stroke: #444; stroke-width: 1.5; } .mark circle { fill: #0072B2; }
 .recommended .mark circle { fill: #D55E00; }
 @media (max-width: 40rem) { body { margin: .5rem auto; padding: 0 .5rem; font-size: 15px; }
-th, td { padding: .1rem .35rem; } }
-@media print { body { max-width: none; font-size: 11px; } .figure, table { break-inside: avoid; }
+table { font-size: .75rem; } th, td { padding: .1rem .2rem; } th, .words, .interval { white-space: normal; }
+svg.mark { display: none; } }
+h2 { font-size: 1.1rem; font-weight: 400; margin: 2rem 0 0; }
+@media (max-width: 40rem), (hover: none) { .modebar { display: none; } }
+@media print { body { max-width: none; font-size: 11px; } .picture, table { break-inside: avoid; }
 .table { overflow: visible; } }
 """
 
@@ -41,6 +44,13 @@ FRAGMENT_STYLE = """
 CONFIG = {"responsive": True, "displaylogo": False}
 """Figures take the width that there is."""
 
+ON_PAPER = """
+const pictures = change => document.querySelectorAll(".js-plotly-plot").forEach(each => Plotly.relayout(each, change));
+addEventListener("beforeprint", () => pictures({autosize: false, width: 640}));
+addEventListener("afterprint", () => pictures({autosize: true, width: null}));
+"""
+"""A browser prints what it has drawn for the screen, and cuts it; so it is drawn as wide as paper is."""
+
 
 def page(evidence: Evidence) -> str:
     """The report as HTML, Plotly's code included."""
@@ -51,9 +61,12 @@ def page(evidence: Evidence) -> str:
     # What is decided by comes before what it was made from.
     parts.append(_blocks(first_look(report)))
     for at, (name, figure) in enumerate(pictures(evidence).items()):
+        # As a heading, which has several lines where a screen is narrow; it is HTML there, too.
+        heading = figure.layout.title.text
+        figure.update_layout(title=None)
         drawn = to_html(figure, full_html=False, include_plotlyjs=at == 0, div_id=name, config=CONFIG)
-        parts.append(f'<div class="figure">{drawn}</div>')
-    parts.append(_blocks(further(report)))
+        parts.append(f'<div class="picture"><h2>{heading}</h2><div class="figure">{drawn}</div></div>')
+    parts += [_blocks(further(report)), f"<script>{ON_PAPER}</script>"]
     title = _text(f"batchopt: {report.study}")
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style>'
@@ -106,6 +119,6 @@ def _mark(mark: Mark | None) -> str:
 
 
 def _cell(text: str) -> str:
-    """A cell; words begin at the left, numbers end at the right."""
-    kind = ' class="words"' if text[:1].isalpha() else ""
+    """A cell; words begin at the left, numbers end at the right; an interval has two lines where a screen is narrow."""
+    kind = ' class="words"' if text[:1].isalpha() else ' class="interval"' if " to " in text else ""
     return f"<td{kind}>{_text(text)}</td>"

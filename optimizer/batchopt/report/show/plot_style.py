@@ -23,6 +23,9 @@ SCALE = "Cividis"
 """Of values and batch sizes: even in lightness, so that it prints, and the same to the colour-blind."""
 
 
+UNUSED_BUTTONS = ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]
+"""Plotly would show them over the end of a title."""
+
 SHORT, MOST_TICKS = 8.0, 4
 """A range whose ends are less than so many times apart has at most about so many evenly spaced ticks."""
 
@@ -60,7 +63,8 @@ def escaped(text: str) -> str:
 def styled(figure: go.Figure, title: str) -> go.Figure:
     """The looks of all; as wide as there is room, and no higher than a card of optuna-dashboard."""
     return figure.update_layout(
-        title={"text": title, "x": 0.02},
+        title={"text": title, "x": 0.02, "font": {"size": 16}},
+        modebar={"remove": UNUSED_BUTTONS},
         template="simple_white",
         font={"size": 14},
         height=460,

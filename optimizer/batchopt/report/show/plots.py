@@ -115,7 +115,7 @@ def landscape(surface: Surface, trials: Sequence[TrialRecord], report: Report) -
                 marker={"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": BLACK}},
             )
         )
-    figure.update_xaxes(title="batch size, examples", type="category", tickangle=0, tickfont={"size": 11})
+    figure.update_xaxes(title="batch size, examples", type="category", tickfont={"size": 11})
     figure.update_yaxes(title="learning rate (log)", type="log", exponentformat="power", dtick=1)
     return styled(figure, f"Expected validation {escaped(metric.title)}")
 
@@ -212,6 +212,9 @@ def pareto(report: Report) -> go.Figure | None:
     figure = go.Figure()
     band = sorted(metric.scaled(metric.sign * score) for score in (best - advice.tolerance, best))
     figure.add_hrect(y0=band[0], y1=band[1], fillcolor=GREEN, opacity=0.15, line_width=0, layer="below")
+    square = {"symbol": "square", "size": 12, "color": GREEN, "opacity": 0.3}
+    within = f"as good within {metric.shown_amount(advice.tolerance)}"
+    figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=square, name=within))
     figure.add_trace(
         go.Scatter(
             x=[row.seconds for row in front],
@@ -265,8 +268,7 @@ def pareto(report: Report) -> go.Figure | None:
     )
     figure.update_yaxes(title=f"expected {escaped(metric.axis)}", range=ends)
     name = metric.title.capitalize() if metric.is_accuracy else escaped(metric.title)
-    amount = metric.shown_amount(advice.tolerance)
-    drawn = styled(figure, f"{name} against training time; green: as good within {amount}")
+    drawn = styled(figure, f"{name} against training time")
     return drawn.update_layout(margin_t=100, title_y=0.96, title_yanchor="top")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -31,7 +32,22 @@ def printed(sections: Sequence[Section]) -> RenderableType:
     for section in sections:
         lines += [""] if lines else []
         lines += [_block(block) for block in section]
-    return Group(*lines)
+    return Trimmed(Group(*lines))
+
+
+class Trimmed:
+    """What is printed without blanks at the ends of its lines, which whoever copies it would carry along."""
+
+    def __init__(self, printed: RenderableType) -> None:
+        self._printed = printed
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in console.render_lines(self._printed, options, pad=False):
+            while line and not line[-1].text.strip():
+                line.pop()
+            if line:
+                line[-1] = Segment(line[-1].text.rstrip(), line[-1].style)
+            yield from (*line, Segment.line())
 
 
 def _block(block: Paragraph | Table) -> RenderableType:
