@@ -42,7 +42,8 @@ for epoch in range(first, last + 1):
     print("some words of the framework's own")
     print(f"epoch {epoch}: acc={value}" if mode == "words" else json.dumps({"acc": value, "seconds": 1.0}), flush=True)
     if mode == "long":
-        time.sleep(0.1)
+        # What has no hope is slow, so that it is met in the middle.
+        time.sleep(0.7 if epoch in (2, 4) and value < 0.5 else 0.1)
 if mode == "long":
     with open(log, "a") as file:
         print("ended", os.getpid(), file=file)
@@ -168,7 +169,9 @@ def test_a_command_that_cannot_be_paused_is_ended_where_it_has_no_hope(tmp_path:
     lines = (tmp_path / "log").read_text().splitlines()
     ended = {line.split()[1] for line in lines if line.startswith("ended")}
     started = [line.split()[0] for line in lines if not line.startswith("ended")]
-    assert len(started) == len(trials) and len(ended) == len(trials) - len(stopped)
+    assert len(started) == len(trials)
+    # One may come to its end while it is decided on.
+    assert len(trials) - len(stopped) <= len(ended) < len(trials)
 
 
 def test_results_are_read_from_a_file(tmp_path: Path) -> None:

@@ -129,8 +129,9 @@ class CommandLoop:
             try:
                 self._session.telling.renew(trial, lease)
             except LeaseLost:
-                # Lost, or ended in this moment: what it still does is in vain.
-                _end(process)
+                # Lost, what it still does is in vain. After its last epoch it may have a model to save.
+                if self._session.telling.ended_by(trial, lease) is None:
+                    _end(process)
 
     def _work(self, number: int) -> None:
         client, device = f"{self._client}-{number}", self._devices[number % len(self._devices)]
