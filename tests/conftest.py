@@ -7,6 +7,8 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Where this is set, each of the some hundred processes that tests start compiles the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Some runners set it for their processes, whose outputs are no terminals.
+os.environ.pop("COLUMNS", None)
 
 import signal
 from collections.abc import Iterator

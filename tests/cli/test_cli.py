@@ -249,6 +249,13 @@ def test_report_is_one_json_document(files: Path) -> None:
     assert [row["batch_size"] for row in report["by_batch_size"]] == [16, 64, 256]
 
 
+def test_a_pipe_is_as_wide_as_a_table_wants_or_as_is_said(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = said(files, "report")
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = said(files, "report")
+    assert max(map(len, wide.splitlines())) > 80 >= max(map(len, narrow.splitlines()))
+
+
 def test_trials_are_a_line_each(files: Path) -> None:
     lines = said(files, "trials").splitlines()
     assert len(lines) == 1 + 6

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from batchopt.report.answer.reading import read_study
+from batchopt.report.show.study_report import read_report
 from commands import BATCHOPT, Running, on_terminal, run_command
 
 SCRIPT = """
@@ -34,6 +35,9 @@ if mode in ("paused", "forgetful", "greedy"):
 if mode == "file":
     sys.stdout = open(sys.argv[6], "a")
 for epoch in range(first, last + 1):
+    if mode == "diverges" and rate > 0.02:
+        print(json.dumps({"acc": -(10.0 ** (100 * epoch)), "seconds": 1.0}), flush=True)
+        continue
     if mode == "slow" and not os.path.exists("fast"):
         time.sleep(0.5)
     value = (1 - 0.5**epoch) / (1 + abs(math.log10(rate) + 2) + size / 1000)
@@ -92,6 +96,22 @@ def test_out_of_memory_is_knowledge(tmp_path: Path) -> None:
     trials = read_study(f"sqlite:///{tmp_path}/s.db")
     assert {trial.note for trial in trials if trial.batch_size > 16} <= {"out of memory"}
     assert any(trial.state == "complete" for trial in trials)
+
+
+def test_a_value_may_be_as_large_as_a_number_can_be(tmp_path: Path) -> None:
+    """A loss that diverges and is finite is no damage, and does not make whatever is near it uncertain."""
+    done = run(tmp_path, "diverges", "--trials", "8", "--learning-rates", "0.001..1")
+    assert done.returncode == 0, done.stderr
+    storage = f"sqlite:///{tmp_path}/s.db"
+    assert min(trial.value for trial in read_study(storage) if trial.value is not None) < -1e200
+    for command in (["doctor"], ["trials"], ["report", "--details"], ["report", "--html", str(tmp_path / "page.html")]):
+        done = run_command(["batchopt", *command, "--storage", storage], tmp_path)
+        assert done.returncode == 0, done.stderr
+    advice = read_report(storage).advice
+    assert advice is not None
+    recommended = advice.recommended
+    assert recommended.high - recommended.low < 10
+    assert run(tmp_path, "json", "--study", "another").returncode == 0
 
 
 def test_a_command_killed_by_signal_9_is_tried_three_times(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def trials_command(storage: str, study: str | None, as_json: bool, as_csv: bool)
         csv.writer(sys.stdout).writerow(map(cell, names))
         writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     else:
-        console().print(Trimmed(trials_table(trials, read_stamp(storage, study)[1].metric)))
+        stamp = read_stamp(storage, study)[1]
+        console().print(Trimmed(trials_table(trials, stamp.metric, stamp.goal.value)))
 
 
 @click.command("report")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -63,9 +64,9 @@ def ray_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def console() -> TextConsole:
-    """Standard output; where it is not a terminal, wide enough that no table is cut."""
+    """Standard output; where it is no terminal, and COLUMNS does not say how wide it is, wide enough for any table."""
     terminal = TextConsole()
-    return terminal if terminal.is_terminal else TextConsole(width=PIPE_WIDTH)
+    return terminal if terminal.is_terminal or "COLUMNS" in os.environ else TextConsole(width=PIPE_WIDTH)
 
 
 def say(text: str, *, err: bool = False) -> None:

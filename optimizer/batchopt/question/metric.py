@@ -137,7 +137,10 @@ class Metric:
 
     def shown_amount(self, difference: float) -> str:
         """A difference with its unit: `0.2 points`, or `0.0013`."""
-        return f"{100 * difference:.2g} points" if self.is_accuracy else f"{difference:.2g}"
+        if not self.is_accuracy:
+            return f"{difference:.2g}"
+        points = f"{100 * difference:.2g}"
+        return f"{points} point{'s'[points == '1' :]}"
 
     def target(self, value: float | None) -> Target | None:
         """A target that its values may get to; None of None.

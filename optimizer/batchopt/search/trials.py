@@ -38,6 +38,12 @@ class Trials(dict[int, Trial]):
         return self._ordered
 
 
+FAR = 100.0
+"""In units of what the median is below the best: what is worse than that says no more than that it is the worst. A
+diverging loss may be 1e42 and finite, and would have whatever is near it expected anywhere.
+"""
+
+
 def rungs(max_epochs: int) -> list[int]:
     """Epochs at which a trial is paused and thought over: a quarter, a half, all."""
     return sorted({math.ceil(max_epochs / 4), math.ceil(max_epochs / 2), max_epochs})
@@ -72,6 +78,7 @@ def observed(trials: Sequence[Trial], cube: Cube, *, max_epochs: int, sign: floa
                 value.append(sign * trial.value_at(epoch, max_epochs))
     if not value:
         return None
+    value = _held(value)
     exact, worst = len(value), min(value)
     for row, trial in enumerate(trials):
         if trial.state == "infeasible" and trial.reason in ("diverged", "untrainable"):
@@ -88,6 +95,13 @@ def observed(trials: Sequence[Trial], cube: Cube, *, max_epochs: int, sign: floa
         pending_trial=np.array([row for row, _ in pending], dtype=np.int64),
         pending_fidelity=np.array([share for _, share in pending]),
     )
+
+
+def _held(values: Sequence[float]) -> list[float]:
+    """Values, larger ones better, with those far below all others held where they still say which are worst."""
+    best = max(values)
+    lowest = best - FAR * (best - float(np.median(values)))
+    return [max(value, lowest) for value in values] if lowest < best else list(values)
 
 
 def rotation(space: SearchSpace, cube: Cube) -> tuple[int, int, float] | None:

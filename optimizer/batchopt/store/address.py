@@ -144,4 +144,4 @@ def _check_place(path: Path, *, create: bool) -> None:
     if not path.parent.is_dir():
         raise StorageError(f"database {name}: the folder {folder} does not exist. Make it first.")
     if not os.access(path.parent, os.W_OK):
-        raise StorageError(f"database {name}: no permission to write in {folder}. Choose another --storage.")
+        raise StorageError(f"database {name}: no permission to write in folder {folder}. Choose another --storage.")

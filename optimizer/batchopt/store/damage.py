@@ -9,6 +9,8 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +41,10 @@ SHOWN = 40
 """Letters of a value that are shown."""
 
 LARGEST = 1e15
-"""Beyond any figure of ours: seconds, losses, examples per second."""
+"""Beyond any figure of ours, but for those that a model gives."""
+
+OF_A_MODEL = re.compile(r"loss$|value$|^sq_norm")
+"""Columns of such: while it diverges they may be as large as a number can be."""
 
 STUMBLES = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, AssertionError, RecursionError)
 """What a program raises that finds something else in a row than it must hold."""
@@ -119,8 +124,9 @@ def _wrong(column: sa.Column[Any], value: Any, dialect: sa.Dialect) -> str:
         fits = (bytes, memoryview)
     if not isinstance(value, fits):
         return f"and not {_named(kind)}"
-    if isinstance(kind, sa.Float) and ours and isinstance(value, int | float) and not abs(value) <= LARGEST:
-        return "which nothing takes"
+    if isinstance(kind, sa.Float) and ours and isinstance(value, int | float):
+        most = sys.float_info.max if OF_A_MODEL.search(column.name) else LARGEST
+        return "" if abs(value) <= most else "which nothing takes"
     return ""
 
 

@@ -75,7 +75,7 @@ class ModelFile:
         if not self.path.parent.is_dir():
             raise InvalidInput(f"model file {name}: the folder {folder} does not exist. Make it first.")
         if not os.access(self.path.parent, os.W_OK):
-            raise InvalidInput(f"model file {name}: no permission to write in {folder}. Choose another folder.")
+            raise InvalidInput(f"model file {name}: no permission to write in folder {folder}. Choose another folder.")
         for path in (self.path, self.description, self.part):
             if os.path.lexists(path) and not path.is_file():
                 raise InvalidInput(f"model file {printable(path)}: that is no file. Choose another name.")

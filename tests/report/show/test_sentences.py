@@ -92,7 +92,7 @@ def test_the_first_lines_say_what_to_use_how_sure_that_is_what_it_costs_and_what
         "1.3 times as fast as batch size 32, as accurate.",
         "With 86 % probability no batch size is better by more than 0.5 points, which is what two runs of one "
         "configuration differ by. Nothing tried is clearly better. 8 might gain 0.05 points (even odds) and takes "
-        "4 times as long; 512 is twice as fast and likely loses 1 points.",
+        "4 times as long; 512 is twice as fast and likely loses 1 point.",
     ]
 
 

@@ -84,7 +84,7 @@ def by_batch_size(trials: Sequence[TrialRecord], metric: Metric, counts: Counts 
         best = max(same, key=lambda t: (math.isfinite(scores[t.number]), trained[t.number], scores[t.number]))
         fine = math.isfinite(scores[best.number])
         epochs = [epoch for trial in same for epoch in trial.epochs]
-        counted = _counted(best, metric, counts) if fine else {}
+        counted = counted_epoch(best, metric, counts) if fine else {}
         assert best.learning_rate is not None
         rows.append(
             BatchSizeRow(
@@ -112,11 +112,11 @@ def count_states(trials: Sequence[TrialRecord]) -> dict[str, int]:
 
 def score(trial: TrialRecord, metric: Metric, counts: Counts = "last") -> float:
     """What a trial counts by, such that more is better; -inf before its first epoch, and where it diverged."""
-    value = None if trial.note == DIVERGED else _counted(trial, metric, counts).get("value")
+    value = None if trial.note == DIVERGED else counted_epoch(trial, metric, counts).get("value")
     return -math.inf if value is None else metric.score(value)
 
 
-def _counted(trial: TrialRecord, metric: Metric, counts: Counts) -> dict[str, Any]:
+def counted_epoch(trial: TrialRecord, metric: Metric, counts: Counts) -> dict[str, Any]:
     """The row of the epoch that a trial counts by; empty before its first."""
     known = [row for row in trial.epochs if row["value"] is not None]
     if counts == "last" or not known:

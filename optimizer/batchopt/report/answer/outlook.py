@@ -131,5 +131,5 @@ def busy(trials: Sequence[TrialRecord]) -> list[str]:
         return []
     return [
         f"The machine was busy with other work: one epoch in ten took {statistics.median(found):.1f} times as long as "
-        "the median of its batch size, or more. The times compare all the same, as each is a median."
+        "the median of its batch size, or more. Times are medians, and may be off where a batch size has few epochs."
     ]

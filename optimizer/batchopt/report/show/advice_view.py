@@ -46,7 +46,9 @@ def advice_sentences(report: Report) -> list[str]:
 
 def _expected(report: Report, best: Recommendation, advice: Advice) -> str:
     metric, default = report.metric, advice.at(COMMON_BATCH_SIZE)
-    against = "" if default is None or default is advice.recommended else f": {_against(report, advice, default)}"
+    # What was never tried is only guessed, and no first line is built on that.
+    tried = default is not None and default.runs > 0 and default is not advice.recommended
+    against = f": {_against(report, advice, default)}" if tried and default is not None else ""
     if (goal := _to_target(report)) is not None:
         needed = goal.expected(best.expected, best.low, best.high, best.seconds)
         return f"{goal.target} validation {metric.title} expected {needed}{against}."

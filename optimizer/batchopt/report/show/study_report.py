@@ -17,7 +17,7 @@ from batchopt.report.show.terminal import printed
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-WIDTH = 140
+WIDTH = 110
 """Columns of the text."""
 
 
@@ -35,9 +35,9 @@ class StudyReport(Report):
 
     def __str__(self) -> str:
         console = TextConsole(file=StringIO(), width=WIDTH)
-        console.print(printed(document(self)))
+        console.print(printed(document(self, details=False)))
         assert isinstance(console.file, StringIO)
-        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+        return console.file.getvalue().rstrip("\n")
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the document, without pictures."""

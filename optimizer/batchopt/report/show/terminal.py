@@ -11,7 +11,9 @@ from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from batchopt.question.goal import Counts
 from batchopt.question.metric import Metric
+from batchopt.report.answer.batch_sizes import counted_epoch
 from batchopt.report.show.blocks import Paragraph, Section, Table
 from batchopt.store.attributes import DIVERGED
 from batchopt.store.history import TrialRecord
@@ -21,6 +23,9 @@ from batchopt.words import shown_energy
 LAST_TRIALS = 8
 """Rows of the live view: enough to see a pattern, few enough for a small terminal."""
 
+
+MOST_SHOWN = 1e5
+"""A loss from here on diverges, and its digits say nothing."""
 
 STYLES = {"advice": "bold", "small": "dim"}
 """By a paragraph's role; the others are plain."""
@@ -64,23 +69,31 @@ def _block(block: Paragraph | Table) -> RenderableType:
     return table
 
 
-def trials_table(trials: list[TrialRecord], metric: Metric) -> RichTable:
-    """A row for each trial, with the values of its study's metric."""
+def trials_table(trials: list[TrialRecord], metric: Metric, counts: Counts = "last") -> RichTable:
+    """A row for each trial, with the values of its study's metric at the epoch that it counts by."""
     table = RichTable(box=None, pad_edge=False, header_style="bold")
     drawn = any(trial.joules is not None for trial in trials)
-    names = ["trial", "state", "batch size", "learning rate", metric.title, "loss", "epochs", "train s"]
+    # A job tells the metric alone, which may be the loss.
+    with_loss = metric.title != "loss" and any(row.get("validation_loss") for trial in trials for row in trial.epochs)
+    names = ["trial", "state", "batch size", "learning rate", metric.title, *(["loss"] if with_loss else [])]
+    names += ["epochs", "train s"]
     for name in [*names, *(["energy"] if drawn else []), "note"]:
         justify: Literal["left", "right"] = "left" if name in ("state", "note") else "right"
         table.add_column(name, justify=justify, no_wrap=name != "note")
     for trial in trials:
-        value, loss = trial.last.get("value"), trial.last.get("validation_loss")
+        counted = counted_epoch(trial, metric, counts)
+        value, loss = counted.get("value"), counted.get("validation_loss")
         table.add_row(
             str(trial.number),
             trial.state,
             "" if trial.batch_size is None else str(trial.batch_size),
             "" if trial.learning_rate is None else f"{trial.learning_rate:.3g}",
             "" if value is None or trial.note == DIVERGED else metric.shown(value),
-            "" if loss is None else f"{loss:.4f}",
+            *(
+                ["" if loss is None else f"{loss:.4f}" if abs(loss) < MOST_SHOWN else f"{loss:.3g}"]
+                if with_loss
+                else []
+            ),
             str(len(trial.epochs)),
             f"{trial.train_seconds:.2f}",
             *(["" if trial.joules is None else shown_energy(trial.joules)] if drawn else []),
