@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -183,6 +184,11 @@ def test_a_node_that_dies_is_a_worker_that_dies_and_the_others_go_on_without_it(
 
 @pytest.mark.slow
 def test_what_a_cluster_cannot_give_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    folder, left = tmp_path / "studies", tmp_path / "ray"
+    folder.mkdir()
+    left.mkdir()
+    # As a cluster that was killed has left it.
+    (left / "ray_current_cluster").write_text("127.0.0.1:9")
     for options, said in {
         ("--ray", "local", "--ray-cpus", "4096"): "--ray local: no node has 4096 CPUs and 0 GPUs for a worker",
         ("--ray", "127.0.0.1:9"): "--ray 127.0.0.1:9: no Ray cluster answers there",
@@ -190,15 +196,16 @@ def test_what_a_cluster_cannot_give_is_said_before_anything_is_written(tmp_path:
         ("--ray", "ray://head:10001"): "--ray ray://head:10001: write auto, local, or the cluster's address",
     }.items():
         done = subprocess.run(
-            [*SCRIPT, *SMALL.split(), "--storage", str(tmp_path / "new.db"), *options],
+            [*SCRIPT, *SMALL.split(), "--storage", str(folder / "new.db"), *options],
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
+            env=os.environ | ({"RAY_TMPDIR": str(tmp_path)} if "auto" in options else {}),
         )
         assert done.returncode == 2, done.stderr
         assert said in done.stderr
         assert "Traceback" not in done.stderr
-        assert not list(tmp_path.iterdir())
+        assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from batchopt.errors import DeviceError, InvalidInput
@@ -54,8 +56,10 @@ def _join(ray: Any, address: str) -> None:
     if "://" in address or (address != "auto" and not (host and port.isdigit())):
         raise InvalidInput(f"--ray {address}: write auto, local, or the cluster's address as 10.0.0.1:6379.")
     try:
-        if address != "auto":
-            # Ray would end this process where nobody answers.
+        if address == "auto":
+            host, _, port = _left_by_ray().rpartition(":")
+        if host and port.isdigit():
+            # Where nobody answers Ray would end this process, or wait for many minutes.
             socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
         ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
@@ -63,6 +67,19 @@ def _join(ray: Any, address: str) -> None:
             f"--ray {address}: no Ray cluster answers there ({first_line(error)}). "
             "Start one with `ray start --head`, or use --ray local."
         ) from None
+
+
+def _left_by_ray() -> str:
+    """Where the cluster is that `auto` stands for, as Ray documents it; empty where nothing says it.
+
+    The file is that of the last cluster which was started here; one that was killed leaves it.
+    """
+    if named := os.environ.get("RAY_ADDRESS"):
+        return named
+    try:
+        return Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster").read_text().strip()
+    except OSError:
+        return ""
 
 
 def share_of(nodes: Sequence[tuple[int, int]], options: Options) -> ClusterShare:
