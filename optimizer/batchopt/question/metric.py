@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -113,9 +114,12 @@ class Metric:
         """The best of some values, of which there is at least one."""
         return max(values, key=self.score)
 
-    def possible(self, value: float) -> float:
-        """The nearest value that it can have: an accuracy is in 0 to 1, and nothing is known of others."""
-        return min(max(value, 0.0), 1.0) if self.is_accuracy else value
+    def limits(self, seen: Iterable[float]) -> tuple[float, float]:
+        """Between which its values are: an accuracy's 0 and 1; an error's from 0, unless one below it was seen."""
+        if self.is_accuracy:
+            return 0.0, 1.0
+        error = LESS_IS_BETTER.search(self.name) is not None and NEGATIVE.search(self.name) is None
+        return (0.0 if error and min(seen, default=-1.0) >= 0 else -math.inf), math.inf
 
     def scaled(self, value: float) -> float:
         """A value, or a difference of values, as it is written: percent, or percentage points, of an accuracy."""

@@ -209,14 +209,26 @@ def test_a_trial_with_an_accuracy_of_zero_is_still_complete() -> None:
     assert advice.value == 0.0
 
 
-@pytest.mark.parametrize(("name", "limited"), [("accuracy", True), ("score", False)])
-def test_no_accuracy_above_all_of_them_is_expected(name: str, limited: bool) -> None:
-    trials = [trial(at, size, (0.5, top)) for at, (size, top) in enumerate([(16, 0.99), (32, 1.0), (64, 0.7)])]
-    advice = advise_from(trials, SPACE, Metric(name), max_epochs=2)
+@pytest.mark.parametrize(
+    ("metric", "values", "least", "most"),
+    [
+        (Metric(), (0.99, 1.0, 0.7), 0.0, 1.0),
+        (Metric("score"), (0.99, 1.0, 0.7), -math.inf, math.inf),
+        (Metric("mae", "minimize"), (0.001, 0.002, 0.7), 0.0, math.inf),
+        (Metric("loss", "minimize"), (-0.001, 0.002, 0.7), -math.inf, math.inf),
+    ],
+)
+def test_no_value_that_cannot_be_is_expected(
+    metric: Metric, values: tuple[float, ...], least: float, most: float
+) -> None:
+    trials = [trial(at, size, (0.5, last)) for at, (size, last) in enumerate(zip((16, 32, 64), values, strict=True))]
+    advice = advise_from(trials, SPACE, metric, max_epochs=2)
     assert advice is not None
-    highest = max(row.high for row in advice.by_batch_size)
-    assert highest == 1.0 if limited else highest > 1.0
-    assert all(row.low <= row.mean <= row.high for row in advice.by_batch_size)
+    rows = advice.by_batch_size
+    assert all(least <= row.low <= row.mean <= row.high <= most for row in rows)
+    # A posterior goes beyond what was seen, wherever it may.
+    assert (min(row.low for row in rows) == 0.0) == (metric.name == "mae")
+    assert (max(row.high for row in rows) == 1.0) == (metric.name == "accuracy")
 
 
 def test_each_batch_size_that_was_trained_has_one_row_in_ascending_order() -> None:

@@ -230,14 +230,15 @@ def advise_from(
         max_batch_size=max_batch_size,
         prefer=prefer,
     )
-    return None if found is None else _possible(found, metric)
+    seen = [epoch["value"] for trial in whole for epoch in trial.epochs if epoch["value"] is not None]
+    return None if found is None else _within(found, *metric.limits(seen))
 
 
-def _possible(advice: Advice, metric: Metric) -> Advice:
-    """The same, with no value that the metric cannot have: a posterior knows no limits, and an accuracy has two."""
+def _within(advice: Advice, least: float, most: float) -> Advice:
+    """The same, with no value that the metric cannot have, which a posterior does not know."""
 
     def row(of: Estimate) -> Estimate:
-        mean, low, high = map(metric.possible, (of.mean, of.low, of.high))
+        mean, low, high = (min(max(value, least), most) for value in (of.mean, of.low, of.high))
         return replace(of, mean=mean, low=low, high=high)
 
     return replace(
