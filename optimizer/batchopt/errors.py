@@ -64,4 +64,4 @@ class TrainingFailed(BatchoptError):
 
 
 class TaskFailed(BatchoptError):
-    """The user's own code raised; the text is its traceback."""
+    """The user's own code failed; the text is its traceback, or a command's last lines."""

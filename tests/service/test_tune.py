@@ -236,7 +236,7 @@ def test_a_studys_name_alone_resumes_it_and_another_question_is_refused(tmp_path
     for more, said in (
         (["--epochs", "5"], "epochs 3 and not 5"),
         (["--", "rm", "{batch_size}"], "command ["),
-        (["--study", "other"], "--batch-sizes is left out"),
+        (["--study", "other"], "there is no study 'other' to resume"),
     ):
         refused = run_command([*base, *more], tmp_path)
         assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr

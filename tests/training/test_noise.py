@@ -108,7 +108,7 @@ def test_looking_costs_no_more_than_its_share(data: Dataset, monkeypatch: pytest
     said: list[str] = []
     program, watch = program_of(net, data), watch_of(said, monkeypatch, share=0.05)
     epoch = train(program, 1)[0]
-    seen = [watch.look(program, request(), epoch) for _ in range(400)]
+    seen = [watch.look(program, request(), epoch) for _ in range(2000)]
     spent = sum(figures.noise_seconds or 0.0 for figures in seen)
     assert 0 < spent <= 0.05 * sum(figures.train_seconds for figures in seen) + 0.5
     assert seen[0].noise_small is None, "nothing has been trained yet that would pay for it"

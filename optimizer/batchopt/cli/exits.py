@@ -53,7 +53,7 @@ def _exit_code(command: click.Command) -> int:
         _say("interrupted; everything finished is kept. Run the same command to resume.")
         return interruption.exit_code
     except TaskFailed as error:
-        _say(f"your model or data code raised; everything finished is kept, the trial will be retried.\n{error}")
+        _say(f"your own code failed; everything finished is kept, and the same command goes on from there.\n{error}")
         return FAILED
     except BatchoptError as error:
         _say(f"{type(error).__name__}: {error}")

@@ -117,7 +117,7 @@ def _asked(study: str, storage: str, given: dict[str, Any]) -> tuple[dict[str, A
     if not isinstance(kept, dict):
         if missing := [name for name in NEEDED if name not in given]:
             option = missing[0].replace("_", "-")
-            raise InvalidInput(f"--{option} is left out, and no study {study!r} keeps what it was given. Add it.")
+            raise InvalidInput(f"there is no study {study!r} to resume, and a new one needs --{option}. Add it.")
         return {**DEFAULTS, "command": [], **given}, True
     if not _sound(kept):
         raise StorageError(f"what the database says of study {study!r} is damaged; restore a copy of it.")
