@@ -225,6 +225,7 @@ def test_no_value_that_cannot_be_is_expected(
     advice = advise_from(trials, SPACE, metric, max_epochs=2)
     assert advice is not None
     rows = advice.by_batch_size
+    assert sum(row is advice.recommended for row in rows) == 1
     assert all(least <= row.low <= row.mean <= row.high <= most for row in rows)
     # A posterior goes beyond what was seen, as far as it may.
     lowest, highest = min(row.low for row in rows), max(row.high for row in rows)

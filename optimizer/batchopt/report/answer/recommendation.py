@@ -236,18 +236,15 @@ def advise_from(
 
 def _within(advice: Advice, least: float, most: float) -> Advice:
     """The same, with no value that the metric cannot have, which a posterior does not know."""
-
-    def row(of: Estimate) -> Estimate:
-        mean, low, high = (min(max(value, least), most) for value in (of.mean, of.low, of.high))
-        return replace(of, mean=mean, low=low, high=high)
-
-    return replace(
-        advice,
-        recommended=row(advice.recommended),
-        best=row(advice.best),
-        fastest=row(advice.fastest),
-        by_batch_size=[row(each) for each in advice.by_batch_size],
-    )
+    named = (advice.recommended, advice.best, advice.fastest)
+    held = {
+        id(row): replace(row, **{name: min(max(getattr(row, name), least), most) for name in ("mean", "low", "high")})
+        for row in (*named, *advice.by_batch_size)
+    }
+    # Which row of the table is recommended is told by its being the same one.
+    recommended, best, fastest = (held[id(row)] for row in named)
+    table = [held[id(row)] for row in advice.by_batch_size]
+    return replace(advice, recommended=recommended, best=best, fastest=fastest, by_batch_size=table)
 
 
 def recommend(
