@@ -44,6 +44,9 @@ FRAGMENT_STYLE = """
 CONFIG = {"responsive": True, "displaylogo": False}
 """Figures take the width that there is."""
 
+OF_A_TITLE = 40
+"""Pixels above a figure that its title would take."""
+
 ON_PAPER = """
 const pictures = change => document.querySelectorAll(".js-plotly-plot").forEach(each => Plotly.relayout(each, change));
 addEventListener("beforeprint", () => pictures({autosize: false, width: 640}));
@@ -63,7 +66,7 @@ def page(evidence: Evidence) -> str:
     for at, (name, figure) in enumerate(pictures(evidence).items()):
         # As a heading, which has several lines where a screen is narrow; it is HTML there, too.
         heading = figure.layout.title.text
-        figure.update_layout(title=None)
+        figure.update_layout(title=None, margin_t=figure.layout.margin.t - OF_A_TITLE)
         drawn = to_html(figure, full_html=False, include_plotlyjs=at == 0, div_id=name, config=CONFIG)
         parts.append(f'<div class="picture"><h2>{heading}</h2><div class="figure">{drawn}</div></div>')
     parts += [_blocks(further(report)), f"<script>{ON_PAPER}</script>"]
