@@ -206,7 +206,7 @@ def reads() -> list[list[str]]:
     found: dict[tuple[str, ...], None] = {}
     for page in PAGES:
         for words in programs(shell_text(page), "batchopt"):
-            if words[1] in READERS and not re.search(r"://|\b[A-Z]{3,}\b|--study mine", " ".join(words)):
+            if words[1] in READERS and not re.search(r"://|\b[A-Z]{3,}\b|--study (?!mnist)", " ".join(words)):
                 at = words.index(PICTURES) if PICTURES in words else None
                 found[tuple(words[1:] if at is None else [*words[1:at], *words[at + 2 :]])] = None
     return [list(words) for words in found]
