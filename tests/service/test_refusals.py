@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,10 @@ def test_what_is_wrong_is_refused_in_a_line_and_leaves_no_trace(
     name: str, service: httpx.Client, database: Path, refusing: tuple[str, dict[str, Any]]
 ) -> None:
     method, path, body, status, word = BAD[name]
+    # A server that has just been asked decides on what it may be asked for next, in a turn of the study's.
+    until = time.monotonic() + 10
+    while rows(database)["batchopt_turns"] and time.monotonic() < until:
+        time.sleep(0.05)
     study, before = refusing[0], rows(database)
     content = body.encode() if isinstance(body, str) else body
     said: dict[str, Any] = {"content": content} if isinstance(content, bytes) else {"json": content}
