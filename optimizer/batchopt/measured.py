@@ -12,6 +12,15 @@ EngineName = Literal["fused-xla", "fused", "fit"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 
+LARGEST_VALUE = 1e100
+"""Of a metric or a loss. No model of 32 bits comes near it, and squares of what is beyond are no numbers."""
+
+
+def is_number(value: float) -> bool:
+    """Whether a value can be counted with: it is finite, and so is what is made of it."""
+    return abs(value) <= LARGEST_VALUE
+
+
 @dataclass(frozen=True)
 class Epoch:
     """What one epoch came to; times are on the training clock, compilation off it.
@@ -55,8 +64,8 @@ class Epoch:
 
     @property
     def valueless(self) -> bool:
-        """Whether its trial can have no value: it diverged, or the metric is NaN or infinite though no loss is."""
-        return self.diverged or not math.isfinite(self.value)
+        """Whether its trial can have no value: it diverged, or the metric is no number though every loss is one."""
+        return self.diverged or not is_number(self.value)
 
 
 @dataclass(frozen=True)

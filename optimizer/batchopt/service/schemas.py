@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from batchopt.errors import InvalidInput
 from batchopt.machine.capacity import Capacity
-from batchopt.measured import Epoch
+from batchopt.measured import Epoch, is_number
 from batchopt.question.goal import Counts, Goal, GoalKind
 from batchopt.question.metric import Direction, direction_by
 from batchopt.question.options import DEFAULT_TRIALS, LEASE_SECONDS, MAX_SEED, MOST, MOST_BYTES, Budget, Options
@@ -173,7 +173,7 @@ class EpochTold(Said):
         return Epoch(
             epoch=self.epoch,
             # A job whose metric is not finite is one whose training is not, whatever loss it tells of.
-            train_loss=self.loss if math.isfinite(self.value) else math.nan,
+            train_loss=self.loss if is_number(self.value) else math.nan,
             train_value=math.nan,
             validation_loss=self.validation_loss,
             value=self.value,

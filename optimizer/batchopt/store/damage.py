@@ -10,7 +10,6 @@ import datetime
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.distributions import json_to_distribution
 
+from batchopt.measured import LARGEST_VALUE
 from batchopt.optuna_private import OPTUNAS_TABLES
 from batchopt.question.task import MOST_EPOCHS
 from batchopt.store.attributes import ACCUMULATE, ATTRIBUTE, DEATHS, ELAPSED, ENGINES, GUID, MEMORY_LIMITS
@@ -44,7 +44,7 @@ LARGEST = 1e15
 """Beyond any figure of ours, but for those that a model gives."""
 
 OF_A_MODEL = re.compile(r"loss$|value$|^sq_norm")
-"""Columns of such: while it diverges they may be as large as a number can be."""
+"""Columns of such: while it diverges they may be as large as `LARGEST_VALUE`."""
 
 STUMBLES = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, AssertionError, RecursionError)
 """What a program raises that finds something else in a row than it must hold."""
@@ -129,7 +129,7 @@ def _wrong(column: sa.Column[Any], value: Any, dialect: sa.Dialect) -> str:
     if not isinstance(value, fits):
         return f"and not {_named(kind)}"
     if isinstance(kind, sa.Float) and ours and isinstance(value, int | float):
-        most = sys.float_info.max if OF_A_MODEL.search(column.name) else LARGEST
+        most = LARGEST_VALUE if OF_A_MODEL.search(column.name) else LARGEST
         return "" if abs(value) <= most else "which nothing takes"
     return ""
 

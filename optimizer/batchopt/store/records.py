@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.engine import Engine
 
 from batchopt.machine.machine import Machine
-from batchopt.measured import Epoch
+from batchopt.measured import Epoch, is_number
 from batchopt.question.options import LEASE_SECONDS
 from batchopt.store.leases import hold_lease
 from batchopt.store.owner import is_dead
@@ -234,4 +233,4 @@ def replace_row(connection: sa.Connection, table: sa.Table, key: Mapping[str, An
 
 def _storable(value: float | None) -> float | None:
     """NULL for NaN and infinity, which not every database can hold."""
-    return value if value is not None and math.isfinite(value) else None
+    return value if value is not None and is_number(value) else None

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from batchopt.errors import InvalidInput, TaskFailed
 from batchopt.events import Opened, Stepped
-from batchopt.measured import Epoch
+from batchopt.measured import Epoch, is_number
 from batchopt.signals import Interruption
 from batchopt.store.history import count_states
 from batchopt.store.leases import LeaseLost, TurnLost
@@ -269,7 +269,7 @@ def _figures(epoch: int, value: float, seconds: float, batch_size: int, session:
     examples = session.stamp.program.train_examples
     return Epoch(
         epoch=epoch,
-        train_loss=None if math.isfinite(value) else math.nan,
+        train_loss=None if is_number(value) else math.nan,
         train_value=math.nan,
         validation_loss=None,
         value=value,

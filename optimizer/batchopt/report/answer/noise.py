@@ -66,7 +66,8 @@ def gradient_noise(trials: Sequence[TrialRecord]) -> GradientNoise | None:
 
 
 def _looks(trial: TrialRecord) -> list[Mapping[str, Any]]:
-    return [row for row in trial.epochs if row.get("sq_norm_small") is not None]
+    needed = ("sq_norm_small", "sq_norm_big", "noise_small", "noise_big")
+    return [row for row in trial.epochs if None not in map(row.get, needed)]
 
 
 def _scale(looks: Sequence[Sequence[Mapping[str, Any]]], epoch: int | None = None) -> NoiseScale:
