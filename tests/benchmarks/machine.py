@@ -1,6 +1,6 @@
 """What the probe says of a machine against what is so: memory, its boundary under a limit, epoch times, failures.
 
-    python tests/benchmarks/machine.py [--models mlp,cnn] [--rounds 3] [--trials 30]
+    python tests/benchmarks/machine.py [--models mlp,cnn] [--rounds 3] [--trials 30] [--device gpu:0]
 
 Predictions are taken before anything is measured. The true boundary is found by bisection, each try a real training
 step and evaluation in a fresh worker under the same limit. Epochs are timed at batch sizes that were not probed, all
@@ -60,17 +60,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--parts", default="times,boundary,failures")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     console = Console(width=140)
     console.print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with Interruption() as interruption:
         for model in options.models.split(","):
             if "times" in options.parts:
-                times(console, model, options.rounds, interruption)
+                times(console, model, options.device, options.rounds, interruption)
             if "boundary" in options.parts:
-                boundary(console, model, interruption)
+                boundary(console, model, options.device, interruption)
             if "failures" in options.parts:
-                failures(console, model, options.trials)
+                failures(console, model, options.device, options.trials)
 
 
 def say(event: Event) -> None:
@@ -79,12 +80,14 @@ def say(event: Event) -> None:
         print(event.text)
 
 
-def probed(model: str, sizes: list[int], limit: int | None, interruption: Interruption) -> tuple[Slot, Capacity, float]:
+def probed(
+    model: str, device: str, sizes: list[int], limit: int | None, interruption: Interruption
+) -> tuple[Slot, Capacity, float]:
     build, _, engine, _, _ = MODELS[model]
     space = SearchSpace(sizes, (1e-3, 1e-2))
     setup = first_setup(
         Task(build, load_mnist),
-        Options(device="cpu", engine=engine, memory_limit=limit),  # type: ignore[arg-type]
+        Options(device=device, engine=engine, memory_limit=limit),  # type: ignore[arg-type]
         space,
         goal=Goal(),
         budget=Budget(),
@@ -99,10 +102,10 @@ def probed(model: str, sizes: list[int], limit: int | None, interruption: Interr
     return slot, capacity, engine_seconds + time.perf_counter() - started
 
 
-def times(console: Console, model: str, rounds: int, interruption: Interruption) -> None:
+def times(console: Console, model: str, device: str, rounds: int, interruption: Interruption) -> None:
     """Seconds of the probe; epoch times and memory at sizes that it did not look at."""
     ladder = MODELS[model][-1]
-    slot, capacity, seconds = probed(model, ladder, None, interruption)
+    slot, capacity, seconds = probed(model, device, ladder, None, interruption)
     law = capacity.steps
     assert law is not None
     assert capacity.memory is not None
@@ -159,11 +162,11 @@ def times(console: Console, model: str, rounds: int, interruption: Interruption)
     )
 
 
-def boundary(console: Console, model: str, interruption: Interruption) -> None:
+def boundary(console: Console, model: str, device: str, interruption: Interruption) -> None:
     """The largest batch size under a limit: predicted, verified on the ladder, and true by bisection."""
     limit = MODELS[model][3]
     ladder = powers_of_two(1, 50_000)
-    slot, capacity, _ = probed(model, ladder, limit, interruption)
+    slot, capacity, _ = probed(model, device, ladder, limit, interruption)
     setup = dataclasses.replace(slot.worker.setup)
     slot.worker.kill()
     foretold = max((size for size in range(1, 50_001) if _foretold(capacity, size, limit)), default=0)
@@ -200,13 +203,13 @@ def _really_fits(setup: Setup, size: int, interruption: Interruption) -> bool:
         worker.kill()
 
 
-def failures(console: Console, model: str, trials: int) -> None:
+def failures(console: Console, model: str, device: str, trials: int) -> None:
     """A study on 1..full under a limit that a part of the ladder fits."""
     script, limit = MODELS[model][1], STUDY_LIMITS[model]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(STUDIES / script), "--storage", f"{folder}/studies.db", "--json"]
         command += ["--batch-sizes", "1..full", "--memory-limit", limit, "--train-examples", STUDY_EXAMPLES]
-        command += ["--trials", str(trials), "--epochs", "2"]
+        command += ["--trials", str(trials), "--epochs", "2", "--device", device]
         started = time.perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds = time.perf_counter() - started

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from batchopt.training.surroundings import is_users
 
 SCRIPT = """
 import json, os, random, sys
@@ -91,6 +92,16 @@ def test_what_a_script_sets_at_its_top_holds_in_the_worker_and_what_cannot_is_sa
         "the script has changed helpers.DROPOUT",
         "the script has put something of its own in place of keras.activations.relu",
     ]
+
+
+def test_packages_that_pythonpath_leads_to_are_installed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pip install --target`, environment modules: not the user's, unless they lie where the user works."""
+    elsewhere, beside, here = (tmp_path / name for name in ("site", "helpers", "here"))
+    for folder in (elsewhere, here):
+        (folder / "numpy-2.4.dist-info").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", ["", str(elsewhere), str(beside), str(here), *sys.path])
+    monkeypatch.chdir(here)
+    assert [is_users(f"{folder}/module.py") for folder in (elsewhere, beside, here)] == [False, True, True]
 
 
 OTHER_PROCESS = """

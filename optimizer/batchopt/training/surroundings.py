@@ -216,14 +216,22 @@ def _own_modules() -> Iterator[tuple[str, dict[str, str]]]:
 
 def is_users(file: str) -> bool:
     """Whether a file is the user's: not Python's, not installed, not ours; nor frozen, nor what AutoGraph generates."""
-    return not file.startswith((*_installed(), "<frozen ")) and "__autograph_generated_file" not in file
+    return not file.startswith((*_installed(tuple(sys.path)), "<frozen ")) and "__autograph_generated_file" not in file
 
 
 @functools.cache
-def _installed() -> tuple[str, ...]:
+def _installed(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Folders of what is installed, those of `PYTHONPATH` too that an installer has left its records in."""
     folders = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders |= {site.getusersitepackages(), *site.getsitepackages(), str(Path(__file__).parents[1])}
-    return tuple(f"{folder}/" for folder in folders)
+    folders |= {folder for folder in path if folder and any(Path(folder).glob("*.dist-info"))} - own_folders()
+    return tuple(f"{folder.rstrip('/')}/" for folder in folders)
+
+
+def own_folders() -> set[str]:
+    """The script's folder and the current one, absolute: what lies there is the user's, whatever else is beside it."""
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    return {os.getcwd(), *([os.path.dirname(os.path.abspath(main))] if main else [])}
 
 
 def _shown(value: Any) -> str | None:

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from batchopt.machine.cgroup import out_of_memory_kills
+from batchopt.training.surroundings import own_folders
 from batchopt.workers.folders import WorkerFolder
 
 NEEDED = (__name__.partition(".")[0], "numpy", "tensorflow", "keras", "optuna", "sqlalchemy", "cloudpickle", "psutil")
@@ -147,10 +148,8 @@ def worker_path() -> list[str]:
     The current folder is that of this process. A folder of the user's in which something is called as one of `NEEDED`
     comes last.
     """
-    main = getattr(sys.modules["__main__"], "__file__", None)
-    users = {os.getcwd(), *([os.path.dirname(os.path.abspath(main))] if main else [])}
     folders = [folder or os.getcwd() for folder in sys.path]
-    others = [folder for folder in folders if os.path.abspath(folder) not in users]
+    others = [folder for folder in folders if os.path.abspath(folder) not in own_folders()]
     last = [folder for folder in folders if folder not in others and _hides(folder, others)]
     return [folder for folder in folders if folder not in last] + last
 
