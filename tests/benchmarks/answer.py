@@ -31,6 +31,7 @@ from batchopt.search.advice import Advice
 from families import TABLE
 from record_table import SPACE
 from rich.progress import track
+from scipy.ndimage import maximum_filter
 
 SEEDS = 3
 ACCURACY = Metric()
@@ -99,6 +100,7 @@ class Fresh(Recorded):
 
     def __init__(self, epochs: int) -> None:
         super().__init__(epochs)
+        self._most = maximum_filter(self._values.max(axis=2), size=(3, 3, 1))
         # Of three runs the residuals are too small by this factor.
         self._residuals = (self._values - self._values.mean(axis=2, keepdims=True)) * math.sqrt(SEEDS / (SEEDS - 1))
 
@@ -109,7 +111,9 @@ class Fresh(Recorded):
         at = np.array([self._sizes[batch_size], near]) + rng.integers(-1, 2, size=2)
         row, column = np.clip(at, 0, np.array(self._residuals.shape[:2]) - 1)
         residual = rng.choice([-1, 1]) * self._residuals[row, column, rng.integers(SEEDS)]
-        return (mean + residual[: self._epochs]).tolist()
+        # What one run lost beside a cliff no other gains: none does better than the best of those nearby.
+        most = self._most[self._sizes[batch_size], near, : self._epochs]
+        return np.minimum(mean + residual[: self._epochs], most).tolist()
 
 
 @dataclass(frozen=True)
@@ -347,7 +351,7 @@ def main() -> None:
 def said_of_answers(answers: Sequence[Answer]) -> list[str]:
     """What recommendations come to."""
     count, slower = len(answers), [answer.slower for answer in answers]
-    regrets = [answer.regret for answer in answers]
+    regrets, tolerances = [answer.regret for answer in answers], [answer.tolerance for answer in answers]
     return [
         f"truly within their tolerance of the best: {sum(a.within for a in answers)} of {count} (goal: 80 %); stated: "
         f"{statistics.mean(a.stated for a in answers):.0%} in the mean",
@@ -355,8 +359,8 @@ def said_of_answers(answers: Sequence[Answer]) -> list[str]:
         f"90th percentile {np.quantile(slower, 0.9):.2f}",
         f"the 90 % interval holds the truth in {sum(a.covered for a in answers)} of {count} (goal: 85 to 97 %)",
         f"dominated: {sum(a.dominated for a in answers)}; trained to their end: {sum(a.trained for a in answers)}",
-        f"in parts of the range: tolerance {statistics.median(a.tolerance for a in answers):.2%}, regret "
-        f"{statistics.median(regrets):.2%} in the median, {max(regrets):.2%} at worst",
+        f"in parts of the range, median and worst: tolerance {statistics.median(tolerances):.2%}, "
+        f"{max(tolerances):.2%}; regret {statistics.median(regrets):.2%}, {max(regrets):.2%}",
     ]
 
 

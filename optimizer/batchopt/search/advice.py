@@ -23,7 +23,7 @@ class Estimate:
         mean: the median of the posterior, in the units of the values.
         low, high: its 90 % interval.
         standard_error: half the interval that holds 68 %.
-        chance_within: probability to lose no more than the tolerance against the best of all batch sizes.
+        chance_within: probability to lose no more than the tolerance against the best of all batch sizes, at any rate.
         chance_better: probability to be better than the recommended one; 0.5 for that one itself.
         seconds: that one more run is expected to take.
         epochs: in which it is expected to: fewer than all where training ends by itself, or at a target.

@@ -35,6 +35,10 @@ FloatArray = npt.NDArray[np.float64]
 RATES = 33
 """Learning rates of the grid, log-spaced; those that were trained are added."""
 
+COARSE_RATES, MOST_OTHERS = 9, 100
+"""Of each batch size, and configurations in all, that the best may be beside those compared: where few were trained, a
+batch size may be best at another rate than it is thought to be."""
+
 LEVELS = (0.05, 0.15865, 0.5, 0.84135, 0.95)
 """A 90 % interval, one standard error to both sides of the middle, and the middle."""
 
@@ -49,7 +53,7 @@ calls clearly better."""
 NEARLY = 0.5
 """A rate that nobody trained has to be better by this part of the tolerance than one that was trained."""
 
-JOINT_OWN = 0.3
+JOINT_OWN = 0.1
 """The same part where a configuration is compared with the best: of many that are alike, each would be behind the
 luckiest. Chosen so that as many are within the tolerance as are said to be, see there."""
 
@@ -114,9 +118,8 @@ def advise(
     least = MATTERS * surrogate.spread if matters is None else matters
     margin, why = _tolerance(tolerance, run_sd, least)
 
-    configurations, numbers = _configurations(
-        space, chosen, candidates, [s for s in advised_sizes(space, seen) if fits(s)]
-    )
+    sizes = [size for size in advised_sizes(space, seen) if fits(size)]
+    configurations, numbers = _configurations(space, chosen, candidates, sizes)
     grid = cube.encode(configurations)
     values = sign * surrogate.quantiles(*surrogate.at_end(grid, own=OWN), LEVELS)
     values.sort(axis=0)
@@ -128,7 +131,7 @@ def advise(
     default = {**chosen.extra, BATCH_SIZE: COMMON_BATCH_SIZE, LEARNING_RATE: KERAS_LEARNING_RATE}
     known_default = space.holds(default) and fits(COMMON_BATCH_SIZE)
     points = cube.encode([*compared, default] if known_default else compared)
-    within = _chances_within(surrogate, points[: len(kept)], margin)
+    within = _chances_within(surrogate, points[: len(kept)], cube.encode(_others(space, chosen, sizes)), margin)
     rows = [
         _estimate(
             params,
@@ -229,10 +232,18 @@ def _undecided(
     return undecided
 
 
-def _chances_within(surrogate: Surrogate, points: FloatArray, margin: float) -> list[float]:
-    """How likely each configuration loses no more than the margin against the best of all of them."""
-    draws, weight = _drawn(surrogate, points, JOINT_OWN)
-    within = weight @ (draws.max(axis=1, keepdims=True) - draws <= margin)
+def _others(space: SearchSpace, chosen: Trial, sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """A coarse grid of what else may be best, evenly thinned, with the extra dimensions of one trial."""
+    rates = space.grid_learning_rates(COARSE_RATES).tolist()
+    grid = [{**chosen.extra, BATCH_SIZE: size, LEARNING_RATE: rate} for size in sizes for rate in rates]
+    return [grid[at] for at in np.linspace(0, len(grid) - 1, min(len(grid), MOST_OTHERS)).round().astype(int)]
+
+
+def _chances_within(surrogate: Surrogate, points: FloatArray, others: FloatArray, margin: float) -> list[float]:
+    """How likely each configuration loses no more than the margin against the best of all of them, and of others."""
+    own = np.repeat([JOINT_OWN, 0.0], [len(points), len(others)])
+    draws, weight = _drawn(surrogate, np.concatenate([points, others]), own)
+    within = weight @ (draws.max(axis=1, keepdims=True) - draws[:, : len(points)] <= margin)
     return [float(chance) for chance in within]
 
 
@@ -248,7 +259,7 @@ def advised_sizes(space: SearchSpace, seen: Sequence[Trial]) -> list[int]:
     return sorted({*powers_of_two(space.smallest, space.largest), *(trial.batch_size for trial in seen)})
 
 
-def _drawn(surrogate: Surrogate, points: FloatArray, own: float) -> tuple[FloatArray, FloatArray]:
+def _drawn(surrogate: Surrogate, points: FloatArray, own: float | FloatArray) -> tuple[FloatArray, FloatArray]:
     """What configurations are worth, drawn together, so that what they have in common is in all of them.
 
     Returns:

@@ -261,7 +261,7 @@ class Surrogate:
         shared = prior - np.einsum("stc,stc->sc", cross - cross_best, told[:, :trials])
         return np.asarray(self._sigma[:, None] * np.abs(shared) / np.sqrt(np.maximum(variance, 1e-12)))
 
-    def joint_at_end(self, x: FloatArray, *, own: float = 0.0) -> tuple[FloatArray, FloatArray]:
+    def joint_at_end(self, x: FloatArray, *, own: float | FloatArray = 0.0) -> tuple[FloatArray, FloatArray]:
         """Posterior of the final values of configurations together; arguments as of `at_end`.
 
         Returns:
@@ -272,7 +272,7 @@ class Surrogate:
         mean, _ = self._condition(cross, variance_at_end(x))
         told = cross.transpose(0, 2, 1) @ self._precision @ cross
         covariance = self._sigma[:, None, None] ** 2 * (self._prior.matern(self._kept, x, x) + level(x, x) - told)
-        covariance += own * self._luck()[:, None, None] ** 2 * np.eye(len(x))
+        covariance += self._luck()[:, None, None] ** 2 * np.diag(np.broadcast_to(own, len(x)))
         return mean, covariance
 
     def run_sd(self, x: FloatArray) -> float:
@@ -287,11 +287,11 @@ class Surrogate:
     @cached_property
     def _missing_noise(self) -> FloatArray:
         """Variance from run to run near the best that the sets do not account for, in warped units, shape (sets,)."""
-        exact = self._exact
-        finals = np.flatnonzero(self._phi[:exact] == 0.0)
+        exact, finals = self._exact, np.flatnonzero(self._phi[: self._exact] == 0.0)
         far, variance = left_out(self._factor[:, :exact, :exact], self._white[:, :exact], self._row[:exact], finals)
         z = (self._factor[:, finals, :exact] @ self._white[:, :exact, None])[..., 0]
-        return missing_noise(far, self._sigma[:, None] ** 2 * variance, self.weight @ self.unwarped(z - far))
+        expected, ended = self.weight @ self.unwarped(np.stack([z - far, z]))
+        return missing_noise(far, self._sigma[:, None] ** 2 * variance, expected, ended)
 
     def _cross(self, x: FloatArray) -> FloatArray:
         """Prior covariance of the trials' final values with those of configurations, (sets, trials, configurations)."""

@@ -20,6 +20,10 @@ FEWEST, TOP = 9, 6
 """Without so many final values nothing is said: of few that lie far apart, what the others say of one is wrong by more
 than runs differ. So many of the best, or half of them, are looked at."""
 
+WORST = 0.25
+"""This part of the runs, those that ended worst, are none of the best, whatever the others say of them: one that fell
+off a cliff that nobody knew of tells where the cliff is, and not how equal runs differ."""
+
 FARTHEST = 9.0
 """A square in parts of its variance that counts as no more: one run that failed is not how runs differ."""
 
@@ -48,19 +52,21 @@ def left_out(factor: FloatArray, white: FloatArray, trial: IntArray, finals: Int
     return far, variance
 
 
-def missing_noise(far: FloatArray, variance: FloatArray, expected: FloatArray) -> FloatArray:
+def missing_noise(far: FloatArray, variance: FloatArray, expected: FloatArray, ended: FloatArray) -> FloatArray:
     """The variance from run to run that the surrogate lacks near the best, at least 0.
 
     Args:
         far: as of `left_out`, shape (sets, finals).
         variance: of these, in the squared units of `far`.
         expected: what the other trials say of each final value, larger is better, shape (finals,).
+        ended: these values, in the units of `expected`, shape (finals,).
 
     Returns:
         Shape (sets,).
     """
     if far.shape[1] < FEWEST:
         return np.zeros(len(far))
-    best = np.argsort(-expected, kind="stable")[: max(TOP, far.shape[1] // 2)]
+    order = np.argsort(-expected, kind="stable")
+    best = order[ended[order] >= np.quantile(ended, WORST)][: max(TOP, far.shape[1] // 2)]
     squares = np.minimum(far**2, FARTHEST * variance)[:, best]
     return np.asarray(np.maximum((squares - variance[:, best]).mean(axis=1), 0.0))
