@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from batchopt.question.space import SearchSpace
-from batchopt.search.advising import advise
+from batchopt.search.advising import COARSE_RATES, COARSE_SIZES, _others, advise
 from batchopt.search.steps import Trial
 
 SPACE = SearchSpace([8, 16, 32, 64, 128, 256, 512, 1024], (1e-4, 1e-1))
@@ -54,6 +54,14 @@ def test_a_batch_size_may_be_best_at_a_rate_that_nobody_tried():
     one, many = (advised(trained, space=SearchSpace([8, 32, 128, 512], rates)) for rates in ((0.01,) * 2, (1e-4, 1e-1)))
     assert one.recommended.batch_size == many.recommended.batch_size == 32
     assert one.recommended.chance_within > 0.95 > many.recommended.chance_within
+
+
+def test_of_very_many_batch_sizes_some_are_looked_at_with_every_rate():
+    sizes = list(range(10, 1010, 10))
+    others = _others(SearchSpace(sizes, (1e-4, 1e-1)), Trial(0, 10, 0.01), sizes)
+    looked_at = {configuration["batch_size"] for configuration in others}
+    assert len(looked_at) == COARSE_SIZES and {10, 1000} <= looked_at
+    assert len(others) == len(looked_at) * COARSE_RATES
 
 
 def test_what_matters_is_what_two_runs_differ_by_unless_it_is_asked_for():

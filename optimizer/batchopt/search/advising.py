@@ -35,9 +35,9 @@ FloatArray = npt.NDArray[np.float64]
 RATES = 33
 """Learning rates of the grid, log-spaced; those that were trained are added."""
 
-COARSE_RATES, MOST_OTHERS = 9, 100
-"""Of each batch size, and configurations in all, that the best may be beside those compared: where few were trained, a
-batch size may be best at another rate than it is thought to be."""
+COARSE_SIZES, COARSE_RATES = 11, 9
+"""Of a coarse grid that the best may be of, beside what is compared: where few were trained, a batch size may be best
+at another rate than it is thought to be."""
 
 LEVELS = (0.05, 0.15865, 0.5, 0.84135, 0.95)
 """A 90 % interval, one standard error to both sides of the middle, and the middle."""
@@ -233,10 +233,10 @@ def _undecided(
 
 
 def _others(space: SearchSpace, chosen: Trial, sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """A coarse grid of what else may be best, evenly thinned, with the extra dimensions of one trial."""
+    """A coarse grid of what else may be best, with the extra dimensions of one trial."""
     rates = space.grid_learning_rates(COARSE_RATES).tolist()
-    grid = [{**chosen.extra, BATCH_SIZE: size, LEARNING_RATE: rate} for size in sizes for rate in rates]
-    return [grid[at] for at in np.linspace(0, len(grid) - 1, min(len(grid), MOST_OTHERS)).round().astype(int)]
+    places = np.linspace(0, len(sizes) - 1, min(len(sizes), COARSE_SIZES)).round().astype(int)
+    return [{**chosen.extra, BATCH_SIZE: sizes[at], LEARNING_RATE: rate} for at in places for rate in rates]
 
 
 def _chances_within(surrogate: Surrogate, points: FloatArray, others: FloatArray, margin: float) -> list[float]:
