@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from batchopt.search import Scheduler, SearchSpace, decision
+from batchopt.search.choices import INTERIOR, INTERIOR_TRIALS
 from batchopt.search.decision import RULES, pick
 from batchopt.search.steps import Trial
 from batchopt.search.surrogate.sequence import evenly
@@ -123,13 +124,22 @@ def test_one_new_configuration_in_a_few_is_the_one_that_is_expected_best():
     assert exploit(*seen(*trials[:9])) is None
 
 
-def test_else_the_step_that_promises_most_is_taken_and_the_favourite_waits_for_a_fair_chance(monkeypatch):
+def test_else_the_step_that_promises_most_for_its_seconds_is_taken():
     promising = BY_NAME["promises most"]
     choices, new = seen(*study(4, 3), trial(7, BEST, FIRST_RUNG))
-    monkeypatch.setattr(decision, "FAIR_CHANCE", 1.0)
     assert promising(choices, new).worth == max(option.worth for option in (*choices.paused, *new))
-    monkeypatch.setattr(decision, "FAIR_CHANCE", -1.0)
-    assert promising(choices, new).trial is None
+    choices, new = seen(*study(4, 0), trial(4, BEST, FIRST_RUNG, end=0.99))
+    assert promising(choices, new).trial.trial == 4
+
+
+def test_the_first_new_configurations_keep_away_from_both_ends_of_the_rates_but_take_any_batch_size():
+    _, new = seen(trial(0, (0.5, 0.5), EPOCHS))
+    units = np.array([unit(option) for option in new])
+    assert units[:, 1].min() >= INTERIOR - 1e-9 and units[:, 1].max() <= 1 - INTERIOR + 1e-9
+    assert units[:, 0].min() == 0 and units[:, 0].max() == 1
+    _, new = seen(*study(INTERIOR_TRIALS, 0))
+    units = np.array([unit(option) for option in new])
+    assert units[:, 1].min() == 0 and units[:, 1].max() == 1
 
 
 @pytest.mark.parametrize("taken", [2, 9])

@@ -269,8 +269,24 @@ def test_it_ends_by_itself_when_nothing_promises_more_but_not_early():
     steps = drive(search, 300)
     assert len(steps) < 300 and "no step is likelier" in search.stop_reason
     assert max(step.trial for step in steps) >= 29
+    assert max(final(s.batch_size, s.learning_rate) for s in steps if s.until_epoch == EPOCHS) > 0.9495
     advice = search.recommend()
-    assert advice.complete and final(advice.batch_size, advice.learning_rate) > 0.948
+    assert advice.complete and final(advice.batch_size, advice.learning_rate) > 0.95 - advice.tolerance
+
+
+@pytest.mark.parametrize("corner", [(16, 1e-4), (16, 0.1), (512, 1e-4), (512, 0.1)])
+def test_a_best_that_lies_in_a_corner_alone_is_found(corner):
+    """Within a hundredth of the range lies little but the corner itself."""
+
+    def off(step):
+        return np.abs(np.subtract(SPACE.to_unit(step.batch_size, step.learning_rate), SPACE.to_unit(*corner)))
+
+    def steep(step, epoch, epochs):
+        return 0.9 - 0.3 * off(step).sum() - 0.2 * math.exp(-8 * epoch / epochs)
+
+    search = scheduler(until=False)
+    steps = drive(search, 30, curve=steep)
+    assert min(off(step).sum() for step in steps if step.until_epoch == EPOCHS) < 0.01
 
 
 @pytest.mark.parametrize("luck", [0.0, 0.0005])

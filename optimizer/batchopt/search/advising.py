@@ -23,6 +23,7 @@ from batchopt.search.advice import Advice, AgainstDefault, Estimate, ToleranceIs
 from batchopt.search.preference import SURE, preferred
 from batchopt.search.run_lengths import RunLengths
 from batchopt.search.steps import Trial
+from batchopt.search.surrogate.covariance import Covariance
 from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.curves import Curves
 from batchopt.search.surrogate.gp import Surrogate
@@ -101,7 +102,7 @@ def advise(
         curves = observed(trials, cube, max_epochs=max_epochs, sign=sign)
     if curves is None:
         return None
-    surrogate = Surrogate(curves, rotation=rotation(space, cube))
+    surrogate = Surrogate(curves, prior=Covariance(rotation(space, cube)))
 
     def fits(batch_size: int) -> bool:
         return max_batch_size is None or batch_size <= max_batch_size

@@ -1,8 +1,7 @@
 """Which step is taken next, and whether the study ends: named rules, the first that has an answer decides.
 
-The last rule is the search itself: the step that promises the most for its seconds. While some new configuration has a
-fair chance to end clearly above the favourite among the paused trials, the favourite waits: a quarter of a trial may
-save three quarters. All rules before it guard against a surrogate that is surer than it should be.
+The last rule is the search itself: the step that promises the most for its seconds. All rules before it guard against a
+surrogate that is surer than it should be.
 """
 
 from __future__ import annotations
@@ -29,14 +28,8 @@ EXPLORE_EVERY = 8
 EXPLORE_AMONG = 4
 """And is chosen from so small a part of them, the most hopeful ones."""
 
-DOUBT_BELOW = 0.001
-"""Where no step promises more than this part of the spread of the values, early values are not asked any more."""
-
 EXPLOIT_EVERY, EXPLOIT_FROM = 4, 8
 """Every so many new configurations, from so many trials on, is the one that is expected to end best."""
-
-FAIR_CHANCE = 0.4
-"""The favourite waits while a new configuration ends clearly above it with this probability."""
 
 STOP_AFTER_TRIALS, STOP_AFTER_COMPLETE, WITHOUT_GAIN = 30, 8, 15
 """A study does not end by itself before so many trials were started, so many trained to the end, and so many started
@@ -90,14 +83,6 @@ def _finish_some(choices: Choices, new: Sequence[Candidate]) -> Candidate | None
     return _best(choices.paused) if _finish_due(choices) else None
 
 
-def _doubt(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
-    steps = [*choices.paused, *new]
-    least = DOUBT_BELOW * choices.spread
-    if not choices.complete or not steps or max(step.gain for step in steps) >= least:
-        return None
-    return choices.best_by_finals(steps)
-
-
 def _explore(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
     due = len(choices.trials) % EXPLORE_EVERY == EXPLORE_EVERY - 1
     hopeful = sorted(new, key=lambda option: -option.hope)[: max(len(new) // EXPLORE_AMONG, 1)]
@@ -111,14 +96,12 @@ def _exploit(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
 
 
 def _promising(choices: Choices, new: Sequence[Candidate]) -> Candidate | None:
-    fair = any(option.chance > FAIR_CHANCE for option in new)
-    return _best(new if fair else [*choices.paused, *new])
+    return _best([*choices.paused, *new])
 
 
 RULES = (
     Rule("to tell the best from the lucky", "an end while a lucky run leads", _settle),
     Rule("the first to its end", "a search that has never seen how a curve ends", _finish_first),
-    Rule("by final values alone", "early values that say of everything that nothing is to be gained", _doubt),
     Rule("the oddest to its end", "late bloomers far from all that was finished", _finish_odd),
     Rule("one in a few to its end", "early values that are believed too much", _finish_some),
     Rule("where nothing was tried", "a region that the surrogate has written off", _explore),

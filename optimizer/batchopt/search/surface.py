@@ -11,6 +11,7 @@ import numpy.typing as npt
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.search.advising import OWN, RATES, advised_sizes
 from batchopt.search.steps import Trial
+from batchopt.search.surrogate.covariance import Covariance
 from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.gp import Surrogate
 from batchopt.search.surrogate.threads import on_one_thread
@@ -43,7 +44,7 @@ def surface(trials: Sequence[Trial], space: SearchSpace, *, max_epochs: int, sig
     curves = observed(trials, cube, max_epochs=max_epochs, sign=sign)
     if curves is None:
         return None
-    surrogate = Surrogate(curves, rotation=rotation(space, cube))
+    surrogate = Surrogate(curves, prior=Covariance(rotation(space, cube)))
     seen = [trial for trial in trials if trial.curve and trial.state != "infeasible"]
     best = max(seen, key=lambda trial: (trial.state == "complete", sign * trial.curve[trial.epochs][0]))
     sizes, rates = advised_sizes(space, seen), space.grid_learning_rates(RATES).tolist()

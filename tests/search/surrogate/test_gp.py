@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from batchopt.search.surrogate.covariance import Covariance
 from batchopt.search.surrogate.curves import Curves
 from batchopt.search.surrogate.gp import Surrogate, maturity
 from batchopt.search.surrogate.warp import log_slope, unwarp, warp
 
-ROTATION = (0, 1, 0.5)
+PRIOR = Covariance((0, 1, 0.5))
+FITTED = Covariance((0, 1, 0.5), fitted=True)
 
 
 def curves(x, value, *, fidelity=None, trial=None, pending=(), censored=()):
@@ -56,15 +58,49 @@ def test_maturity_is_nothing_at_the_end_and_one_at_a_quarter():
 
 def test_it_predicts_a_smooth_surface_between_its_points():
     x, new = spread_points(25), spread_points(40, seed=1) * 0.8 + 0.1
-    middle, _ = median_and_width(Surrogate(curves(x, ridge(x)), rotation=ROTATION), new)
+    middle, _ = median_and_width(Surrogate(curves(x, ridge(x)), prior=PRIOR), new)
     assert np.abs(middle - ridge(new)).mean() < 0.02
 
 
 def test_its_90_percent_intervals_hold_about_90_percent():
     x, new = spread_points(14, seed=2), spread_points(200, seed=3)
-    surrogate = Surrogate(curves(x, ridge(x)), rotation=ROTATION)
+    surrogate = Surrogate(curves(x, ridge(x)), prior=PRIOR)
     low, high = surrogate.quantiles(*surrogate.at_end(new), [0.05, 0.95])
     assert np.mean((low <= ridge(new)) & (ridge(new) <= high)) > 0.8
+
+
+def test_before_more_is_known_smaller_batches_are_expected_better_and_no_rate_is():
+    """One trial in the middle; to both sides of it along the batch size, then along the rate."""
+    surrogate = Surrogate(curves([[0.5, 0.5]], [0.8]), prior=FITTED)
+    middle, _ = median_and_width(surrogate, [[0.2, 0.5], [0.8, 0.5], [0.5, 0.2], [0.5, 0.8]])
+    assert middle[0] > 0.8 > middle[1] and middle[2] == pytest.approx(middle[3], abs=1e-6)
+
+
+@pytest.mark.parametrize("prior", [PRIOR, Covariance(fitted=True)])
+def test_where_nothing_is_fitted_no_side_is_expected_better(prior):
+    middle, _ = median_and_width(Surrogate(curves([[0.5, 0.5]], [0.8]), prior=prior), [[0.2, 0.5], [0.8, 0.5]])
+    assert middle[0] == pytest.approx(middle[1], abs=1e-6)
+
+
+def test_what_is_seen_outweighs_the_expectation_that_smaller_batches_are_better():
+    x = spread_points(12)
+    middle, _ = median_and_width(Surrogate(curves(x, 0.5 + 0.3 * x[:, 0]), prior=FITTED), [[0.1, 0.5], [0.9, 0.5]])
+    assert middle[1] - middle[0] == pytest.approx(0.24, abs=0.02)
+
+
+def test_values_are_expected_to_bend_faster_along_the_rate_than_along_the_batch_size():
+    """One trial in the middle; as far off along the rate, its value says less."""
+    surrogate = Surrogate(curves([[0.5, 0.5], [0.5, 0.52]], [0.8, 0.81]), prior=FITTED)
+    _, width = median_and_width(surrogate, [[0.3, 0.5], [0.5, 0.3]])
+    assert width[1] > 1.3 * width[0]
+
+
+def test_a_final_value_is_as_far_from_what_the_others_say_whatever_was_expected_of_it():
+    """The mean is taken off before values are compared, and put back before they are told."""
+    x = np.stack([np.linspace(0, 1, 12), np.full(12, 0.5)], axis=1)
+    noise = np.random.default_rng(0).normal(0, 0.02, 12)
+    flat, fitted = (Surrogate(curves(x, 0.8 - 0.1 * x[:, 0] + noise), prior=prior) for prior in (PRIOR, FITTED))
+    assert fitted.run_sd(x[:1]) == pytest.approx(flat.run_sd(x[:1]), rel=0.3)
 
 
 def test_it_doubts_more_where_nothing_was_tried():
@@ -131,7 +167,7 @@ def test_the_units_and_the_level_of_the_values_do_not_matter():
     x, new = spread_points(10), spread_points(30, seed=4)
     gains = []
     for factor, shift in ((1.0, 0.0), (100.0, 0.0), (1.0, -7.0)):
-        surrogate = Surrogate(curves(x, factor * ridge(x) + shift), rotation=ROTATION)
+        surrogate = Surrogate(curves(x, factor * ridge(x) + shift), prior=PRIOR)
         threshold = factor * 0.94 + shift
         gains.append(surrogate.expected_improvement(*surrogate.at_end(new), threshold) / factor)
     np.testing.assert_allclose(gains[1], gains[0], rtol=1e-6)
@@ -148,7 +184,7 @@ def test_expected_improvement_is_positive_and_falls_with_the_threshold():
 @pytest.mark.parametrize("value", [[0.5], [0.5, 0.5, 0.5], [0.0, 0.0], [1e12, -1e12, 3.0], [1e-15, 2e-15, 3e-15]])
 def test_few_equal_huge_and_tiny_values_do_no_harm(value):
     """Warnings are errors in this suite: no overflow, no division by zero."""
-    surrogate = Surrogate(curves(spread_points(len(value)), value), rotation=ROTATION)
+    surrogate = Surrogate(curves(spread_points(len(value)), value), prior=PRIOR)
     middle, width = median_and_width(surrogate, spread_points(5, seed=6))
     assert np.isfinite(middle).all() and (width >= 0).all()
 
@@ -164,7 +200,7 @@ def test_two_thousand_curve_points_are_thinned_and_not_refused():
     trial = np.repeat(np.arange(700), 3)[:2000]
     fidelity = np.tile([0.25, 0.5, 1.0], 700)[:2000]
     value = ridge(x)[trial] - 0.1 * maturity(fidelity)
-    surrogate = Surrogate(curves(x, value, trial=trial, fidelity=fidelity), rotation=ROTATION)
+    surrogate = Surrogate(curves(x, value, trial=trial, fidelity=fidelity), prior=PRIOR)
     middle, _ = median_and_width(surrogate, [[0.4, 0.6]])
     assert middle[0] == pytest.approx(0.95, abs=0.02)
 

@@ -24,6 +24,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from batchopt.search.surrogate.candidates import apart, candidates
+from batchopt.search.surrogate.covariance import Covariance
 from batchopt.search.surrogate.cube import Cube
 from batchopt.search.surrogate.curves import Curves
 from batchopt.search.surrogate.gp import Surrogate
@@ -143,14 +144,14 @@ class BatchSizeSampler(BaseSampler):
         feasible = np.ones(len(points))
         violation = [[(1.0, -max(other.constraints.values()))] if other.constraints else [] for other in trials]
         if any(curve[0][1] < 0 for curve in violation if curve):
-            model = Surrogate(_curves(x, violation, []), rotation=None)
+            model = Surrogate(_curves(x, violation, []))
             feasible = model.chance_above(*model.at_end(points), 0.0)
         if explore and len(x):
             return np.asarray(feasible * ((points[:, None] - x) ** 2).sum(-1).min(axis=1))
         if not any(values):
             return feasible
         running = [row for row, other in enumerate(trials) if other.state == TrialState.RUNNING]
-        surrogate = Surrogate(_curves(x, values, running), rotation=self._rotation(cube))
+        surrogate = Surrogate(_curves(x, values, running), prior=Covariance(self._rotation(cube)))
         allowed = [
             curve[-1][1]
             for curve, other in zip(values, trials, strict=True)

@@ -1,8 +1,10 @@
-"""Configurations worth a thought: spread over the cube, near the best, and on its faces."""
+"""Configurations worth a thought: spread over the cube, near the best, on its faces and at its corners."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,12 @@ from batchopt.search.surrogate.sequence import evenly
 
 FloatArray = npt.NDArray[np.float64]
 
-SPREAD, FACES, NEAR = 256, 48, 64
+SPREAD, FACES, NEAR = 256, 48, 128
 """How many of each."""
+
+CORNERS = 8
+"""At most so many: all of them in up to three dimensions. On a face or near the best no candidate is quite in a corner,
+and where the best is, it was approached for the length of a study."""
 
 NEAR_RADII = (0.02, 0.06, 0.15)
 """Standard deviations around the best, in sides of the cube."""
@@ -68,6 +74,7 @@ def candidates(cube: Cube, best: FloatArray, rng: np.random.Generator) -> FloatA
         faces = spread[:FACES].copy()
         faces[np.arange(FACES), rng.choice(columns, FACES)] = rng.integers(0, 2, FACES)
         groups.append(faces)
+        groups.append(_at_corners(spread, columns, rng))
         if len(best):
             near = best[rng.integers(0, len(best), NEAR)].copy()
             radius = rng.choice(NEAR_RADII, (NEAR, 1))
@@ -75,3 +82,14 @@ def candidates(cube: Cube, best: FloatArray, rng: np.random.Generator) -> FloatA
             near[:, columns] = near[:, columns].clip(0.0, 1.0)
             groups.append(near)
     return np.concatenate(groups)
+
+
+def _at_corners(spread: FloatArray, columns: Sequence[int], rng: np.random.Generator) -> FloatArray:
+    """Some of the points, moved to corners in these columns."""
+    if 2 ** len(columns) <= CORNERS:
+        ends = np.array(list(itertools.product((0.0, 1.0), repeat=len(columns))))
+    else:
+        ends = rng.integers(0, 2, (CORNERS, len(columns))).astype(float)
+    corners = spread[: len(ends)].copy()
+    corners[:, columns] = ends
+    return corners

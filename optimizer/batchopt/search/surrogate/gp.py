@@ -71,8 +71,7 @@ class Surrogate:
 
     Args:
         curves: at least one point.
-        rotation: (column of the batch size, column of the rate, ratio of their log ranges), or None to learn no
-            coupling: the rate's coordinate becomes v - coupling * ratio * u.
+        prior: what is believed before anything was seen; by default all dimensions alike.
         before: of the same study, whose hyperparameters are taken where the same was observed: steps that have begun
             since make nothing more or less likely, and only narrow what is believed.
 
@@ -80,12 +79,10 @@ class Surrogate:
         ValueError: without an exact point, or with a value that is not finite.
     """
 
-    def __init__(
-        self, curves: Curves, *, rotation: tuple[int, int, float] | None = None, before: Surrogate | None = None
-    ) -> None:
+    def __init__(self, curves: Curves, *, prior: Covariance | None = None, before: Surrogate | None = None) -> None:
         if curves.censored.all() or not np.isfinite(curves.value).all():
             raise ValueError("a surrogate needs at least one exact point, and finite values only.")
-        self._prior = Covariance(rotation)
+        self._prior = prior or Covariance()
         curves = ordered(thinned(curves))
         self._exact = int((~curves.censored).sum())
         self._all_x = curves.x
@@ -106,7 +103,7 @@ class Surrogate:
             self.weight: FloatArray = before.weight
             self._hold(self._fitted(self._kept, curves))
             return
-        draws = Draws(curves.x.shape[1], count)
+        draws = Draws(self._prior.lengths(curves.x.shape[1]), count)
         fits = [self._fitted(draws.sets(), curves)]
         for _ in range(ROUNDS):
             fits.append(self._fitted(draws.around_best(TEMPER * column(fits, "evidence")), curves))
@@ -127,7 +124,7 @@ class Surrogate:
         jacobian = log_slope(curves.value[: self._exact], self.best, scale).sum(axis=1)
         center, spread = z.mean(axis=1, keepdims=True), z.std(axis=1, keepdims=True)
         spread = np.where(spread > 1e-9, spread, 1.0)
-        z = (z - center) / spread
+        z = (z - center) / spread - self._prior.mean(self._x)[self._row[: self._known]]
         jacobian -= self._exact * np.log(spread[:, 0])
 
         factor = np.asarray(
@@ -188,7 +185,7 @@ class Surrogate:
         Returns:
             Mean and standard deviation in warped units, shape (sets, configurations) each.
         """
-        mean, sd = self._condition(self._cross(x), variance_at_end(x))
+        mean, sd = self._condition(self._cross(x), x)
         return mean, np.sqrt(sd**2 + own * self._luck()[:, None] ** 2) if own else sd
 
     def of_trials(self, trials: Sequence[int]) -> tuple[FloatArray, FloatArray]:
@@ -203,7 +200,7 @@ class Surrogate:
         rows = np.asarray(trials, dtype=np.int64)
         run = self._kept.run[:, None, None] * (self._seen[:, None] == rows)
         x = self._all_x[rows]
-        return self._condition(self._cross(x) + run, variance_at_end(x) + self._kept.run[:, None])
+        return self._condition(self._cross(x) + run, x, self._kept.run[:, None])
 
     def gain_of_run(
         self, x: FloatArray, row: int, *, fidelity: float = 1.0, beyond: float = 0.0
@@ -228,8 +225,8 @@ class Surrogate:
         """
         best = self._all_x[[row]]
         cross, cross_best = self._cross(x), self._cross(best)
-        mean, sd = self._condition(cross, variance_at_end(x))
-        mean_best, _ = self._condition(cross_best, variance_at_end(best))
+        mean, sd = self._condition(cross, x)
+        mean_best, _ = self._condition(cross_best, best)
         moved = self._moved(x, cross, best, cross_best, float(maturity(fidelity)))
         unit = self._spread * self._slope_at(mean_best)
         gain = _gain(mean - mean_best - beyond * self.spread / unit, np.maximum(moved, 1e-9)) * unit
@@ -269,7 +266,7 @@ class Surrogate:
             configurations); what configurations have for themselves is independent.
         """
         cross = self._cross(x)
-        mean, _ = self._condition(cross, variance_at_end(x))
+        mean, _ = self._condition(cross, x)
         told = cross.transpose(0, 2, 1) @ self._precision @ cross
         covariance = self._sigma[:, None, None] ** 2 * (self._prior.matern(self._kept, x, x) + level(x, x) - told)
         covariance += self._luck()[:, None, None] ** 2 * np.diag(np.broadcast_to(own, len(x)))
@@ -290,6 +287,7 @@ class Surrogate:
         exact, finals = self._exact, np.flatnonzero(self._phi[: self._exact] == 0.0)
         far, variance = left_out(self._factor[:, :exact, :exact], self._white[:, :exact], self._row[:exact], finals)
         z = (self._factor[:, finals, :exact] @ self._white[:, :exact, None])[..., 0]
+        z += self._prior.mean(self._x)[self._row[finals]]
         expected, ended = self.weight @ self.unwarped(np.stack([z - far, z]))
         return missing_noise(far, self._sigma[:, None] ** 2 * variance, expected, ended)
 
@@ -301,10 +299,10 @@ class Surrogate:
         """Units of the values in a unit of the warp, at these warped values, shape (sets, configurations)."""
         return self._scale + np.maximum(self.best - self.unwarped(mean), 0.0)
 
-    def _condition(self, cross: FloatArray, prior: float | FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Posterior mean and standard deviation from covariances with the trials and prior variances."""
-        mean = (self._alpha[:, None, :] @ cross)[:, 0]
-        variance = prior - (cross * (self._precision @ cross)).sum(axis=1)
+    def _condition(self, cross: FloatArray, x: FloatArray, own: npt.ArrayLike = 0.0) -> tuple[FloatArray, FloatArray]:
+        """Posterior mean and standard deviation at x from covariances with the trials, and variances of its own."""
+        mean = (self._alpha[:, None, :] @ cross)[:, 0] + self._prior.mean(x)
+        variance = np.add(variance_at_end(x), own) - (cross * (self._precision @ cross)).sum(axis=1)
         return mean, self._sigma[:, None] * np.sqrt(np.maximum(variance, 1e-12))
 
     def expected_improvement(self, mean: FloatArray, sd: FloatArray, threshold: float) -> FloatArray:

@@ -78,20 +78,21 @@ class Draws:
     """The sets drawn so far. Each is a row of numbers that are standard normal under the prior, (sets, 6 + dims).
 
     Args:
-        dims: of the cube.
+        medians: of the lengthscales, shape (dims,).
         count: how many sets the first round draws, from the prior.
     """
 
-    def __init__(self, dims: int, count: int) -> None:
+    def __init__(self, medians: FloatArray, count: int) -> None:
         self._rng = np.random.default_rng(SEED)
-        self._rows = _prior_rows(dims, count)
+        self._medians = medians
+        self._rows = _prior_rows(len(medians), count)
         self._again = max(round(DRAWN_AGAIN * count), 4)
         # Of each round: how many sets; the logarithm of its density, but for a factor that all densities share.
         self._rounds: list[tuple[int, Callable[[FloatArray], FloatArray]]] = [(count, _log_prior)]
 
     def sets(self, chosen: IntArray | slice = slice(None)) -> HyperparameterSets:
         """All sets drawn so far, or these of them."""
-        return _sets(self._rows[chosen])
+        return _sets(self._rows[chosen], self._medians)
 
     def around_best(self, evidence: FloatArray) -> HyperparameterSets:
         """Draw another round.
@@ -111,7 +112,7 @@ class Draws:
         drawn = drawn + STEP * self._rng.standard_normal(drawn.shape)
         self._rounds.append((self._again, functools.partial(_log_mixture, centers=centers, share=share)))
         self._rows = np.concatenate([self._rows, drawn])
-        return _sets(drawn)
+        return _sets(drawn, self._medians)
 
     def log_weight(self, evidence: FloatArray) -> FloatArray:
         """Evidence times prior over the density that the sets were drawn from: the mixture of all rounds; (sets,)."""
@@ -142,15 +143,14 @@ def _log_mixture(rows: FloatArray, *, centers: FloatArray, share: FloatArray) ->
     return np.asarray(np.logaddexp.reduce(np.log(share) - 0.5 * square, axis=1) - rows.shape[1] * math.log(STEP))
 
 
-def _sets(rows: FloatArray) -> HyperparameterSets:
-    dims = rows.shape[1] - 6
+def _sets(rows: FloatArray, medians: FloatArray) -> HyperparameterSets:
     low, high = WARP_SCALE
 
-    def log_normal(columns: FloatArray, median: float, spread: float) -> FloatArray:
+    def log_normal(columns: FloatArray, median: float | FloatArray, spread: float) -> FloatArray:
         return np.asarray(median * np.exp(spread * columns))
 
     return HyperparameterSets(
-        lengthscale=log_normal(rows[:, 6:], LENGTHSCALE[0] * math.sqrt(max(dims, 2) / 2), LENGTHSCALE[1]),
+        lengthscale=log_normal(rows[:, 6:], medians, LENGTHSCALE[1]),
         coupling=COUPLING[0] + (COUPLING[1] - COUPLING[0]) * ndtr(rows[:, 0]),
         curve=log_normal(rows[:, 1], *CURVE),
         run=log_normal(rows[:, 2], *RUN),
