@@ -197,6 +197,18 @@ def test_before_anyone_reached_the_target_the_most_accurate_is_searched_and_noth
         out_of_reach.recommend()
 
 
+def test_what_other_models_told_of_a_metric_is_not_believed_of_seconds():
+    """One trial in the middle: by accuracy the smaller batch is expected better, by the time to the target neither."""
+    middle, smaller, larger = (Trial(0, size, 10**-2.5, curve=curve(0.5, 0.8)) for size in (128, 32, 512))
+    by_accuracy, by_time = Scheduler(SPACE, max_epochs=2), scheduler(max_epochs=2)
+    for search, last in ((by_accuracy, 0.8), (by_time, 0.95)):
+        search.add(replace(middle, curve=curve(0.5, last), state="complete"))
+    small, large = by_accuracy._choices().expected([smaller, larger])
+    assert small > large
+    small, large = by_time._choices().expected([smaller, larger])
+    assert small == pytest.approx(large, rel=1e-6)
+
+
 def test_it_ends_when_its_trials_are_used_up_and_gives_up_what_is_paused():
     search = scheduler(max_trials=6)
     drive(search, 40)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from batchopt.search import Scheduler, SearchSpace, decision
-from batchopt.search.choices import INTERIOR, INTERIOR_TRIALS
+from batchopt.search.choices import FROM_RATES, INTERIOR_TRIALS
 from batchopt.search.decision import RULES, pick
 from batchopt.search.steps import Trial
 from batchopt.search.surrogate.sequence import evenly
@@ -135,7 +135,7 @@ def test_else_the_step_that_promises_most_for_its_seconds_is_taken():
 def test_the_first_new_configurations_keep_away_from_both_ends_of_the_rates_but_take_any_batch_size():
     _, new = seen(trial(0, (0.5, 0.5), EPOCHS))
     units = np.array([unit(option) for option in new])
-    assert units[:, 1].min() >= INTERIOR - 1e-9 and units[:, 1].max() <= 1 - INTERIOR + 1e-9
+    assert units[:, 1].min() >= FROM_RATES - 1e-9 and units[:, 1].max() <= 1 - FROM_RATES + 1e-9
     assert units[:, 0].min() == 0 and units[:, 0].max() == 1
     _, new = seen(*study(INTERIOR_TRIALS, 0))
     units = np.array([unit(option) for option in new])

@@ -37,10 +37,12 @@ WORTHWHILE = 0.01
 CLEARLY, MATTERS = 0.01, 0.002
 """Clearly better, and better by anything that matters, in parts of the spread of the values."""
 
-INTERIOR_TRIALS, INTERIOR = 4, 0.2
-"""The first new configurations keep this distance from both ends of every dimension but the batch size, in sides of the
-cube: with one observation every corner looks unknown. At either end of the rates most models train badly, while the
-smallest batch size is often the best: on 33 of 48 real problems."""
+INTERIOR_TRIALS, INTERIOR = 4, 0.12
+"""The first new configurations keep this distance from the faces: with one observation every corner looks unknown."""
+
+FROM_RATES = 0.2
+"""And this one where a metric is searched, from both ends of every dimension but the batch size: at either end of the
+rates most models train badly, while the smallest batch size is the best on 33 of 48 real problems."""
 
 NEAREST, AMONG = 5, 20
 """How many of the best trials are looked around, and among how many they are chosen."""
@@ -93,6 +95,7 @@ class Choices:
         rungs: epochs at which a trial is thought over, the last being all of them.
         sign: 1 where larger values are better, -1 where smaller ones are.
         cost: seconds per epoch by batch size.
+        fitted: whether the values are a metric's alone, of which other models have told something.
         before: of the same study, thought over a moment ago.
     """
 
@@ -106,6 +109,7 @@ class Choices:
         rungs: Sequence[int],
         sign: float,
         cost: EpochCost,
+        fitted: bool = True,
         before: Choices | None = None,
     ) -> None:
         self.trials = trials
@@ -115,9 +119,10 @@ class Choices:
         self.first_rung, self.max_epochs = rungs[0], rungs[-1]
         self._sign = sign
         self._cost = cost
+        self._fitted = fitted
         self._lengths = RunLengths(trials, cube, max_epochs=self.max_epochs)
         known: Surrogate | None = None if before is None else before._surrogate
-        prior = Covariance(rotation(space, cube), fitted=True)
+        prior = Covariance(rotation(space, cube), fitted=fitted)
         self._surrogate: Surrogate = Surrogate(curves, prior=prior, before=known)
         self.complete = [trial for trial in trials if trial.state == "complete"]
         # Whoever is not among the hundreds that are heard is the best of nothing, and asking costs as much as for them.
@@ -222,8 +227,10 @@ class Choices:
         best = best[np.argsort(-self._worth(best), kind="stable")[:NEAREST]]
         points = candidates(self._cube, best, rng)
         if len(self.trials) < INTERIOR_TRIALS:
-            columns = [c for c in self._cube.numeric_columns if c != self._cube.column(BATCH_SIZE)]
-            points[:, columns] = INTERIOR + (1.0 - 2.0 * INTERIOR) * points[:, columns]
+            columns, distance = self._cube.numeric_columns, INTERIOR
+            if self._fitted:
+                columns, distance = [c for c in columns if c != self._cube.column(BATCH_SIZE)], FROM_RATES
+            points[:, columns] = distance + (1.0 - 2.0 * distance) * points[:, columns]
         configurations = [self._space.snapped(params) for params in self._cube.decode(points)]
         if max_batch_size is not None:
             configurations = [c for c in configurations if c[BATCH_SIZE] <= max_batch_size]
@@ -250,4 +257,5 @@ def choices_of(
     curves = standing.curves(trials, cube, sign=sign)
     if curves is None:
         return None
-    return Choices(trials, curves, space, cube, rungs=rungs, sign=sign, cost=standing.cost, before=before)
+    fitted, cost = standing.gains_value and not share, standing.cost
+    return Choices(trials, curves, space, cube, rungs=rungs, sign=sign, cost=cost, fitted=fitted, before=before)
