@@ -43,7 +43,7 @@ at another rate than it is thought to be."""
 LEVELS = (0.05, 0.15865, 0.5, 0.84135, 0.95)
 """A 90 % interval, one standard error to both sides of the middle, and the middle."""
 
-OWN = 1.0
+OWN = 0.5
 """The part of what looks like a difference of two runs that is taken for the configuration's own: with one run of each
 the two cannot be told apart. Chosen so that intervals hold what they should, see `tests/benchmarks/answer.py`."""
 
