@@ -17,10 +17,10 @@ import optuna
 import psutil
 import pytest
 import sqlalchemy as sa
-from batchopt import Budget, Configuration, Dataset, Goal, Options, SearchSpace, Study, Task
+from batchopt import Budget, Configuration, Dataset, Goal, Options, SearchSpace, Study, Task, powers_of_two
 from batchopt.datasets import load_mnist
 from batchopt.errors import StudyMismatch, TaskFailed
-from batchopt.events import Event, Opened, Trained, TrialEnded
+from batchopt.events import Event, Opened, Probing, Trained, TrialEnded
 from batchopt.store.tables import epochs_table
 from commands import on_terminal, run_command, worker_processes
 from mnist import build_model
@@ -348,6 +348,25 @@ def test_the_live_view_shows_the_study_on_a_terminal(tmp_path: Path) -> None:
     assert code == 0
     for part in ("starting TensorFlow", "machine", "engine", "trials", "best so far", "Use batch size"):
         assert part in text, part
+
+
+def test_how_far_the_probe_is_never_passes_what_it_said_it_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More sizes than are timed: where nothing is foreseen, the smallest are tried as well."""
+    monkeypatch.setattr("batchopt.workers.probing.TIMING_SECONDS", 0.1)
+    study = Study(
+        Task(build_model, small_mnist),
+        SearchSpace(powers_of_two(2, 512), (1e-3, 1e-1)),
+        Goal(epochs=1),
+        name="probed",
+        storage=str(tmp_path / "studies.db"),
+        options=Options(device="cpu", engine="fused"),
+    )
+    events: list[Event] = []
+    study.run(Budget(trials=1), listener=events.append)
+    said = [(event.done, event.of) for event in events if isinstance(event, Probing) and event.batch_size]
+    assert len(said) > 6 and all(done < of for done, of in said)
 
 
 @pytest.mark.slow

@@ -149,9 +149,10 @@ class _Probe:
         chosen = spread(sizes, TIMED_SIZES)
         foreseen = any(row.step_bytes is not None for row in capacity.rows)
         first = [] if foreseen else sizes[:FIRST_SIZES]
-        for number, size in enumerate(sorted({*chosen, *first})):
+        tried = sorted({*chosen, *first})
+        for number, size in enumerate(tried):
             if size > capacity.verified and capacity.fits(size):
-                self._listener(Probing(size, number, len(chosen)))
+                self._listener(Probing(size, number, len(tried)))
                 self._try(size)
         self._climb()
         if not capacity.verified:
@@ -159,9 +160,9 @@ class _Probe:
         if timed and not capacity.step_rows:
             fitting = spread([size for size in sizes if size <= capacity.verified], TIMED_SIZES)
             # What is compiled already is timed first of all.
-            tried = {row.batch_size for row in capacity.rows if row.fits}
-            if len(tried) >= len(fitting):
-                fitting = spread(sorted(tried), TIMED_SIZES)
+            compiled = {row.batch_size for row in capacity.rows if row.fits}
+            if len(compiled) >= len(fitting):
+                fitting = spread(sorted(compiled), TIMED_SIZES)
             self._listener(Probing(None, len(chosen), len(chosen)))
             while fitting and not capacity.step_rows:
                 try:
