@@ -92,6 +92,7 @@ def test_the_study_the_machine_and_the_engine_are_a_line_each() -> None:
 def test_a_study_that_goes_on_says_how_far_it_is() -> None:
     line = opened_lines(dataclasses.replace(OPENED, finished=12, running=1))[0]
     assert line == "study    mnist in sqlite:///studies.db (12 trials finished, 30 in all, 1 to be taken up again)"
+    assert "(1 trial finished, 30 in all)" in opened_lines(dataclasses.replace(OPENED, finished=1))[0]
     assert "in all" not in opened_lines(dataclasses.replace(OPENED, trials=None))[0]
 
 

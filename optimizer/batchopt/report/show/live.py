@@ -41,7 +41,7 @@ CONFIRMING, MODEL = -1, -2
 def opened_lines(opened: Opened) -> list[str]:
     """The study, and the machine and the engine or else the command, a line each."""
     goes_on = bool(opened.finished or opened.running)
-    history = [f"{opened.finished} trials finished" if goes_on else "new"]
+    history = [f"{counted(opened.finished, 'trial')} finished" if goes_on else "new"]
     history += [f"{opened.trials} in all"] if opened.trials is not None else []
     history += [f"{opened.running} to be taken up again"] if opened.running else []
     study = f"study    {opened.study} in {opened.storage} ({', '.join(history)})"
