@@ -274,6 +274,18 @@ def test_it_ends_by_itself_when_nothing_promises_more_but_not_early():
     assert advice.complete and final(advice.batch_size, advice.learning_rate) > 0.95 - advice.tolerance
 
 
+def test_what_studies_that_end_by_themselves_recommend_is_close_to_the_best():
+    """In the mean of four seeds: one study may name what is faster and as good within its own tolerance."""
+    worth = []
+    for seed in range(4):
+        search = scheduler(seed=seed)
+        drive(search, 300)
+        advice = search.recommend()
+        assert search.stop_reason and advice.complete
+        worth.append(final(advice.batch_size, advice.learning_rate))
+    assert np.mean(worth) > 0.948
+
+
 @pytest.mark.parametrize("corner", [(16, 1e-4), (16, 0.1), (512, 1e-4), (512, 0.1)])
 def test_a_best_that_lies_in_a_corner_alone_is_found(corner):
     """Within a hundredth of the range lies little but the corner itself."""

@@ -109,7 +109,7 @@ class Choices:
         rungs: Sequence[int],
         sign: float,
         cost: EpochCost,
-        fitted: bool = True,
+        fitted: bool,
         before: Choices | None = None,
     ) -> None:
         self.trials = trials

@@ -56,6 +56,7 @@ def is_hopeless(trials: Sequence[Trial], number: int, space: SearchSpace, *, max
     cube = Cube(space.distributions())
     curves = observed(seen, cube, max_epochs=max_epochs, sign=sign)
     assert curves is not None
-    # Who is stopped saves its own epochs, whatever they cost.
-    choices = Choices(seen, curves, space, cube, rungs=rungs(max_epochs), sign=sign, cost=EpochCost([1], [1.0]))
+    # It saves its own epochs, whatever they cost; and it is lost, so that this study alone may speak against it.
+    cost, ends = EpochCost([1], [1.0]), rungs(max_epochs)
+    choices = Choices(seen, curves, space, cube, rungs=ends, sign=sign, cost=cost, fitted=False)
     return choices.paused[0].hope <= HOPELESS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from batchopt.search.surrogate.candidates import CORNERS, apart, candidates
+from batchopt.search.surrogate.candidates import CORNERS, SPREAD, apart, candidates
 from batchopt.search.surrogate.cube import Cube
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
@@ -35,4 +35,4 @@ def test_a_corner_has_one_choice_of_each_dimension_that_has_no_ends(rng: np.rand
     points = candidates(cube, np.empty((0, cube.width)), rng)
     assert {0.0, 1.0} <= set(points[:, 0]) and ((points[:, 1:] > 0).sum(axis=1) == 1).all()
     only = Cube({"of": CategoricalDistribution(("a", "b"))})
-    assert len(candidates(only, np.empty((0, 2)), rng)) > 0
+    assert (candidates(only, np.empty((0, 2)), rng) > 0).sum(axis=1).tolist() == [1] * SPREAD

@@ -95,14 +95,6 @@ def test_values_are_expected_to_bend_faster_along_the_rate_than_along_the_batch_
     assert width[1] > 1.3 * width[0]
 
 
-def test_a_final_value_is_as_far_from_what_the_others_say_whatever_was_expected_of_it():
-    """The mean is taken off before values are compared, and put back before they are told."""
-    x = np.stack([np.linspace(0, 1, 12), np.full(12, 0.5)], axis=1)
-    noise = np.random.default_rng(0).normal(0, 0.02, 12)
-    flat, fitted = (Surrogate(curves(x, 0.8 - 0.1 * x[:, 0] + noise), prior=prior) for prior in (PRIOR, FITTED))
-    assert fitted.run_sd(x[:1]) == pytest.approx(flat.run_sd(x[:1]), rel=0.3)
-
-
 def test_it_doubts_more_where_nothing_was_tried():
     x = np.array([[0.2, 0.2], [0.25, 0.3], [0.3, 0.2]])
     _, width = median_and_width(Surrogate(curves(x, [0.8, 0.82, 0.81])), [[0.25, 0.22], [0.95, 0.95]])

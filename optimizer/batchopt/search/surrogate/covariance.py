@@ -1,6 +1,6 @@
 """What the surrogate believes before anything was seen: how values at configurations and epochs vary together.
 
-Symbols as in `surrogate.py`. All variances are in squared amplitudes.
+Symbols as in `gp.py`. All variances are in squared amplitudes.
 """
 
 from __future__ import annotations
