@@ -99,7 +99,7 @@ class Covariance:
         """
         same = (trial[:, None] == trial).astype(float)
         mature = along(phi[:, None], phi)
-        kernel = self.matern(sets, x, x)[:, trial[:, None], trial]
+        kernel = self.matern(sets, x, x).take(trial, axis=1).take(trial, axis=2)
         kernel *= sets.curve[:, None, None] * mature + 1.0
         # All that does not bend with the lengthscales, as one product: sets times what is common to them.
         plane = tilted(x, x)[trial[:, None], trial]

@@ -115,7 +115,8 @@ class Surrogate:
     def _hold(self, fits: Fits) -> None:
         self._factor, self._white, self._sigma = fits.factor, fits.white, fits.sigma
         self._scale, self._center, self._spread = fits.scale, fits.center, fits.spread
-        self._alpha, self._precision = self._folded(self._factor, self._white)
+        # L^-1 P, where P tells each point's trial: all points of a trial covary alike with a final value.
+        self._half = self._halved(self._points_of)
 
     def _fitted(self, sets: HyperparameterSets, curves: Curves) -> Fits:
         """The posterior under each set, and how well the set explains what was observed."""
@@ -160,20 +161,11 @@ class Surrogate:
             white[s, exact:known] = dtrtrs(factor[s, exact:known, exact:known], -below[s], lower=1)[0]
         return np.asarray(log_chance.sum(axis=1))
 
-    def _folded(self, factor: FloatArray, white: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """What the points say, folded to their trials: all points of a trial covary alike with a final value.
-
-        Returns:
-            alpha = P' K^-1 z and the precision P' K^-1 P, where P tells each point's trial, shapes (sets, trials) and
-            (sets, trials, trials).
-        """
-        half = self._halved(factor, self._points_of)
-        turned = half.transpose(0, 2, 1)
-        return (turned @ white[:, :, None])[..., 0], turned @ half
-
-    def _halved(self, factor: FloatArray, right: FloatArray) -> FloatArray:
+    def _halved(self, right: FloatArray) -> FloatArray:
         """L^-1 times columns that all sets share, shape (points, columns); (sets, points, columns)."""
-        return np.stack([dtrtrs(one, right, lower=1)[0] for one in factor])
+        # Lower and in rows is upper and in columns, as LAPACK wants it: without a copy of each factor.
+        right = np.asfortranarray(right)
+        return np.stack([dtrtrs(one.T, right, lower=0, trans=1)[0] for one in self._factor])
 
     def at_end(self, x: FloatArray, *, own: float = 0.0) -> tuple[FloatArray, FloatArray]:
         """Posterior of m + g, the noise-free final value of configurations.
@@ -185,7 +177,7 @@ class Surrogate:
         Returns:
             Mean and standard deviation in warped units, shape (sets, configurations) each.
         """
-        mean, sd = self._condition(self._cross(x), x)
+        mean, sd = self._condition(self._half @ self._cross(x), x)
         return mean, np.sqrt(sd**2 + own * self._luck()[:, None] ** 2) if own else sd
 
     def of_trials(self, trials: Sequence[int]) -> tuple[FloatArray, FloatArray]:
@@ -200,7 +192,7 @@ class Surrogate:
         rows = np.asarray(trials, dtype=np.int64)
         run = self._kept.run[:, None, None] * (self._seen[:, None] == rows)
         x = self._all_x[rows]
-        return self._condition(self._cross(x) + run, x, self._kept.run[:, None])
+        return self._condition(self._half @ (self._cross(x) + run), x, self._kept.run[:, None])
 
     def gain_of_run(
         self, x: FloatArray, row: int, *, fidelity: float = 1.0, beyond: float = 0.0
@@ -224,16 +216,17 @@ class Surrogate:
         Source: Frazier, Powell and Dayanik 2009, The knowledge-gradient policy for correlated normal beliefs.
         """
         best = self._all_x[[row]]
-        cross, cross_best = self._cross(x), self._cross(best)
-        mean, sd = self._condition(cross, x)
-        mean_best, _ = self._condition(cross_best, best)
-        moved = self._moved(x, cross, best, cross_best, float(maturity(fidelity)))
+        cross = self._cross(x)
+        told, told_best = self._half @ cross, self._half @ self._cross(best)
+        mean, sd = self._condition(told, x)
+        mean_best, _ = self._condition(told_best, best)
+        moved = self._moved(x, cross, told, best, told_best, float(maturity(fidelity)))
         unit = self._spread * self._slope_at(mean_best)
         gain = _gain(mean - mean_best - beyond * self.spread / unit, np.maximum(moved, 1e-9)) * unit
         return np.asarray(self.weight @ gain), mean, sd
 
     def _moved(
-        self, x: FloatArray, cross: FloatArray, best: FloatArray, cross_best: FloatArray, phi: float
+        self, x: FloatArray, cross: FloatArray, told: FloatArray, best: FloatArray, told_best: FloatArray, phi: float
     ) -> FloatArray:
         """How far a run that ends at phi would move the difference of two final values, its standard deviation.
 
@@ -244,18 +237,14 @@ class Surrogate:
         # How what the run still gains after phi varies with what the trials still gained.
         remaining = sets.curve[:, None, None] * (cross - level(self._x, x))
         remaining += TREND_VARIANCE * (1.0 + tilted(self._x, x))
-        # A run's value covaries with the points of a trial by cross + along * remaining, so folded to trials twice.
+        # A run's value covaries with a point of a trial by cross + along * remaining.
         weighted = self._points_of * along(self._phi, phi)[:, None]
-        half = self._halved(self._factor, np.hstack([self._points_of, weighted]))
-        precision = half.transpose(0, 2, 1) @ half
-        seen = np.concatenate([cross, remaining], axis=1)
-        told = precision @ seen
-        trials = len(self._x)
+        of_run = told + self._halved(weighted) @ remaining
         own = (sets.run + sets.noise * (1.0 + phi) + at * (sets.curve + sets.slope))[:, None]
         own = own + at * TREND_VARIANCE * (1.0 + ((x - 0.5) ** 2).sum(axis=1))
-        variance = variance_at_end(x) + own - np.einsum("stc,stc->sc", seen, told)
+        variance = variance_at_end(x) + own - np.einsum("spc,spc->sc", of_run, of_run)
         prior = variance_at_end(x) - self._prior.matern(sets, x, best)[:, :, 0] - level(x, best)[:, 0]
-        shared = prior - np.einsum("stc,stc->sc", cross - cross_best, told[:, :trials])
+        shared = prior - np.einsum("spc,spc->sc", told - told_best, of_run)
         return np.asarray(self._sigma[:, None] * np.abs(shared) / np.sqrt(np.maximum(variance, 1e-12)))
 
     def joint_at_end(self, x: FloatArray, *, own: float | FloatArray = 0.0) -> tuple[FloatArray, FloatArray]:
@@ -265,10 +254,10 @@ class Surrogate:
             Mean and covariance in warped units, shapes (sets, configurations) and (sets, configurations,
             configurations); what configurations have for themselves is independent.
         """
-        cross = self._cross(x)
-        mean, _ = self._condition(cross, x)
-        told = cross.transpose(0, 2, 1) @ self._precision @ cross
-        covariance = self._sigma[:, None, None] ** 2 * (self._prior.matern(self._kept, x, x) + level(x, x) - told)
+        told = self._half @ self._cross(x)
+        mean, _ = self._condition(told, x)
+        prior = self._prior.matern(self._kept, x, x) + level(x, x)
+        covariance = self._sigma[:, None, None] ** 2 * (prior - told.transpose(0, 2, 1) @ told)
         covariance += self._luck()[:, None, None] ** 2 * np.diag(np.broadcast_to(own, len(x)))
         return mean, covariance
 
@@ -299,10 +288,16 @@ class Surrogate:
         """Units of the values in a unit of the warp, at these warped values, shape (sets, configurations)."""
         return self._scale + np.maximum(self.best - self.unwarped(mean), 0.0)
 
-    def _condition(self, cross: FloatArray, x: FloatArray, own: npt.ArrayLike = 0.0) -> tuple[FloatArray, FloatArray]:
-        """Posterior mean and standard deviation at x from covariances with the trials, and variances of its own."""
-        mean = (self._alpha[:, None, :] @ cross)[:, 0] + self._prior.mean(x)
-        variance = np.add(variance_at_end(x), own) - (cross * (self._precision @ cross)).sum(axis=1)
+    def _condition(self, told: FloatArray, x: FloatArray, own: npt.ArrayLike = 0.0) -> tuple[FloatArray, FloatArray]:
+        """Posterior mean and standard deviation at x.
+
+        Args:
+            told: covariances with the points, whitened, shape (sets, points, configurations).
+            x: the configurations.
+            own: variances of their own.
+        """
+        mean = (self._white[:, None, :] @ told)[:, 0] + self._prior.mean(x)
+        variance = np.add(variance_at_end(x), own) - np.einsum("spc,spc->sc", told, told)
         return mean, self._sigma[:, None] * np.sqrt(np.maximum(variance, 1e-12))
 
     def expected_improvement(self, mean: FloatArray, sd: FloatArray, threshold: float) -> FloatArray:
