@@ -122,7 +122,9 @@ def advise(
     sizes = [size for size in advised_sizes(space, seen) if fits(size)]
     configurations, numbers = _configurations(space, chosen, candidates, sizes)
     grid = cube.encode(configurations)
-    values = sign * surrogate.quantiles(*surrogate.at_end(grid, own=OWN), LEVELS)
+    row_of = {trial.trial: row for row, trial in enumerate(trials)}
+    by_trial = [row_of.get(number, -1) for number in numbers]
+    values = sign * surrogate.quantiles(*surrogate.at_end(grid, own=OWN, trials=by_trial), LEVELS)
     values.sort(axis=0)
     lengths = RunLengths(trials, cube, max_epochs=max_epochs)
     epochs = lengths(grid)

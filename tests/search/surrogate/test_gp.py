@@ -270,3 +270,29 @@ def test_a_step_that_has_begun_since_changes_nothing_but_what_it_narrows() -> No
     other = Surrogate(under_way(2), before=one)
     np.testing.assert_allclose(other.at_end(at)[0], Surrogate(under_way(2)).at_end(at)[0], rtol=1e-9)
     assert not np.allclose(other.at_end(at)[0], taken.at_end(at)[0])
+
+
+def test_a_run_above_what_is_believed_of_it_tells_for_its_configuration_by_the_part_that_is_its_own():
+    """Twice at one place, once well: how far it lay above counts in part, and only for what was trained so."""
+    x = np.concatenate([spread_points(8), [[0.5, 0.5], [0.5, 0.5]]])
+    value = 0.9 - ((x - 0.5) ** 2).sum(axis=1)
+    value[-1] += 0.03
+    surrogate = Surrogate(curves(x, value))
+    at = np.repeat(x[-1:], 4, axis=0)
+    mean, sd = surrogate.at_end(at, own=0.5, trials=[9, 8, -1, -1])
+    plain, plain_sd = surrogate.at_end(at, own=0.5)
+    lucky, other, untried, _ = surrogate.quantiles(mean, sd, [0.5])[0]
+    assert other < untried < lucky < value[-1]
+    np.testing.assert_array_equal(mean[:, 2:], plain[:, 2:])
+    np.testing.assert_array_equal(sd, plain_sd)
+    whole, _ = surrogate.at_end(at, own=1.0, trials=[9, 8, -1, -1])
+    np.testing.assert_allclose(whole - plain, 2.0 * (mean - plain))
+
+
+def test_all_that_a_run_had_for_itself_and_what_is_believed_of_it_add_up_to_its_end():
+    """Where one run alone was seen of each configuration, nothing is left over."""
+    x = spread_points(9)
+    value = np.sin(5 * x[:, 0]) + np.random.default_rng(0).normal(0, 0.2, 9)
+    surrogate = Surrogate(curves(x, value))
+    mean, _ = surrogate.at_end(x, own=1.0, trials=range(9))
+    np.testing.assert_allclose(surrogate.unwarped(mean), np.broadcast_to(value, mean.shape), atol=1e-4)

@@ -37,12 +37,13 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg.lapack import dtrtrs
-from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.special import log_ndtr, ndtr
 
 from batchopt.search.surrogate.covariance import TREND_VARIANCE, Covariance, along, level, tilted, variance_at_end
 from batchopt.search.surrogate.curves import Curves, maturity, ordered, same_points, spread, thinned
 from batchopt.search.surrogate.hyperparameters import ROUNDS, Draws, Fits, HyperparameterSets, column, joined, weighed
 from batchopt.search.surrogate.left_out import left_out, missing_noise
+from batchopt.search.surrogate.mixture import positive_part, ranked, standard_normal
 from batchopt.search.surrogate.warp import log_slope, unwarp, warp
 
 FloatArray = npt.NDArray[np.float64]
@@ -58,9 +59,6 @@ leave the sets nearly alike, so that many of them have to be heard; with more po
 
 TEMPER = 0.6
 """Exponent of the evidence: below 1, because the model is not the truth and its certainty is not ours."""
-
-QUANTILE_POINTS = 640
-"""Of a mixture, spread evenly over the distributions of its sets."""
 
 
 class Surrogate:
@@ -167,17 +165,24 @@ class Surrogate:
         right = np.asfortranarray(right)
         return np.stack([dtrtrs(one.T, right, lower=0, trans=1)[0] for one in self._factor])
 
-    def at_end(self, x: FloatArray, *, own: float = 0.0) -> tuple[FloatArray, FloatArray]:
+    def at_end(
+        self, x: FloatArray, *, own: float = 0.0, trials: Sequence[int] | None = None
+    ) -> tuple[FloatArray, FloatArray]:
         """Posterior of m + g, the noise-free final value of configurations.
 
         Args:
             x: in the unit cube, shape (configurations, dims).
             own: part of the variance from run to run that is added, as what a configuration may have for itself.
+            trials: that trained them, row numbers of `Curves.x`, -1 where none did: by the same part of how far its
+                end lay from what is believed, the configuration itself is better or worse. The doubt stays: the part
+                is not known.
 
         Returns:
             Mean and standard deviation in warped units, shape (sets, configurations) each.
         """
         mean, sd = self._condition(self._half @ self._cross(x), x)
+        if trials is not None:
+            mean = mean + own * self._run_luck[:, trials]
         return mean, np.sqrt(sd**2 + own * self._luck()[:, None] ** 2) if own else sd
 
     def of_trials(self, trials: Sequence[int]) -> tuple[FloatArray, FloatArray]:
@@ -222,7 +227,7 @@ class Surrogate:
         mean_best, _ = self._condition(told_best, best)
         moved = self._moved(x, cross, told, best, told_best, float(maturity(fidelity)))
         unit = self._spread * self._slope_at(mean_best)
-        gain = _gain(mean - mean_best - beyond * self.spread / unit, np.maximum(moved, 1e-9)) * unit
+        gain = positive_part(mean - mean_best - beyond * self.spread / unit, np.maximum(moved, 1e-9)) * unit
         return np.asarray(self.weight @ gain), mean, sd
 
     def _moved(
@@ -271,6 +276,16 @@ class Surrogate:
         return np.asarray(np.sqrt(self._sigma**2 * (self._kept.run + self._kept.noise) + self._missing_noise))
 
     @cached_property
+    def _run_luck(self) -> FloatArray:
+        """Posterior mean of r and the noise of its end by rows of `Curves.x`, a 0 last; shape (sets, trials + 1)."""
+        weights = np.stack([dtrtrs(one.T, z, lower=0)[0] for one, z in zip(self._factor, self._white, strict=True)])
+        ends = (self._phi == 0.0) & (np.arange(len(self._phi)) < self._exact)
+        luck = np.zeros((len(weights), len(self._all_x) + 1))
+        luck[:, self._seen] = self._kept.run[:, None] * (weights @ self._points_of)
+        luck[:, self._seen] += self._kept.noise[:, None] * (weights[:, ends] @ self._points_of[ends])
+        return luck
+
+    @cached_property
     def _missing_noise(self) -> FloatArray:
         """Variance from run to run near the best that the sets do not account for, in warped units, shape (sets,)."""
         exact, finals = self._exact, np.flatnonzero(self._phi[: self._exact] == 0.0)
@@ -312,7 +327,7 @@ class Surrogate:
         """
         goal = (warp(np.array([threshold]), self.best, self._scale) - self._center) / self._spread
         slope = self._scale + np.maximum(self.best - threshold, 0.0)
-        return np.asarray(self.weight @ (_gain(mean - goal, sd) * self._spread * slope))
+        return np.asarray(self.weight @ (positive_part(mean - goal, sd) * self._spread * slope))
 
     def unwarped(self, z: FloatArray) -> FloatArray:
         """Warped units back to the units of the values; shape (sets, configurations)."""
@@ -325,19 +340,7 @@ class Surrogate:
 
     def quantiles(self, mean: FloatArray, sd: FloatArray, levels: Sequence[float]) -> FloatArray:
         """Quantiles of the mixture over the sets, in the units of the values, shape (levels, configurations)."""
-        count = max(QUANTILE_POINTS // len(mean), 10)
-        grid = np.asarray(ndtri((np.arange(count) + 0.5) / count))
+        grid = standard_normal(len(mean))
         spread_out = mean[:, None] + sd[:, None] * grid[:, None]
         flat = self.unwarped(spread_out.reshape(len(mean), -1)).reshape(-1, mean.shape[1])
-        weight = np.repeat(self.weight / len(grid), len(grid))
-        order = flat.argsort(axis=0)
-        below = weight[order].cumsum(axis=0)
-        ranked = np.take_along_axis(flat, order, axis=0)
-        rows = [(below < level).sum(axis=0).clip(max=len(flat) - 1) for level in levels]
-        return np.stack([ranked[row, np.arange(mean.shape[1])] for row in rows])
-
-
-def _gain(mean: FloatArray, sd: FloatArray) -> FloatArray:
-    """Expected positive part of a normal variable."""
-    standard = mean / sd
-    return np.asarray(sd * (standard * ndtr(standard) + np.exp(-0.5 * standard**2) / math.sqrt(2.0 * math.pi)))
+        return ranked(flat, np.repeat(self.weight / len(grid), len(grid)), levels)
