@@ -45,7 +45,11 @@ LEVELS = (0.05, 0.15865, 0.5, 0.84135, 0.95)
 
 OWN = 0.5
 """The part of what looks like a difference of two runs that is taken for the configuration's own: with one run of each
-the two cannot be told apart. Chosen so that intervals hold what they should, see `tests/benchmarks/answer.py`."""
+the two cannot be told apart. Chosen so that intervals hold what they should, see `tests/benchmarks/answer.py`. Where
+two are compared it is in the doubt alone, as the recommended one was chosen for its luck too."""
+
+ALIKE = 0.02
+"""Of an edge of the cube: runs that are nearer than this are as good as runs of one configuration."""
 
 MATTERS = 0.01
 """What counts as equally good is at least this part of the range of the values that were seen: what `search/choices.py`
@@ -133,8 +137,8 @@ def advise(
     runs = Counter(trial.batch_size for trial in seen)
     default = {**chosen.extra, BATCH_SIZE: COMMON_BATCH_SIZE, LEARNING_RATE: KERAS_LEARNING_RATE}
     known_default = space.holds(default) and fits(COMMON_BATCH_SIZE)
-    points = cube.encode([*compared, default] if known_default else compared)
-    within = _chances_within(surrogate, points[: len(kept)], cube.encode(_others(space, chosen, sizes)), margin)
+    points = cube.encode(compared)
+    within = _chances_within(surrogate, points, cube.encode(_others(space, chosen, sizes)), margin)
     rows = [
         _estimate(
             params,
@@ -148,15 +152,18 @@ def advise(
         for params, at, chance in zip(compared, kept, within, strict=True)
     ]
     at = rows.index(preferred(rows, prefer, sign))
-    # Of two there is no luckiest.
-    draws, weight = _drawn(surrogate, points, 0.0)
+    # A configuration has nothing for itself against itself.
+    apart = known_default and default not in compared
+    pairs = cube.encode([*compared, default]) if apart else points
+    draws, weight = _drawn(surrogate, pairs, _own(pairs, cube.encode(trial.params for trial in complete)))
     ahead = draws[:, : len(rows)] - draws[:, [at]]
     rows = [replace(row, chance_better=_chance_above(gap, weight)) for row, gap in zip(rows, ahead.T, strict=True)]
     recommended = rows[at]
     against = None
     if known_default:
-        seconds = seconds_per_epoch(COMMON_BATCH_SIZE) * float(lengths(points[-1:])[0])
-        against = _against_default(draws[:, at] - draws[:, -1], weight, seconds)
+        seconds = seconds_per_epoch(COMMON_BATCH_SIZE) * float(lengths(cube.encode([default]))[0])
+        default_at = -1 if apart else compared.index(default)
+        against = _against_default(draws[:, at] - draws[:, default_at], weight, seconds)
     return Advice(
         recommended=recommended,
         prefer=prefer,
@@ -190,6 +197,12 @@ def _configurations(
         configurations += [trial.params for trial in same]
         numbers += [*[-1] * len(rates), *(trial.trial for trial in same)]
     return configurations, numbers
+
+
+def _own(points: FloatArray, trained: FloatArray) -> FloatArray:
+    """The part of the variance from run to run that each may have for itself: the less, the more runs tell of it."""
+    runs = (np.abs(points[:, None] - trained).max(axis=2) < ALIKE).sum(axis=1)
+    return np.asarray(OWN / np.maximum(runs, 1))
 
 
 def _estimate(

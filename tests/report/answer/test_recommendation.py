@@ -13,6 +13,7 @@ from batchopt.question.space import SearchSpace
 from batchopt.report.answer.batch_sizes import by_batch_size, count_states, score
 from batchopt.report.answer.recommendation import Recommendation, Report, advise_from, recommend
 from batchopt.report.answer.targets import best_by_batch_size
+from batchopt.search.advice import AgainstDefault
 from batchopt.search.telling_apart import runs_to_tell
 from batchopt.store.history import TrialRecord
 
@@ -112,6 +113,37 @@ def test_the_gain_over_the_default_is_that_of_two_runs_that_were_trained() -> No
     assert advice.recommended.batch_size == 128
     assert against.chance > 0.95
     assert against.low < 0.05 < against.high
+
+
+def test_a_default_that_nobody_trained_may_have_luck_of_its_own_and_fewer_runs_leave_more_of_it() -> None:
+    """Neighbours tell of it, and by how much runs beside each other differ it may differ from them too."""
+
+    def against(spread: float, runs_of_default: int) -> AgainstDefault:
+        rng = np.random.default_rng(5)
+        rates = [0.0005, 0.0007, 0.0014, 0.002] * 4 + [0.001] * runs_of_default
+        trials = [
+            trial(number, size, (value + spread * rng.standard_normal(),), learning_rate=rate)
+            for size, value in ((32, 0.9), (64, 0.91))
+            for number, rate in enumerate(rates, start=len(rates) * (size == 64))
+        ]
+        advice = advise_from(trials, SearchSpace([32, 64], (1e-4, 1e-2)), METRIC, max_epochs=1, prefer="best")
+        assert advice is not None and advice.against_default is not None
+        return advice.against_default
+
+    alike, untried, trained = against(1e-4, 0), against(0.006, 0), against(0.006, 8)
+    assert alike.chance > 0.99
+    assert 0.5 < untried.chance < 0.98 < trained.chance
+    assert untried.high - untried.low > 2 * 0.006
+    assert trained.high - trained.low < 0.85 * (untried.high - untried.low)
+
+
+def test_the_default_against_itself_is_as_good() -> None:
+    trials = [trial(number, 32, (0.9 + 1e-3 * number,), learning_rate=0.001) for number in range(4)]
+    advice = advise_from(trials, SearchSpace([32], (1e-3, 1e-3)), METRIC, max_epochs=1)
+    assert advice is not None and advice.against_default is not None
+    against = advice.against_default
+    assert (against.low, against.high) == (0.0, 0.0)
+    assert against.chance == pytest.approx(0.5)
 
 
 def test_runs_that_differ_near_the_best_are_what_the_tolerance_is_made_of() -> None:
