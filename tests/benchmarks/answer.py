@@ -1,4 +1,4 @@
-"""How good the answer is: whether it is as good as it says, what it takes, its interval, and the luckiest trial.
+"""How good the answer is: as good as it says, in what time, with what interval and odds; and against the luckiest run.
 
     python tests/benchmarks/answer.py [--studies 50] [--first 0] [--trials 30] [--epochs 5] [--target 0.97 | --fresh]
     python tests/benchmarks/answer.py --curves 0.005 [--studies 48] [--first 0]
@@ -35,6 +35,9 @@ from scipy.ndimage import maximum_filter
 
 SEEDS = 3
 ACCURACY = Metric()
+
+SURE_OF_TWO = 0.99
+"""Odds of two configurations that should hardly ever be wrong."""
 
 Cells = Sequence[tuple[float, float]]
 """The true value and the seconds of each configuration."""
@@ -117,6 +120,43 @@ class Fresh(Recorded):
 
 
 @dataclass(frozen=True)
+class Odds:
+    """What one study says of two configurations, beside what is so.
+
+    Attributes:
+        others: of the other batch sizes, the probability that each is better than the recommended one, and whether it
+            is: 1, 0, or 0.5 where the two are equal.
+        over_default: the probability that the recommended one is better than the default, and whether it is.
+        gain_covered: whether the 90 % interval of its gain over the default holds the truth.
+    """
+
+    others: list[tuple[float, float]]
+    over_default: tuple[float, float]
+    gain_covered: bool
+
+    @classmethod
+    def of(cls, advice: Advice, truth: Callable[[int, float], float]) -> Odds:
+        """Of what is advised where more is better."""
+        best, default = advice.recommended, advice.against_default
+        assert default is not None
+        value = truth(best.batch_size, best.learning_rate)
+        gain = value - truth(default.batch_size, default.learning_rate)
+        return cls(
+            others=[
+                (row.chance_better, _above(truth(row.batch_size, row.learning_rate) - value))
+                for row in advice.by_batch_size
+                if row is not best
+            ],
+            over_default=(default.chance, _above(gain)),
+            gain_covered=default.low <= gain <= default.high,
+        )
+
+
+def _above(difference: float) -> float:
+    return 0.5 * (1 + float(np.sign(difference)))
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One study's answer: of accuracies differences, of seconds to a target ratios.
 
@@ -126,6 +166,7 @@ class Outcome:
         regret: the truth against the table's best.
         ahead: the recommendation against the best observed trial, on the seed held out.
         spent: seconds of training.
+        odds: of two configurations; None of seconds.
     """
 
     covered: bool
@@ -133,6 +174,7 @@ class Outcome:
     regret: float
     ahead: float
     spent: float
+    odds: Odds | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +189,7 @@ class Answer:
         covered: whether its interval holds the truth.
         dominated: whether another batch size that was tried is expected better, and faster.
         trained: whether it was trained to its end.
+        odds: of two configurations.
     """
 
     within: bool
@@ -157,6 +200,7 @@ class Answer:
     covered: bool
     dominated: bool
     trained: bool
+    odds: Odds
 
     @classmethod
     def of(cls, advice: Advice, truth: Callable[[int, float], float], cells: Cells, span: float) -> Answer:
@@ -174,6 +218,7 @@ class Answer:
             covered=row.low <= value <= row.high,
             dominated=any(other.mean > row.mean and other.seconds < row.seconds for other in tried),
             trained=row.trial >= 0,
+            odds=Odds.of(advice, truth),
         )
 
 
@@ -268,16 +313,19 @@ def study(recorded: Recorded, seed: int, *, trials: int, epochs: int) -> Outcome
     finals = [
         (trial.values[-1], trial.batch_size, trial.learning_rate) for trial in trained if trial.values[epochs - 1 :]
     ]
-    advice = scheduler.recommend()
-    truth = recorded.final(advice.batch_size, advice.learning_rate)
+    advice = scheduler.advise()
+    assert advice is not None
+    best = advice.recommended
+    truth = recorded.final(best.batch_size, best.learning_rate)
     _, lucky_size, lucky_rate = max(finals)
-    chosen = recorded.curve(advice.batch_size, advice.learning_rate, seed % SEEDS)[-1]
+    chosen = recorded.curve(best.batch_size, best.learning_rate, seed % SEEDS)[-1]
     return Outcome(
-        covered=advice.low <= truth <= advice.high,
-        width=advice.high - advice.low,
+        covered=best.low <= truth <= best.high,
+        width=best.high - best.low,
         regret=recorded.best - truth,
         ahead=chosen - recorded.curve(lucky_size, lucky_rate, seed % SEEDS)[-1],
         spent=spent(recorded, trained),
+        odds=Odds.of(advice, recorded.final),
     )
 
 
@@ -361,6 +409,22 @@ def said_of_answers(answers: Sequence[Answer]) -> list[str]:
         f"dominated: {sum(a.dominated for a in answers)}; trained to their end: {sum(a.trained for a in answers)}",
         f"in parts of the range, median and worst: tolerance {statistics.median(tolerances):.2%}, "
         f"{max(tolerances):.2%}; regret {statistics.median(regrets):.2%}, {max(regrets):.2%}",
+        *said_of_odds([answer.odds for answer in answers]),
+    ]
+
+
+def said_of_odds(odds: Sequence[Odds]) -> list[str]:
+    """What comparisons of two configurations come to."""
+    others = [pair for each in odds for pair in each.others]
+    # As sure that it is better, or that it is not.
+    sure = [max(chance, 1 - chance) > SURE_OF_TWO for chance, _ in others]
+    false = [one and abs(chance - true) > 0.5 for one, (chance, true) in zip(sure, others, strict=True)]
+    stated, true = (statistics.mean(column) for column in zip(*(each.over_default for each in odds), strict=True))
+    return [
+        f"over {SURE_OF_TWO:.0%} sure of two configurations: wrong in {sum(false)} of {sum(sure)}; Brier score of all "
+        f"such odds {statistics.mean((chance - true) ** 2 for chance, true in others):.3f}",
+        f"better than the default: stated {stated:.0%}, true {true:.0%}; the 90 % interval of the gain holds it in "
+        f"{sum(each.gain_covered for each in odds)} of {len(odds)}",
     ]
 
 
@@ -379,6 +443,7 @@ def said_of(outcomes: list[Outcome], recorded: Recorded, epochs: int) -> list[st
         f"{sum(figure > 0 for figure in ahead)}, the same in {sum(figure == 0 for figure in ahead)}, worse in "
         f"{sum(figure < 0 for figure in ahead)}",
         f"training of a study: median {statistics.median(outcome.spent for outcome in outcomes):.0f} s",
+        *said_of_odds([outcome.odds for outcome in outcomes if outcome.odds is not None]),
     ]
 
 
