@@ -104,6 +104,26 @@ def test_what_does_not_fit_is_not_proposed(tmp_path: Path) -> None:
     assert {row["batch_size"] for row in rows(tmp_path, step_times_table)} <= {*SIZES[: SIZES.index(1024) + 1]}
 
 
+def test_a_size_far_above_the_least_is_not_out_for_what_a_step_needs_whatever_the_batch(tmp_path: Path) -> None:
+    """Gradients of a wide model take as much at 16 as at 1024, and 64 times of that is not there."""
+
+    def wide(learning_rate: float) -> Any:
+        import keras
+        from keras.layers import Dense, Flatten
+
+        model = keras.Sequential([keras.Input((28, 28)), Flatten(), Dense(1000, "relu"), Dense(10, "softmax")])
+        model.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    events: list[Event] = []
+    study_in(tmp_path, wide, [16, 1024], memory_limit=150 * MIB).run(Budget(trials=1), listener=events.append)
+    (opened,) = [event for event in events if isinstance(event, Opened)]
+    assert opened.max_batch_size is None
+    known = {row["batch_size"]: row for row in rows(tmp_path, memory_table)}
+    assert all(row["fits"] for row in known.values()) and known[1024]["step_bytes"] < 4 * known[16]["step_bytes"]
+    assert set(known) > {16, 1024}
+
+
 @pytest.mark.slow
 def test_memory_that_runs_out_all_the_same_ends_the_trial_and_not_the_study(tmp_path: Path) -> None:
     """Not probed, so nothing is known: the trial is PRUNED with its constraint, larger ones are out."""

@@ -87,12 +87,15 @@ def test_a_study_trains_to_its_end_on_a_gpu_and_keeps_what_the_device_tells(tmp_
 
 
 def test_a_limit_on_a_gpu_really_holds(tmp_path: Path) -> None:
-    """190 MiB hold the data and small batches; what is proposed was tried, and no epoch took more."""
+    """240 MiB hold the data and small batches; what is proposed was tried, and no epoch took more.
+
+    TensorFlow hands out what is free whole, unless half of it or 128 MiB would be left: of 190 nothing was.
+    """
     events: list[Event] = []
-    study = study_in(tmp_path, more_mnist, 32_768, memory_limit=190 * MIB, engine="fused-xla")
+    study = study_in(tmp_path, more_mnist, 32_768, memory_limit=240 * MIB, engine="fused-xla")
     study.run(Budget(trials=3), listener=events.append)
     assert len([event for event in events if isinstance(event, Trained)]) == 6
-    assert all(row["peak_bytes"] <= 190 * MIB for row in rows(tmp_path, epochs_table))
+    assert all(row["peak_bytes"] <= 240 * MIB for row in rows(tmp_path, epochs_table))
     (opened,) = [event for event in events if isinstance(event, Opened)]
     assert opened.max_batch_size in (64, 512)
 

@@ -199,10 +199,23 @@ class _Probe:
                 candidate = above[len(above) // 2] if above else None
             else:
                 candidate = largest_fitting(above, capacity.fits)
+                if candidate is None and above:
+                    candidate = self._between(above[0])
             if candidate is None:
                 return
             self._listener(Probing(candidate, TIMED_SIZES - 1, TIMED_SIZES))
             self._try(candidate)
+
+    def _between(self, size: int) -> int | None:
+        """What to try before a size counts as too large by a law of few sizes; None where nothing would tell more.
+
+        One size alone does not tell what a step needs whatever the batch, as its gradients do, from what examples need.
+        """
+        capacity = self._capacity
+        known = [row.batch_size for row in capacity.rows if row.step_bytes is not None]
+        if size in known or len(known) >= FIRST_SIZES:
+            return None
+        return largest_fitting(range(capacity.verified + 1, size), capacity.fits)
 
     def _try(self, size: int) -> None:
         """Train and evaluate at a batch size in a worker that may die of it."""
