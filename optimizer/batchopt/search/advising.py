@@ -155,7 +155,8 @@ def advise(
     # A configuration has nothing for itself against itself.
     apart = known_default and default not in compared
     pairs = cube.encode([*compared, default]) if apart else points
-    draws, weight = _drawn(surrogate, pairs, _own(pairs, cube.encode(trial.params for trial in complete)))
+    alike = _runs_alike(pairs, cube.encode(trial.params for trial in complete))
+    draws, weight = _drawn(surrogate, pairs, OWN / np.array(alike))
     ahead = draws[:, : len(rows)] - draws[:, [at]]
     rows = [replace(row, chance_better=_chance_above(gap, weight)) for row, gap in zip(rows, ahead.T, strict=True)]
     recommended = rows[at]
@@ -174,7 +175,7 @@ def advise(
         tolerance=margin,
         tolerance_is=why,
         as_good=[row.batch_size for row in rows if row is recommended or row.chance_within >= SURE],
-        undecided=_undecided(rows, recommended, ahead, weight, run_sd),
+        undecided=_undecided(rows, at, ahead, weight, run_sd, alike),
         run_sd=run_sd,
         against_default=against,
     )
@@ -199,10 +200,9 @@ def _configurations(
     return configurations, numbers
 
 
-def _own(points: FloatArray, trained: FloatArray) -> FloatArray:
-    """The part of the variance from run to run that each may have for itself: the less, the more runs tell of it."""
-    runs = (np.abs(points[:, None] - trained).max(axis=2) < ALIKE).sum(axis=1)
-    return np.asarray(OWN / np.maximum(runs, 1))
+def _runs_alike(points: FloatArray, trained: FloatArray) -> list[int]:
+    """Runs that tell of each configuration, at least 1: what it may have for itself is the less, the more they are."""
+    return [max(int(runs), 1) for runs in (np.abs(points[:, None] - trained).max(axis=2) < ALIKE).sum(axis=1)]
 
 
 def _estimate(
@@ -235,15 +235,16 @@ def _estimate(
 
 
 def _undecided(
-    rows: Sequence[Estimate], recommended: Estimate, ahead: FloatArray, weight: FloatArray, run_sd: float
+    rows: Sequence[Estimate], at: int, ahead: FloatArray, weight: FloatArray, run_sd: float, alike: Sequence[int]
 ) -> list[Undecided]:
-    """What may well be better than the recommended one, from joint draws of how far each row is ahead of it."""
+    """What may well be better than the recommended row `at`, from joint draws of how far each row is ahead of it."""
     undecided = []
-    for row, gap in zip(rows, ahead.T, strict=True):
-        if row is not recommended and row.chance_better > MAY_BE_BETTER:
+    for other, (row, gap) in enumerate(zip(rows, ahead.T, strict=True)):
+        if other != at and row.chance_better > MAY_BE_BETTER:
             middle = float(weight @ gap)
-            count = runs_to_tell(middle, float(np.sqrt(weight @ (gap - middle) ** 2)), run_sd)
-            seconds = None if count is None else count * (row.seconds + recommended.seconds)
+            error = float(np.sqrt(weight @ (gap - middle) ** 2))
+            count = runs_to_tell(middle, error, run_sd, own=OWN, runs=(alike[other], alike[at]))
+            seconds = None if count is None else count * (row.seconds + rows[at].seconds)
             undecided.append(Undecided(row.batch_size, row.chance_better, count, seconds))
     return undecided
 

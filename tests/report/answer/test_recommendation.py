@@ -199,21 +199,29 @@ def test_as_many_more_runs_as_are_asked_for_mostly_tell_two_batch_sizes_apart() 
     assert told >= 0.75 * asked
 
 
+@pytest.mark.parametrize(("own", "runs"), [(0.0, (1, 1)), (0.1, (1, 1)), (0.2, (6, 2))])
 @pytest.mark.parametrize(("gap", "error"), [(0.01, 0.005), (0.004, 0.01), (0.02, 0.02)])
 def test_as_many_more_runs_as_are_asked_for_are_the_fewest_that_tell_four_gaps_in_five(
-    gap: float, error: float
+    gap: float, error: float, own: float, runs: tuple[int, int]
 ) -> None:
-    """The true gap is drawn from what is known of it, and so are the runs; both decide on all of it."""
-    run_sd, draws = 0.02, np.random.default_rng(0)
-    asked = runs_to_tell(gap, math.sqrt(2) * error, run_sd)
+    """The true gap is drawn from what is known of it, and so are the runs; both decide on all of it.
+
+    What each configuration may have for itself is doubted, and is no part of the gap that runs show.
+    """
+    run_sd, draws, known = 0.02, np.random.default_rng(0), 2 * error**2
+
+    def doubt(more: int) -> float:
+        return own * run_sd**2 * sum(1 / (there + more) for there in runs)
+
+    asked = runs_to_tell(gap, math.sqrt(known + doubt(0)), run_sd, own=own, runs=runs)
     assert asked is not None
 
-    def told(runs: int) -> float:
-        known, seen = 2 * error**2, 2 * run_sd**2 / runs
+    def told(more: int) -> float:
+        seen = 2 * run_sd**2 / more
         truth = gap + math.sqrt(known) * draws.standard_normal(200_000)
         found = truth + math.sqrt(seen) * draws.standard_normal(200_000)
         left = 1 / (1 / known + 1 / seen)
-        return float(np.mean(np.abs(left * (gap / known + found / seen)) > 1.645 * math.sqrt(left)))
+        return float(np.mean(np.abs(left * (gap / known + found / seen)) > 1.645 * math.sqrt(left + doubt(more))))
 
     assert told(asked) > 0.795
     assert asked == 1 or told(asked - 1) < 0.805
