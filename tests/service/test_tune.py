@@ -121,10 +121,18 @@ def test_a_command_killed_by_signal_9_is_tried_three_times(tmp_path: Path) -> No
     assert trial.state == "fail" and "signal 9" in trial.note, done.stderr
 
 
-def test_a_command_that_raises_stops_the_study_with_its_own_words(tmp_path: Path) -> None:
+def test_a_command_that_raises_stops_the_study_with_its_own_words_and_may_be_mended(tmp_path: Path) -> None:
     done = run(tmp_path, "raises")
     assert done.returncode == 1
     assert "ValueError: no such file" in done.stderr and "batchopt/study" not in done.stderr
+    # Nothing was told yet, so a mended command takes its place, and another question does not.
+    refused = run(tmp_path, "json", "--seed", "1")
+    assert refused.returncode == 2 and "seed 0 and not 1" in refused.stderr
+    done = run(tmp_path, "json")
+    assert done.returncode == 0, done.stderr
+    assert {trial.state for trial in read_study(f"sqlite:///{tmp_path}/s.db")} == {"complete"}
+    refused = run(tmp_path, "raises")
+    assert refused.returncode == 2 and "command [" in refused.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])

@@ -17,6 +17,7 @@ from batchopt.question.metric import DIRECTIONS, direction_by
 from batchopt.question.options import DEFAULT_TRIALS, LEASE_SECONDS, MAX_SEED, MOST_BYTES, Budget, Options, gpu_indices
 from batchopt.question.space import SearchSpace
 from batchopt.question.task import ProgramStamp
+from batchopt.report.answer.reading import read_study
 from batchopt.report.show.document import document
 from batchopt.report.show.terminal import printed
 from batchopt.signals import Interruption
@@ -38,6 +39,9 @@ KINDS = {
     **dict.fromkeys(("command", "extra"), list),
 }
 """What a study keeps of its command line."""
+
+HOW = ("command", "read", "results")
+"""Of these what is said is how a trial is run and read, and not what is asked."""
 
 NEEDED = ("batch_sizes", "metric", "epochs", "examples")
 
@@ -95,7 +99,7 @@ def tune_command(
         session = JobSession.open(study, storage, stamp, options=options, budget=budget, listener=listener, check=check)
         with session:
             if new:
-                session.remembered(TUNE, asked)
+                _same(study, session.remembered(TUNE, asked, anew=True)[0], asked)
             count = workers or len(devices) or 1
             CommandLoop(session, run, workers=count, devices=devices, interruption=interruption).run()
             report = session.report()
@@ -104,7 +108,7 @@ def tune_command(
 
 
 def _asked(study: str, storage: str, given: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """What is asked, all of it, and whether the study is yet to keep it.
+    """What is asked, all of it, and whether the study is yet to keep some of it.
 
     Raises:
         StudyMismatch: the study asks something else.
@@ -121,17 +125,26 @@ def _asked(study: str, storage: str, given: dict[str, Any]) -> tuple[dict[str, A
         return {**DEFAULTS, "command": [], **given}, True
     if not _sound(kept):
         raise StorageError(f"what the database says of study {study!r} is damaged; restore a copy of it.")
-    # How many trials there are in all is no part of the question.
-    differing = differences(kept, {**kept, **given, "trials": kept.get("trials")})
+    asked = {**kept, **given}
+    # A command that has told nothing yet may be mended.
+    mended = {name: asked.get(name) for name in HOW if asked.get(name) != kept.get(name)}
+    if mended and not any(trial.epochs for trial in read_study(storage, study)):
+        kept = {**kept, **mended}
+    _same(study, kept, asked)
+    if "command" not in given:
+        _trust(study, storage, asked["command"])
+    return asked, bool(mended)
+
+
+def _same(study: str, kept: object, asked: dict[str, Any]) -> None:
+    """Raise StudyMismatch where a study keeps another question; how many trials there are in all is no part of it."""
+    assert isinstance(kept, dict)
+    differing = differences({**kept, "trials": None}, {**asked, "trials": None})
     if differing:
         raise StudyMismatch(
             f"study {study!r} has {'; '.join(differing)}. A study keeps its question: --study {study} alone resumes "
             "it. Use --study with another name for another one."
         )
-    asked = {**kept, **given}
-    if "command" not in given:
-        _trust(study, storage, asked["command"])
-    return asked, False
 
 
 def _sound(kept: dict[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from batchopt.errors import InvalidInput
 from batchopt.events import Listener, ignore
 from batchopt.machine.capacity import Capacity
+from batchopt.optuna_private import trial_id_of
 from batchopt.question.options import Budget, Options
 from batchopt.search.steps import Step
 from batchopt.search.stopping import is_hopeless, may_stop
@@ -127,16 +128,28 @@ class JobSession(Session):
         """Why there are no more steps, in one line; empty where there are, or may be."""
         return "" if self.others else self._search.stop_reason
 
-    def remembered(self, name: str, asked: object) -> tuple[object, bool]:
-        """How this study was first asked for, as JSON values kept by a name, and whether that was now."""
+    def remembered(self, name: str, asked: object, *, anew: bool = False) -> tuple[object, bool]:
+        """How this study was first asked for, as JSON values kept by a name, and whether that was now.
+
+        Args:
+            name: of what is kept.
+            asked: JSON values.
+            anew: whether they take the place of what is kept, where no epoch was told yet and nobody trains.
+        """
 
         def remember() -> tuple[object, bool]:
             kept = self.ledger.study.user_attrs.get(name)
-            if kept is None:
+            now = kept is None or (anew and self._untold())
+            if now:
                 self.ledger.study.set_user_attr(name, asked)
-            return (asked, True) if kept is None else (kept, False)
+            return (asked, True) if now else (kept, False)
 
         return self.ledger.in_turn(remember)
+
+    def _untold(self) -> bool:
+        ids = {trial_id_of(trial) for trial in self.ledger.study.get_trials(deepcopy=False)}
+        records = self.ledger.records
+        return not any(records.epochs(ids).values()) and not ids & records.leased().keys()
 
     def ask_for(
         self, client: str, machine: str, *, can_pause: bool, patience: float, largest: int | None = None
