@@ -127,7 +127,11 @@ COMMANDS: list[Row] = [
 ]
 
 WORKER: list[Row] = [
-    (["--train-examples", "100", "--engine", "fused"], "batch size 8192 is above the training set of 100", "'full'"),
+    (
+        ["--train-examples", "100", "--engine", "fused"],
+        "batch size 8192 is above the training set of 100",
+        "as 8..full",
+    ),
     (["--data", "nowhere.npz"], "data file nowhere.npz: No such file or directory", "with --data"),
     (["--data", "truncated.npz"], "data file truncated.npz: not an .npz file with x_train", ""),
     (["--device", "gpu"], "--device gpu: TensorFlow sees no GPU on this machine", "use --device cpu"),

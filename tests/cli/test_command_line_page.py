@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import signal
+import subprocess
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -16,6 +18,7 @@ from batchopt.report.answer.reading import read_evidence
 from batchopt.report.show.console import TextConsole
 from batchopt.report.show.document import document
 from batchopt.report.show.terminal import printed
+from commands import BATCHOPT
 from written_study import write_study
 
 PAGE = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
@@ -42,6 +45,16 @@ def test_each_exit_code_is_on_the_page() -> None:
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)}
     signals = {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)}
     assert listed == {0, exits.FAILED, exits.USAGE_ERROR, exits.HUNG_UP, exits.BROKEN_PIPE, *signals}
+
+
+def test_whoever_stops_reading_is_no_failure(tmp_path: Path) -> None:
+    write_study(tmp_path / "studies.db")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*BATCHOPT, "trials", "--storage", str(tmp_path / "studies.db")]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (exits.BROKEN_PIPE, "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

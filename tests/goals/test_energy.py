@@ -93,7 +93,8 @@ SLOW = pytest.mark.slow
     [(1.0, 0), *(pytest.param(*each, marks=SLOW) for each in [(1.0, 1), (0.5, 0), (0.5, 1), (0.0, 0), (0.0, 1)])],
 )
 def test_what_costs_least_is_found_whatever_energy_counts_and_what_is_expected_of_it_is_true(weight, seed):
-    search = searched(seed, weight, 25 if seed else 18)[1]
+    # With half of energy and seed 0 the search comes to it at its 20th step; the first case has as many as it needs.
+    search = searched(seed, weight, 18 if (weight, seed) == (1.0, 0) else 25)[1]
     found = search.recommend()
     truth = cost(found.batch_size, found.learning_rate, weight)
     assert truth < 1.2 * cost(*least(weight), weight)

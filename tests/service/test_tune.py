@@ -135,6 +135,14 @@ def test_a_command_that_raises_stops_the_study_with_its_own_words_and_may_be_men
     assert refused.returncode == 2 and "command [" in refused.stderr
 
 
+def test_an_accuracy_in_percent_is_refused_when_it_is_told(tmp_path: Path) -> None:
+    asked = tune(tmp_path, "json")
+    percent = [sys.executable, "-c", "print('{\"acc\": 97.1}')", "{batch_size}", "{learning_rate}"]
+    done = run_command([*asked[: asked.index("--") + 1], *percent], tmp_path, timeout=90)
+    assert done.returncode == 2 and "acc 97.1: an accuracy is in 0 to 1. Tell 0.971" in done.stderr
+    assert all(not trial.epochs for trial in read_study(f"sqlite:///{tmp_path}/s.db"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_an_interrupted_study_is_resumed_by_the_same_command(tmp_path: Path, number: signal.Signals) -> None:
     process = Running(tune(tmp_path, "slow"), tmp_path)

@@ -232,6 +232,13 @@ def test_data_without_a_test_set_is_said_in_a_line_before_anything_is_trained(
     assert kept(tmp_path) == kept(interrupted)
 
 
+def test_a_study_that_is_to_be_confirmed_and_has_no_test_set_is_not_begun(tmp_path: Path) -> None:
+    """What it is asked for in the end it could not do."""
+    with pytest.raises(DataError, match="the data has no test set"):
+        study_in(tmp_path, lambda path: Dataset(load(path).train)).run(Budget(trials=1), test_set=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_run_has_no_interval(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="--confirm-seeds 1: give at least 2"):
         study_in(tmp_path).confirm(1)

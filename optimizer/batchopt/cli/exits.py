@@ -42,6 +42,11 @@ def _exit_code(command: click.Command) -> int:
     """Run a command; whatever the user can mend is one line and exit code 2, what failed on the way 1."""
     try:
         command.main(standalone_mode=False)
+    except SystemExit as end:
+        # Whoever has stopped reading is a failure to click.
+        if isinstance(end.__context__, BrokenPipeError):
+            return BROKEN_PIPE
+        raise
     except click.ClickException as error:
         _say(error.format_message())
         return USAGE_ERROR

@@ -162,7 +162,10 @@ def parse_extra(text: str) -> tuple[str, BaseDistribution]:
         raise InvalidInput(f"--extra {text}: write width=16..512, decay=1e-6..1e-2:log, or optimizer=adam,sgd.")
     try:
         if ".." not in body:
-            return name, CategoricalDistribution([word.strip() for word in body.split(",")])
+            words = [word.strip() for word in body.split(",")]
+            if len(words) < 2:
+                raise ValueError("one value is no dimension; write LOW..HIGH, or several values")
+            return name, CategoricalDistribution(words)
         low, high = body.split("..", 1)
         if all(re.fullmatch(r"\s*[+-]?\d+\s*", word) for word in (low, high)):
             return name, IntDistribution(int(low), int(high), log=bool(kind))

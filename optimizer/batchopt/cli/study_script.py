@@ -204,7 +204,7 @@ def script_command(task: Task, space: SearchSpace, goal: Goal, trackers: Sequenc
         with watched as listener:
             for tracker in trackers:
                 listener = tracker.behind(listener)
-            report = asked.run(budget, tries=configurations, listener=listener)
+            report = asked.run(budget, tries=configurations, listener=listener, test_set=confirm)
             if confirm:
                 report = asked.confirm(confirm_seeds, listener=listener)
             trained = None if file is None else asked.train(file.path, force=force, listener=listener)

@@ -19,6 +19,9 @@ VALIDATION = re.compile(r"^val(idation)?[_ /.-]", re.IGNORECASE)
 ACCURACIES = re.compile(r"(^|[_ /.-])acc(uracy)?(_\d+)?$", re.IGNORECASE)
 """What Keras and others call a share of examples that are right, with an output's name before it or not."""
 
+ROUNDING = 1e-3
+"""By so much an accuracy may be above 1: a mean of weighted ones."""
+
 LESS_IS_BETTER = re.compile(
     r"(^|[_ /.-])(loss|error|mae|mse|mape|msle|rmse|rmsle|smape|wape|nll|log_?loss|crossentropy|hinge|divergence|"
     r"poisson|huber|log_?cosh|brier\w*|distance|false_\w+|perplexity|wer|cer)(_\d+)?$",
@@ -145,6 +148,18 @@ class Metric:
             return f"{difference:.2g}"
         points = f"{100 * difference:.2g}"
         return f"{points} point{'s'[points == '1' :]}"
+
+    def check(self, value: float) -> None:
+        """Refuse a value that was told in percent: all that is said of an accuracy would be wrong by a hundred.
+
+        Raises:
+            InvalidInput: it is an accuracy of more than 1.
+        """
+        if self.is_accuracy and value > 1 + ROUNDING:
+            raise InvalidInput(
+                f"{self.title} {value:g}: an accuracy is in 0 to 1. Tell {value / 100:g}, if it is in percent; or give "
+                "the metric a name that is not an accuracy's."
+            )
 
     def target(self, value: float | None) -> Target | None:
         """A target that its values may get to; None of None.

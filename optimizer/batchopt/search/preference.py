@@ -71,5 +71,6 @@ def preferred(rows: Sequence[AnyRow], prefer: Prefer, sign: float) -> AnyRow:
         least = min(row.seconds for row in within)
         alike = [row for row in within if ALIKE * row.seconds <= least]
         return min(alike, key=lambda row: (row.trial < 0, row.seconds, -sign * row.mean))
-    # Where nothing is sure, one that was seen.
-    return max(there, key=lambda row: (row.trial >= 0, row.chance_within))
+    # Where nothing is sure, one that was seen, whatever is guessed of others.
+    seen = [row for row in rows if row.trial >= 0]
+    return max(front(seen, sign) if seen else there, key=lambda row: row.chance_within)

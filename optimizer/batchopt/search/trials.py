@@ -11,7 +11,7 @@ import numpy as np
 from batchopt.question.space import BATCH_SIZE, LEARNING_RATE, SearchSpace
 from batchopt.search.steps import Trial
 from batchopt.search.surrogate.cube import Cube
-from batchopt.search.surrogate.curves import Curves
+from batchopt.search.surrogate.curves import LEAST_SPREAD, Curves
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ def observed(trials: Sequence[Trial], cube: Cube, *, max_epochs: int, sign: floa
 def _held(values: Sequence[float]) -> list[float]:
     """Values, larger ones better, with those far below all others held where they still say which are worst."""
     best = max(values)
-    lowest = best - FAR * (best - float(np.median(values)))
+    lowest = best - FAR * max(best - float(np.median(values)), LEAST_SPREAD * abs(best))
     return [max(value, lowest) for value in values] if lowest < best else list(values)
 
 

@@ -194,7 +194,11 @@ class CommandLoop:
                 seconds = max(0.0, time.perf_counter() - began)
             began = time.perf_counter()
             figures = _figures(epoch, value, seconds, work.step.batch_size, self._session)
-            verdict = telling.tell(trial, lease, lambda size, told=figures: told).result()  # type: ignore[misc]
+            try:
+                verdict = telling.tell(trial, lease, lambda size, told=figures: told).result()  # type: ignore[misc]
+            except InvalidInput:
+                self._let_go(trial, lease)
+                raise
             if verdict == "continue" and not self._command.resumes and self._session.gives_up(trial, epoch):
                 # It cannot be paused, and its other epochs are not worth having.
                 telling.prune(trial, lease)

@@ -38,7 +38,7 @@ from batchopt.store.ledger import Ledger
 from batchopt.store.stamp import Stamp, check_program
 from batchopt.store.transactions import Transactions
 from batchopt.study.single_run import SingleRun
-from batchopt.training.messages import EpochDone, OpenedTest, OpenTest, Train
+from batchopt.training.messages import EpochDone, OpenedTest, OpenTest, Ready, Train
 from batchopt.training.seeds import confirmation_seed
 from batchopt.workers.cluster import joined
 from batchopt.workers.slot import Slot
@@ -115,14 +115,19 @@ def confirm(
             ready = slot.ready
             assert ready is not None
             check_program(name, database.url, stamp, ready.program)
-            if not ready.has_test:
-                raise DataError("--confirm: the data has no test set. Load it with Dataset(..., test=...).")
+            check_test_set(ready)
             ledger.add_machine(ready.machine, ready.engine)
             known = partial(known_capacity, slot, stamp.space, options, storage)
             return slot, again(lambda: known(interruption=interruption, listener=listener))
 
         turns = Turns(database.db, -study_id_of(ledger.study), ledger.owner, lease_seconds=math.inf)
         _Confirmation(ledger, turns, stamp, report, seeds, interruption, listener).run(start)
+
+
+def check_test_set(ready: Ready) -> None:
+    """Refuse data without a test set; raises DataError."""
+    if not ready.has_test:
+        raise DataError("--confirm: the data has no test set. Load it with Dataset(..., test=...).")
 
 
 def planned(report: Report, begun: Sequence[ConfirmationRun], max_batch_size: int | None) -> list[Planned]:

@@ -173,6 +173,7 @@ class Loop:
     def _write_down(self, slot: Slot, done: EpochDone) -> None:
         step, figures = slot.step, done.figures
         assert step is not None and slot.ready is not None, "an epoch belongs to a step"
+        self._session.stamp.metric.check(figures.value)
         slot.bytes, slot.first_bytes = done.worker_bytes, slot.first_bytes or done.worker_bytes
         if slot.has_company(self._slots):
             figures = dataclasses.replace(figures, side_by_side=True)

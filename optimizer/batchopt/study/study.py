@@ -125,6 +125,7 @@ class Study:
         *,
         tries: Sequence[Configuration] = (),
         listener: Listener | None = None,
+        test_set: bool = False,
     ) -> StudyReport:
         """Search until the budget is used up; a study that is there already goes on where it stopped.
 
@@ -132,6 +133,7 @@ class Study:
             budget: totals of the study; 30 trials where None.
             tries: configurations to train first.
             listener: told what happens; in a notebook a bar is shown where there is none.
+            test_set: whether the data must have one, as `confirm` will ask for it.
 
         Raises:
             BatchoptError: something the user can mend; nothing was written if it was there from the start.
@@ -145,6 +147,10 @@ class Study:
             workers = held.enter_context(ExitStack())
             slot, plan, capacity = self._prepare(budget, tries, listener, interruption, cluster, workers, probing=True)
             assert slot.ready is not None
+            if test_set:
+                from batchopt.study.confirming import check_test_set
+
+                check_test_set(slot.ready)
             ledger, stamp = opened_ledger(
                 self.name,
                 self.storage,
@@ -281,7 +287,7 @@ class Study:
         if space.largest > ready.program.train_examples:
             raise InvalidInput(
                 f"batch size {space.largest} is above the training set of {ready.program.train_examples} examples. "
-                "Write 'full' for all of them at once."
+                f"Give --batch-sizes up to that, as {space.smallest}..full; full is all of them at once."
             )
         check_tries(tries, space)
         if found:

@@ -175,6 +175,7 @@ class Telling(HeldJobs):
             self._answer_late(saying, None)
             return None
         figures, last = saying.figures(job.progress.batch_size), self._ending.last_epoch
+        self._metric.check(figures.value)
         if figures.epoch > last:
             raise InvalidInput(f"epoch {figures.epoch}: a trial of this study has {last}.")
         if figures.epoch > job.progress.epochs + 1 and not saying.alone:

@@ -13,7 +13,8 @@ from batchopt.question.space import SearchSpace
 from batchopt.report.answer.batch_sizes import by_batch_size, count_states, score
 from batchopt.report.answer.recommendation import Recommendation, Report, advise_from, recommend
 from batchopt.report.answer.targets import best_by_batch_size
-from batchopt.search.advice import AgainstDefault
+from batchopt.search.advice import AgainstDefault, Estimate
+from batchopt.search.preference import preferred
 from batchopt.search.telling_apart import runs_to_tell
 from batchopt.store.history import TrialRecord
 
@@ -101,6 +102,42 @@ def test_what_is_preferred_is_recommended_and_never_what_another_one_beats_in_bo
     assert sizes["balanced"].batch_size == 32
     assert sizes["fastest"].seconds <= sizes["balanced"].seconds
     assert sizes["balanced"].chance_within >= 0.8 > 0.5
+
+
+def estimate(batch_size: int, mean: float, seconds: float, *, within: float, trial: int) -> Estimate:
+    return Estimate(
+        *(batch_size, 0.01, {}, mean, mean - 0.01, mean + 0.01),
+        standard_error=0.005,
+        chance_within=within,
+        chance_better=0.5,
+        seconds=seconds,
+        epochs=5.0,
+        runs=1,
+        trial=trial,
+    )
+
+
+def test_where_nothing_is_sure_the_likeliest_that_was_trained_is_recommended_whatever_is_guessed() -> None:
+    """16 was tried at another rate than it is guessed best at: it beats 8 in both, but nobody has seen that."""
+    rows = [
+        estimate(8, 0.9753, 10.1, within=0.035, trial=3),
+        estimate(16, 0.9767, 5.2, within=0.044, trial=-1),
+        estimate(256, 0.9726, 2.4, within=0.0005, trial=1),
+    ]
+    assert [preferred(rows, prefer, 1.0).batch_size for prefer in ("balanced", "fastest")] == [8, 8]
+    assert preferred(rows[1:2], "balanced", 1.0).batch_size == 16
+
+
+def test_at_a_metrics_ceiling_what_numbers_are_rounded_by_is_no_reason_for_a_slower_batch_size() -> None:
+    rng = np.random.default_rng(0)
+    trials = [
+        trial(number, size, (0.88 if number == 5 else 1.0 - 1e-8 * float(rng.random()),), seconds=100 / size)
+        for number, size in enumerate([16, 32, 64, 128] * 4)
+    ]
+    advice = advise_from(trials, SPACE, Metric("auc", "maximize"), max_epochs=1)
+    assert advice is not None
+    assert advice.tolerance >= 1e-7
+    assert advice.recommended.batch_size == 128
 
 
 def test_the_gain_over_the_default_is_that_of_two_runs_that_were_trained() -> None:

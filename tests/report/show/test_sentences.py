@@ -128,8 +128,13 @@ def test_the_advice_names_the_extra_dimensions() -> None:
 def test_what_is_gained_over_the_default_is_said_with_its_probability() -> None:
     assert against_default(ADVICE.against_default, ADVICE, METRIC) == [
         "Against what most would use, batch size 32 with learning rate 0.001: better with 97 % probability, by 0.4 "
-        "points (90 % interval +0.10 to +0.80), and 1.3 times as fast."
+        "points (90 % interval 0.10 to 0.80 better), and 1.3 times as fast."
     ]
+    behind = dataclasses.replace(ADVICE.against_default, chance=0.38, gain=-0.0014, low=-0.0097, high=0.0152)
+    (said,) = against_default(behind, ADVICE, METRIC)
+    assert "worse with 62 % probability, by 0.14 points (90 % interval 0.97 worse to 1.52 better)" in said
+    lost = dataclasses.replace(behind, low=-0.0097, high=-0.0002)
+    assert "(90 % interval 0.02 to 0.97 worse)" in against_default(lost, ADVICE, METRIC)[0]
     assert against_default(None, ADVICE, METRIC) == []
 
 

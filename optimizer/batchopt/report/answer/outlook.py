@@ -97,12 +97,22 @@ def against_default(
         beside = to_target.compared(ours.mean, ours.mean + against.gain)
         return [f"{default}: {beside}, {to_target.less} with {chance(against.chance)}."]
     by = metric.shown_amount(abs(against.gain))
-    ends = " to ".join(metric.shown_change(end) for end in (against.low, against.high))
+    ends = _ends(against.low, against.high, metric)
     sure = against.chance if against.gain >= 0 else 1 - against.chance
     which = f"{'better' if against.gain >= 0 else 'worse'} with {chance(sure)}, by {by}"
     if chance(sure) == "even odds":
         which = "as likely better as worse"
     return [f"{default}: {which} (90 % interval {ends}), and {compared(ours.seconds, against.seconds)}."]
+
+
+def _ends(low: float, high: float, metric: Metric) -> str:
+    """Of an interval of a gain, each end in words: a sign says nothing beside `worse`, or of a loss."""
+    amounts = [metric.shown_change(end).lstrip("+-") for end in (low, high)]
+    words = ["better" if end >= 0 else "worse" for end in (low, high)]
+    if words[0] == words[1]:
+        amounts = amounts if low >= 0 else amounts[::-1]
+        return f"{amounts[0]} to {amounts[1]} {words[0]}"
+    return f"{amounts[0]} {words[0]} to {amounts[1]} {words[1]}"
 
 
 def untrained(advice: Advice) -> list[str]:

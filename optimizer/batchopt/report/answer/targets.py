@@ -71,8 +71,7 @@ def to_target(trials: Sequence[TrialRecord], metric: Metric, value: float | None
     best = best_by_batch_size(trials, metric)
     if not best or (value is None and never_varies(trials) is not None):
         return None
-    target = metric.target(_middle(list(best.values()), metric) if value is None else value)
-    assert target is not None
+    target = Target(metric, _middle(list(best.values()), metric) if value is None else value)
     soonest: dict[int, Reached] = {}
     for trial in trials:
         reached = _reached(trial, target)

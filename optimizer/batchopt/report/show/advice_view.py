@@ -9,6 +9,7 @@ from batchopt.question.goal import Goal
 from batchopt.question.space import COMMON_BATCH_SIZE
 from batchopt.report.answer.goals import targeted
 from batchopt.report.answer.recommendation import Recommendation, Report
+from batchopt.search.preference import EVEN
 from batchopt.text import printable
 from batchopt.words import chance, compared, counted, duration, extra_words, less_or_more, shown_energy
 
@@ -170,6 +171,8 @@ def verdict(report: Report, row: Estimate) -> str:
         return "recommended"
     if row.batch_size in advice.as_good:
         return "as good"
-    if row.chance_within >= 0.5:
+    if row.chance_within >= EVEN:
         return "may be as good"
+    if row.chance_better > EVEN:
+        return "may be better"
     return "likely worse" if row.chance_within >= UNLIKELY else "worse"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from batchopt.goals.kinds import kind_of
 from batchopt.question.goal import Goal
+from batchopt.question.metric import Target
 from batchopt.question.space import SearchSpace, shown_space
 from batchopt.report.answer.recommendation import Report
 from batchopt.report.show.law_view import (
@@ -117,7 +118,7 @@ def _soonest(report: Report) -> list[str]:
     if found is None or (report.at_target is not None and report.advice is None):
         return []
     metric = report.metric
-    target = str(metric.target(found.target))
+    target = str(Target(metric, found.target))
     if not found.reached:
         nearest = "" if found.nearest is None else f"; the nearest came to {metric.shown(found.nearest)}"
         return [f"No trial reached {target}{nearest}."]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from batchopt.machine.memory import shown_bytes
+from batchopt.question.metric import Target
 from batchopt.question.space import COMMON_BATCH_SIZE
 from batchopt.report.answer.batch_sizes import BatchSizeRow
 from batchopt.report.answer.recommendation import Report
@@ -97,7 +98,7 @@ def details_notes(report: Report) -> list[str]:
 def training_table(report: Report) -> Table:
     """How each batch size trains."""
     found = report.to_target
-    target = str(report.metric.target(found.target)) if found is not None and found.reached else ""
+    target = str(Target(report.metric, found.target)) if found is not None and found.reached else ""
     drawn = [row.joules for row in report.by_batch_size if row.joules is not None]
     unit = energy_unit(max(drawn, default=0.0))
     names = ["batch size", "examples/s", "memory", *([f"{unit.name}/run"] if drawn else [])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from batchopt.question.metric import Metric
+from batchopt.question.metric import Metric, Target
 from batchopt.report.answer.targets import ToTarget
 from batchopt.report.show.law_view import critical
 from batchopt.report.show.plot_style import BLACK, BLUE, GREY, RED, escaped, one_two_five, styled
@@ -51,7 +51,7 @@ def steps_to_target(target: ToTarget, metric: Metric) -> go.Figure | None:
     steps = [row.steps for row in target.reached]
     ticks = one_two_five(min(steps), max(steps))
     figure.update_yaxes(
-        title=f"optimizer steps to {metric.target(target.target)}",
+        title=f"optimizer steps to {Target(metric, target.target)}",
         type="log",
         tickvals=ticks,
         ticktext=[f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in ticks],
@@ -82,12 +82,12 @@ def time_to_target(target: ToTarget, metric: Metric) -> go.Figure | None:
     )
     title = "batch size, examples" + _at_most(target)
     figure.update_xaxes(title=title, type="log", tickvals=sizes, ticktext=[str(s) for s in sizes])
-    figure.update_yaxes(title=f"training time to {metric.target(target.target)}, s", rangemode="tozero")
+    figure.update_yaxes(title=f"training time to {Target(metric, target.target)}, s", rangemode="tozero")
     return styled(figure, f"Time to {_reached(target, metric)}").update_layout(showlegend=False)
 
 
 def _reached(target: ToTarget, metric: Metric) -> str:
-    return f"{metric.target(target.target)} validation {escaped(metric.title)}"
+    return f"{Target(metric, target.target)} validation {escaped(metric.title)}"
 
 
 def _marks(target: ToTarget) -> list[str]:

@@ -37,6 +37,10 @@ class Curves:
     censored: npt.NDArray[np.bool_]
 
 
+LEAST_SPREAD = 1e-5
+"""Of the best value: a hundredth of it is what numbers of 32 bits are rounded by."""
+
+
 def maturity(fidelity: npt.ArrayLike) -> FloatArray:
     """phi(t): 0 after the last epoch, 1 a quarter of the way, at most 2; elementwise."""
     return np.asarray(np.minimum(np.log(np.asarray(fidelity, dtype=float)) / math.log(0.25), 2.0) + 0.0)
@@ -47,6 +51,8 @@ def spread(values: FloatArray) -> float:
     best = float(values.max())
     gaps = best - np.quantile(values, [0.0, 0.5, 0.75])
     spread = float(min((factor * gap for factor, gap in zip((1, 4, 16), gaps, strict=True) if gap > 0), default=0.0))
+    # At a metric's ceiling most are as good as one another, and differ by how numbers are rounded.
+    spread = max(spread, min(float(gaps[0]), LEAST_SPREAD * abs(best)))
     return spread or max(abs(best) * 0.1, 1e-12)
 
 
