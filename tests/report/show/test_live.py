@@ -12,6 +12,7 @@ from batchopt.events import (
     Ended,
     Noted,
     Opened,
+    Probing,
     Starting,
     Stepped,
     Trained,
@@ -152,6 +153,27 @@ def test_off_the_terminal_a_trial_is_a_line_and_an_epoch_is_none() -> None:
         trial_line(COMPLETE),
         "ended: the trials of this study are used up",
     ]
+
+
+def test_off_the_terminal_a_trial_that_another_one_goes_before_is_said_to_be_paused() -> None:
+    console = Console(file=StringIO(), width=100)
+    with PlainView(console) as view:
+        for event in (
+            Probing(8, 0, 6),
+            Probing(64, 1, 6),
+            OPENED,
+            Stepped(Step(7, 64, 0.0123, until_epoch=1)),
+            Trained(7, epoch(1), 0.0),
+            # It goes on at once.
+            Stepped(Step(7, 64, 0.0123, from_epoch=1, until_epoch=2)),
+            Trained(7, epoch(2), 0.0),
+            Stepped(Step(8, 32, 0.01, until_epoch=1)),
+        ):
+            view(event)
+    assert isinstance(console.file, StringIO)
+    said = console.file.getvalue().splitlines()
+    assert said[0].startswith("measuring the machine") and said[1:-1] == opened_lines(OPENED)
+    assert said[-1].startswith("trial   7      64 x 0.0123") and said[-1].endswith("2 epochs            paused")
 
 
 def live(*events: object) -> LiveView:

@@ -79,11 +79,17 @@ def probing_line(probing: Probing) -> str:
 def trial_line(ended: TrialEnded) -> str:
     """One trial in one line."""
     value = ended.metric.shown(None if ended.note == DIVERGED else ended.value)
-    epochs = f"{counted(ended.epochs, 'epoch'):<8}"
-    return (
-        f"trial {ended.trial:>3}  {ended.batch_size:>6} x {ended.learning_rate:<8.3g} {value:>7}  "
-        f"{epochs}  {ended.train_seconds:6.2f} s  {ended.note or ended.state}"
-    )
+    return _trial_line(ended, value, ended.epochs, f"{ended.train_seconds:6.2f} s  {ended.note or ended.state}")
+
+
+def paused_line(step: Step, figures: Epoch, metric: Metric) -> str:
+    """A trial that waits at a rung, in one line."""
+    return _trial_line(step, metric.shown(figures.value), figures.epoch, "          paused")
+
+
+def _trial_line(of: TrialEnded | Step, value: str, epochs: int, end: str) -> str:
+    configuration = f"{of.batch_size:>6} x {of.learning_rate:<8.3g}"
+    return f"trial {of.trial:>3}  {configuration} {value:>7}  {counted(epochs, 'epoch'):<8}  {end}"
 
 
 def confirmed_line(event: Confirmed) -> str:
@@ -116,10 +122,14 @@ def step_line(step: Step, epochs: int, metric: Metric) -> str:
 
 
 class PlainView:
-    """Not on a terminal: a few lines at the start, one for each trial, one at the end."""
+    """Not on a terminal: a few lines at the start, one for each trial that ends or is paused, one at the end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._opened: Opened | None = None
+        self._steps: dict[int, Step] = {}
+        self._paused: dict[int, str] = {}
+        self._measuring = False
 
     def __enter__(self) -> PlainView:
         return self
@@ -134,8 +144,16 @@ class PlainView:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _lines(self, event: Event) -> list[str]:
+        if isinstance(event, Probing) and not self._measuring:
+            self._measuring = True
+            return ["measuring the machine: which batch sizes fit, and what a step of each takes ..."]
         if isinstance(event, Opened):
+            self._opened = event
             return opened_lines(event)
+        if isinstance(event, Stepped):
+            return self._begun(event.step)
+        if isinstance(event, Trained):
+            self._look(event)
         if isinstance(event, TrialEnded):
             return [trial_line(event)]
         if isinstance(event, Confirmed):
@@ -145,6 +163,18 @@ class PlainView:
         if isinstance(event, Noted):
             return [event.text]
         return [f"ended: {event.reason}"] if isinstance(event, Ended) else []
+
+    def _begun(self, step: Step) -> list[str]:
+        """The trials that were paused, which is known once another step is begun and not their own."""
+        self._steps[step.trial] = step
+        self._paused.pop(step.trial, None)
+        lines, self._paused = list(self._paused.values()), {}
+        return lines
+
+    def _look(self, event: Trained) -> None:
+        step, opened = self._steps.get(event.trial), self._opened
+        if step is not None and opened is not None and step.until_epoch <= event.figures.epoch < opened.epochs:
+            self._paused[event.trial] = paused_line(step, event.figures, opened.metric)
 
 
 class LiveView:
