@@ -220,7 +220,7 @@ def said(files: Path, *arguments: str) -> str:
 
 
 def test_list_names_each_study_with_its_goal_and_its_trials(files: Path) -> None:
-    assert said(files, "list") == "mnist: accuracy after 2 epochs; 2 complete, 3 pruned, 1 running\n"
+    assert said(files, "list") == "mnist: accuracy after 2 epochs; 2 complete, 1 paused, 3 pruned\n"
 
 
 def test_list_is_one_json_document(files: Path) -> None:
@@ -229,7 +229,7 @@ def test_list_is_one_json_document(files: Path) -> None:
             "study": "mnist",
             "goal": {"kind": "best", "epochs": 2},
             "metric": {"name": "accuracy", "direction": "maximize"},
-            "trials": {"complete": 2, "pruned": 3, "running": 1},
+            "trials": {"complete": 2, "pruned": 3, "paused": 1},
         }
     ]
 

@@ -143,6 +143,16 @@ def test_an_accuracy_in_percent_is_refused_when_it_is_told(tmp_path: Path) -> No
     assert all(not trial.epochs for trial in read_study(f"sqlite:///{tmp_path}/s.db"))
 
 
+def test_more_values_than_epochs_are_said(tmp_path: Path) -> None:
+    """A loss within an epoch that --read finds too, or a test at the end: nobody else would see what counts."""
+    asked = tune(tmp_path, "json", "--trials", "2")
+    told = "import json; [print(json.dumps({'acc': 0.5})) for _ in range(5)]"
+    command = [sys.executable, "-c", told, "{batch_size}", "{learning_rate}"]
+    done = run_command([*asked[: asked.index("--") + 1], *command], tmp_path, timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("further values of the metric after 3, which is all epochs") == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_an_interrupted_study_is_resumed_by_the_same_command(tmp_path: Path, number: signal.Signals) -> None:
     process = Running(tune(tmp_path, "slow"), tmp_path)

@@ -486,6 +486,37 @@ def layers_of_a_module(rate: float, knob: float) -> keras.Model:
     return compiled(model, sgd(rate))
 
 
+@kind(table, fast=True)
+def trained_by_names_that_keras_gives(rate: float, knob: float) -> keras.Model:
+    """As guides to fine-tuning have it."""
+    body = [layers.Dense(16, "relu"), layers.Dense(16, "relu"), layers.Dropout(knob), layers.Dense(3, "softmax")]
+    model = keras.Sequential([keras.Input((12,)), *body])
+    for layer in model.layers:
+        layer.trainable = layer.name in ("dense_1", "dense_2")
+    return compiled(model, sgd(rate))
+
+
+@kind(table, fast=True)
+def decayed_by_name(rate: float, knob: float) -> keras.Model:
+    names = ("free", "decayed") if knob < 0.5 else ("decayed", "free")
+    body = [layers.Dense(12, "relu", name=name) for name in names]
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=1.0)
+    optimizer.exclude_from_weight_decay(var_names=["free", "head"])
+    model = keras.Sequential([keras.Input((12,)), *body, layers.Dense(3, "softmax", name="head")])
+    return compiled(model, optimizer)
+
+
+@kind(table, shared=False, fast=True)
+def made_once_and_compiled_again(rate: float, knob: float) -> keras.Model:
+    if not BASE:
+        begins = keras.initializers.GlorotUniform(seed=5)
+        body = [layers.Dense(size, act, kernel_initializer=begins) for size, act in ((16, "relu"), (3, "softmax"))]
+        BASE.append(keras.Sequential([keras.Input((12,)), *body]))
+        BASE.append(BASE[0].get_weights())
+    BASE[0].set_weights(BASE[1])
+    return compiled(BASE[0], adam(rate))
+
+
 @kind(table)
 def state_in_lists_and_dictionaries(rate: float, knob: float) -> keras.Model:
     class Net(keras.Model):

@@ -21,7 +21,7 @@ from batchopt.training.checkpoint import pack
 from batchopt.training.class_weight import weighed
 from batchopt.training.figures import flat
 from batchopt.training.messages import Save, Setup, Train
-from batchopt.training.names import number_metrics_anew
+from batchopt.training.names import number_anew
 from batchopt.training.probe import choose_engine
 from batchopt.training.programs import Programs
 from batchopt.training.resident import Resident
@@ -68,7 +68,7 @@ def as_imported() -> None:
     """What training has changed in a module is as in a new process."""
     SEEN.assign(0.0)
     BASE.clear()
-    number_metrics_anew()
+    number_anew()
 
 
 @functools.cache
@@ -254,6 +254,19 @@ def test_a_first_epoch_takes_what_every_epoch_takes_whether_a_program_is_reused_
             programs.current.engine.train(epoch_rng(0, trial, 1), asked.batch_size)
             spent.append(time.process_time() - started)
     assert min(first) < 2 * statistics.median(later), (first, later)
+
+
+def test_what_a_callback_sets_of_a_model_is_not_in_the_next_trial() -> None:
+    """A layer that is frozen is so for whoever traces its model next."""
+    name = "trained_by_names_that_keras_gives"
+    programs, theirs = programs_of(KINDS[name], "fused"), by_keras(name, "fused")
+    programs.begin(request(0), print)
+    assert_same(figures_of(programs, request(0)), theirs[0], KINDS[name].tolerance)
+    for layer in programs.current.model.layers:
+        layer.trainable = False
+    programs.current.model.optimizer.momentum = 0.99
+    programs.begin(request(1), print)
+    assert_same(figures_of(programs, request(1)), theirs[1], KINDS[name].tolerance)
 
 
 @pytest.mark.parametrize("name", ["two_optimizers", *(pytest.param(name, marks=pytest.mark.slow) for name in RESUMED)])

@@ -12,7 +12,7 @@ from batchopt.errors import ModelError
 from batchopt.training.engines import make_engine
 from batchopt.training.figures import flat
 from batchopt.training.metrics import direction_of
-from batchopt.training.names import number_metrics_anew
+from batchopt.training.names import number_anew
 from batchopt.training.program import build
 from batchopt.training.resident import Resident
 
@@ -60,10 +60,10 @@ def test_layers_of_several_models_are_still_told_apart() -> None:
 
 
 def test_a_metric_that_was_made_before_the_first_model_keeps_its_name() -> None:
-    number_metrics_anew()
+    number_anew()
     first, second = keras.metrics.AUC(), keras.metrics.AUC()
     assert [first.name, second.name] == ["auc", "auc_1"]
-    number_metrics_anew()
+    number_anew()
     assert keras.metrics.AUC().name == "auc"
 
 

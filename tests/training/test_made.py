@@ -15,6 +15,7 @@ from batchopt import Dataset, Task
 from batchopt.errors import BatchoptError, DataError
 from batchopt.training.data_check import check
 from batchopt.training.fingerprints import data_fingerprint
+from batchopt.training.made import first_batch
 from batchopt.training.messages import Train
 from batchopt.training.probe import choose_engine
 from batchopt.training.programs import Programs
@@ -120,7 +121,7 @@ REFUSED: dict[str, tuple[Dataset, str]] = {
         Dataset(TRAIN["a PyDataset"], (X, Y), train_examples=500),
         "train_examples=500 make 250 batches of 2, and train(2) has 43",
     ),
-    "a size of its own": (data(lambda size: Batches(0, EXAMPLES, 32)), "train(2) has 3"),
+    "a size of its own": (data(lambda size: Batches(0, EXAMPLES, 32)), "asked for batches of 2 and made one of 32"),
     "no batches": (data(lambda size: 7), "a function of the batch size returned int: return a keras.utils.PyDataset"),
     "empty": (data(lambda size: iter(())), "made no batch of 2 examples"),
     "a class too many": (
@@ -150,3 +151,12 @@ def test_a_loader_that_knows_its_length_passes_and_fewer_examples_are_its_own_to
     assert data_fingerprint(given) != data_fingerprint(dataclasses.replace(given, train_examples=84))
     with pytest.raises(DataError, match="have it make them of fewer"):
         given.split(20)
+
+
+def test_batches_of_another_size_than_is_asked_for_are_refused() -> None:
+    def ignores(batch_size: int) -> Any:
+        while True:
+            yield np.zeros((32, 4), "float32"), np.zeros(32)
+
+    with pytest.raises(DataError, match="was asked for batches of 2 and made one of 32"):
+        first_batch(ignores)

@@ -41,7 +41,7 @@ def add_pages(app: FastAPI, studies: Studies) -> None:
         except StorageNotFound:
             found = []
         rows = [_index_row(study) for study in found]
-        table = _table(["study", "metric", "complete", "pruned", "open", "failed", ""], rows)
+        table = _table(["study", "metric", "complete", "pruned", "running", "paused", "failed", ""], rows)
         body = table if rows else "<p>There is no study yet. PUT one at /v1/studies/NAME; /docs shows how.</p>"
         links = '<p class="small"><a href="/dashboard">optuna-dashboard</a> · <a href="/docs">the API</a></p>'
         return _page("Studies", body + links)
@@ -68,7 +68,7 @@ def add_pages(app: FastAPI, studies: Studies) -> None:
 def _index_row(study: dict[str, Any]) -> list[str]:
     name, counts = study["study"], study["trials"]
     place = quote(name, safe="")
-    numbers = [str(counts.get(state, 0)) for state in ("complete", "pruned", "running", "fail")]
+    numbers = [str(counts.get(state, 0)) for state in ("complete", "pruned", "running", "paused", "fail")]
     report = f'<a href="/v1/studies/{place}/report.html">report</a>'
     return [f'<a href="/studies/{place}">{_text(name)}</a>', _text(study["metric"]["name"]), *numbers, report]
 

@@ -38,7 +38,13 @@ from batchopt.store.attributes import (
 from batchopt.store.caching import Caching
 from batchopt.store.database import Database
 from batchopt.store.records import Records
-from batchopt.store.tables import optunas_studies, optunas_study_attributes, optunas_trials
+from batchopt.store.tables import (
+    database_clock,
+    leases_table,
+    optunas_studies,
+    optunas_study_attributes,
+    optunas_trials,
+)
 from batchopt.store.trial_rows import stored_trials
 
 
@@ -146,6 +152,18 @@ def count_states(database: Database, study: Study) -> dict[str, int]:
     query = sa.select(trials.state, sa.func.count()).where(trials.study_id == study_id_of(study)).group_by(trials.state)
     with database.db.connect() as connection:
         return {state.name.lower(): count for state, count in connection.execute(query)}
+
+
+def count_live_states(database: Database, study: Study) -> dict[str, int]:
+    """The same, those that are open and that nobody trains at this moment as `paused`."""
+    counts = count_states(database, study)
+    trials, leases = optunas_trials.c, leases_table.c
+    query = sa.select(sa.func.count()).join_from(optunas_trials, leases_table, leases.trial_id == trials.trial_id)
+    query = query.where(trials.study_id == study_id_of(study), trials.state == TrialState.RUNNING)
+    with database.db.connect() as connection:
+        running = connection.execute(query.where(leases.expires_at >= database_clock())).scalar_one()
+    paused = counts.pop("running", 0) - running
+    return counts | {state: count for state, count in (("paused", paused), ("running", running)) if count > 0}
 
 
 def best_complete(database: Database, study: Study, *, least: bool) -> FrozenTrial | None:

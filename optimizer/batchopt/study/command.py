@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from batchopt.errors import InvalidInput, TaskFailed
-from batchopt.events import Opened, Stepped
+from batchopt.events import Noted, Opened, Stepped
 from batchopt.measured import Epoch, is_number
 from batchopt.signals import Interruption
 from batchopt.store.history import count_states
@@ -72,6 +72,7 @@ class CommandLoop:
         self._machine = socket.gethostname()
         self._interruption = interruption
         self._held: dict[int, tuple[str, subprocess.Popen[str]]] = {}
+        self._said_of_more = False
         self._stopped = threading.Event()
         self._errors: list[BaseException] = []
         self._client = f"tune-{os.getpid()}-{secrets.token_hex(8)}"
@@ -181,7 +182,11 @@ class CommandLoop:
         epoch, began = work.from_epoch, time.perf_counter()
         verdict: Verdict = "continue"
         for line in output.lines():
-            if verdict == "stop" or (found := self._command.value_in(line)) is None:
+            if (found := self._command.value_in(line)) is None:
+                continue
+            if verdict == "stop":
+                if epoch >= work.step.until_epoch:
+                    self._say_of_more(epoch)
                 continue
             if verdict == "pause":
                 self._let_go(trial, lease)
@@ -206,6 +211,17 @@ class CommandLoop:
             if verdict == "stop" and epoch < work.step.until_epoch:
                 _end(process)
         return epoch, verdict
+
+    def _say_of_more(self, epoch: int) -> None:
+        """Once: the command tells more values than epochs, as it may mean some that are none."""
+        if not self._said_of_more:
+            self._said_of_more = True
+            self._session.listener(
+                Noted(
+                    f"the command tells further values of the metric after {epoch}, which is all epochs. Each one that "
+                    "is found counts as an epoch, from the first one on: tell one an epoch, or find fewer with --read"
+                )
+            )
 
     def _started(self, arguments: Sequence[str], device: str, trial: int, lease: str) -> subprocess.Popen[str]:
         environment = dict.fromkeys(ENVIRONMENT, "" if device == "cpu" else device) if device else {}

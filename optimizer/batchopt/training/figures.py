@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,3 +31,14 @@ def _numbers(name: str, value: Any) -> dict[str, Any]:
     if len(places) == 1:
         return {name: value[places[0]] if places[0] else value}
     return {f"{name}/{'/'.join(map(str, place))}": value[place] for place in places}
+
+
+def loss_of(figures: Mapping[str, float]) -> float | None:
+    """The loss among a model's figures: `loss`, as Keras calls it, or what steps of a user's own return in its place.
+
+    That is `total_loss`, or the one figure whose name ends in "loss"; None where that does not tell.
+    """
+    ending = [name for name in figures if name.lower().endswith("loss")]
+    named = next((name for name in ("loss", "total_loss") if name in figures), None)
+    named = named or (ending[0] if len(ending) == 1 else None)
+    return None if named is None else figures[named]

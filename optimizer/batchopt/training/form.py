@@ -197,6 +197,17 @@ def _logs(returned: Any, metrics: dict[str, Any]) -> Names | None:
     return tuple(flat(returned))
 
 
+PLAIN = (bool, int, float, str, type(None))
+
+
+def settings_of(model: Any) -> list[Any]:
+    """What may be set of a model's layers and its optimizer: plain values, and what is trained."""
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    layers = [layer for layer in model._flatten_layers() if layer is not model]
+    plain = [{n: v for n, v in vars(of).items() if n[:1] != "_" and isinstance(v, PLAIN)} for of in (*layers, inner)]
+    return [*plain, [layer.trainable for layer in (*layers, model)]]
+
+
 BOOKKEEPING = {
     *("name", "_name", "_path", "path", "_parent_path", "stored_ids", "seed", "_init_seed", "_initial_seed"),
     *("_nodes", "_trainable_variables_indices", "_call_signature", "_distribution_strategy", "_distribute_strategy"),
@@ -216,8 +227,11 @@ def _content(model: Any, batch: Any) -> str | None:
     except _NotKerasOwn:
         return None
     config = keras.config
-    settings = [config.epsilon(), config.floatx(), config.image_data_format(), config.dtype_policy().name]
+    settings: list[Any] = [config.epsilon(), config.floatx(), config.image_data_format(), config.dtype_policy().name]
     told = [reader.numbers.get(item, item) if isinstance(item, str) else item for item in reader.told]
+    # Optimizers tell by names what decays, and whose it is.
+    paths = [variable.path.split("/") for variable in model.trainable_variables]
+    settings += [[reader.numbers.get(part, part) for part in path] for path in paths]
     return hashlib.sha256(repr((settings, told)).encode()).hexdigest()
 
 

@@ -52,6 +52,13 @@ def first_batch(make: Make, batch_size: int = 2) -> tuple[Any, ...]:
     if len(parts) > 3:
         raise DataError(f"a batch has {len(parts)} parts: give (x, y) or (x, y, sample_weight).")
 
+    first = np.asarray(tf.nest.flatten(parts[0])[0])
+    if first.ndim and len(first) > batch_size:
+        raise DataError(
+            f"a function of the batch size was asked for batches of {batch_size} and made one of {len(first)}. "
+            "Make them of the batch size that is given."
+        )
+
     def cast(leaf: Any) -> Any:
         array = np.asarray(leaf)
         return array.astype(keras.config.floatx(), copy=False) if "float" in array.dtype.name else array

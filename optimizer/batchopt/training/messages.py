@@ -121,7 +121,7 @@ class OpenedTest:
     """What the test set says of a run."""
 
     run: int
-    loss: float
+    loss: float | None
     value: float
 
 

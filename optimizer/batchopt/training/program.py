@@ -28,11 +28,11 @@ from batchopt.training.accumulation import accumulated_batches
 from batchopt.training.callbacks import TrialCallbacks, described
 from batchopt.training.data_check import SEARCHED, check_with
 from batchopt.training.engines import Engine, make_engine
-from batchopt.training.figures import Figures, flat
-from batchopt.training.form import Form, form_of, look, reachable
+from batchopt.training.figures import Figures, flat, loss_of
+from batchopt.training.form import Form, form_of, look, reachable, settings_of
 from batchopt.training.made import first_batch
 from batchopt.training.metrics import direction_of
-from batchopt.training.names import number_metrics_anew
+from batchopt.training.names import named_anew
 from batchopt.training.resident import Resident, train_count
 
 State = list[npt.NDArray[Any]]
@@ -68,6 +68,12 @@ class Program:
         self.each_batch = each_batch
         self.callbacks = callbacks
         self._finished = False
+        self._made_as = settings_of(model)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the model is as it was made, beside variables; what callbacks set would be in the next trace."""
+        return settings_of(self.model) == self._made_as
 
     def prepare(self, batch_size: int) -> float:
         """Compile for a batch size; returns seconds. Changes variables: `load` a state afterwards."""
@@ -209,9 +215,13 @@ def build(
             tells which way of it is better.
         DataError: the model refuses the data for what is wrong with that.
     """
-    keras.utils.set_random_seed(seed)
-    number_metrics_anew()
-    model = task.built(learning_rate, extra, given_by_name(data, seed=seed, batch_size=batch_size, epochs=epochs))
+    given = given_by_name(data, seed=seed, batch_size=batch_size, epochs=epochs)
+
+    def seeded() -> Any:
+        keras.utils.set_random_seed(seed)
+        return task.built(learning_rate, extra, given)
+
+    model = named_anew(seeded)
     if not isinstance(model, keras.Model):
         raise ModelError(f"build_model returned {type(model).__name__}, not a keras.Model; return the compiled model.")
     if not model.compiled or model.optimizer is None:
@@ -252,17 +262,6 @@ def made_with(device: str, *, deterministic: bool) -> str:
     """What the form of a model depends on beside the model."""
     versions = f"tensorflow {tf.__version__}, keras {keras.__version__}"
     return f"{versions}, {device}{', deterministic' if deterministic else ''}"
-
-
-def loss_of(figures: Mapping[str, float]) -> float | None:
-    """The loss among a model's figures: `loss`, as Keras calls it, or what steps of a user's own return in its place.
-
-    That is `total_loss`, or the one figure whose name ends in "loss"; None where that does not tell.
-    """
-    ending = [name for name in figures if name.lower().endswith("loss")]
-    named = next((name for name in ("loss", "total_loss") if name in figures), None)
-    named = named or (ending[0] if len(ending) == 1 else None)
-    return None if named is None else figures[named]
 
 
 def signature(model: Any, callbacks: TrialCallbacks | None = None) -> str:

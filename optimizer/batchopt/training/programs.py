@@ -105,8 +105,13 @@ class Programs:
         state = state_of(fresh)
         self._shared.meet(fresh, state)
         self._rates.meet(request, key, state, say)
-        # Nobody will ask again for one whose form nobody can compare, or whose variables its callbacks may hold.
-        self._by_form = {form: kept for form, kept in self._by_form.items() if form != ALONE and not kept.form.doubt}
+        # Nobody will ask again for one whose form nobody can compare, or whose variables its callbacks may hold. One
+        # whose model was compiled anew, or has callbacks' settings, would not train what it did.
+        self._by_form = {
+            form: kept
+            for form, kept in self._by_form.items()
+            if form != ALONE and not kept.form.doubt and kept.model is not fresh and kept.untouched
+        }
         if callbacks is not None and callbacks.holds_variables:
             key = ALONE
         if key not in self._by_form:

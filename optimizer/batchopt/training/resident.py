@@ -91,7 +91,11 @@ def validation_count(data: Dataset) -> int:
     """The number of validation examples; -1 where a stream does not know."""
     if isinstance(data.validation, tuple):
         return example_count(data.validation)
-    return -1 if callable(data.validation) else int(data.validation.cardinality())
+    if callable(data.validation):
+        return -1
+    if data.validation.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise InvalidInput("the tf.data validation set repeats without an end; leave its .repeat() out.")
+    return int(data.validation.cardinality())
 
 
 def as_fit_takes(data: Any) -> Any:
@@ -135,7 +139,7 @@ class HostBatches:
         self._count = example_count(data)
         self._streams: dict[int, Any] = {}
         with tf.device("CPU:0"):
-            self._parts = tf.nest.map_structure(tf.constant, tuple(item for item in data if item is not None))
+            self._parts = _tuples(tf.nest.map_structure(tf.constant, tuple(item for item in data if item is not None)))
             self._order = tf.Variable(np.arange(self._count), trainable=False)
 
     def of(self, batch_size: int, order: npt.NDArray[np.int64] | None = None, examples: int | None = None) -> Any:
@@ -160,6 +164,13 @@ class HostBatches:
             return tf.nest.map_structure(lambda array: tf.gather(array, index), self._parts)
 
         return tf.data.Dataset.range(0, examples, batch_size).map(batch).prefetch(tf.data.AUTOTUNE)
+
+
+def _tuples(nest: Any) -> Any:
+    """Lists as tuples: what a `tf.data.Dataset` takes for a nest, and not for one tensor."""
+    if isinstance(nest, list | tuple):
+        return tuple(map(_tuples, nest))
+    return {name: _tuples(item) for name, item in nest.items()} if isinstance(nest, dict) else nest
 
 
 def _on_device(nest: Any) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from batchopt.errors import InvalidInput, ModelError
-from batchopt.training.program import Program, loss_of
+from batchopt.training.figures import loss_of
+from batchopt.training.program import Program
 from batchopt.training.raised import reason
 
 

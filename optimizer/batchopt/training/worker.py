@@ -295,6 +295,7 @@ class Trainer:
     def _open_test(self, request: OpenTest) -> OpenedTest:
         """The one place where the test set is looked at; a trial of the search is refused."""
         from batchopt.training.data_check import check_with
+        from batchopt.training.figures import loss_of
         from batchopt.training.test_set import evaluate
 
         if self._purpose != "confirm" or self._position is None or self._position[0] != request.run:
@@ -304,7 +305,7 @@ class Trainer:
         check(data, ["test"])
         check_with(model, data, parts=["test"])
         figures = evaluate(model, data.test)
-        return OpenedTest(request.run, figures["loss"], figures[self._task.metric])
+        return OpenedTest(request.run, loss_of(figures), figures[self._task.metric])
 
 
 def main() -> None:

@@ -143,7 +143,7 @@ def test_a_study_that_batchopt_did_not_make_is_not_listed_and_not_in_the_way(sto
 
 
 def test_studies_are_listed_by_name_with_their_goal_and_their_trials(both: Path) -> None:
-    trials, metric = {"complete": 2, "pruned": 3, "running": 1}, {"name": "accuracy", "direction": "maximize"}
+    trials, metric = {"complete": 2, "pruned": 3, "paused": 1}, {"name": "accuracy", "direction": "maximize"}
     assert list_studies(str(both)) == [
         {"study": "cifar", "goal": GOAL.describe(), "metric": metric, "trials": trials},
         {"study": "mnist", "goal": GOAL.describe(), "metric": metric, "trials": trials},

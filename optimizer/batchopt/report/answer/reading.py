@@ -305,7 +305,7 @@ def list_studies(storage: str) -> list[dict[str, Any]]:
         found = []
         for name in names_made(database):
             study, stamp = _stamped(database, name)
-            trials, metric = history.count_states(database, study), asdict(stamp.metric)
+            trials, metric = history.count_live_states(database, study), asdict(stamp.metric)
             found.append({"study": name, "goal": stamp.goal.describe(), "metric": metric, "trials": trials})
         return found
 
