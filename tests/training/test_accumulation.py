@@ -9,7 +9,14 @@ import keras
 import pytest
 from batchopt import Dataset, Task
 from batchopt.errors import InvalidInput, ModelError
-from batchopt.training.accumulation import accumulated_batches, accumulating, looks_at_batches, why_not
+from batchopt.training.accumulation import (
+    accumulated_batches,
+    accumulating,
+    adds_up,
+    looked_at,
+    looks_at_batches,
+    why_not,
+)
 from batchopt.training.messages import Train
 from batchopt.training.probe import choose_engine
 from batchopt.training.programs import Programs
@@ -108,6 +115,33 @@ def test_what_cannot_be_averaged_is_refused_and_what_looks_at_batches_is_known()
     nested = keras.Sequential([keras.Input((12,)), normalized, layers.Dense(3)])
     assert looks_at_batches(nested)
     assert why_not(normalized) == "" and looks_at_batches(normalized) and not looks_at_batches(total)
+
+
+class Divergence(keras.layers.Layer):
+    """As the layers of many a variational autoencoder have it."""
+
+    def call(self, x: Any) -> Any:
+        self.add_loss(0.1 * keras.ops.sum(keras.ops.square(x)))
+        return x
+
+
+def summed(y: Any, predicted: Any) -> Any:
+    return keras.ops.sum(keras.losses.sparse_categorical_crossentropy(y, predicted))
+
+
+def test_a_loss_that_adds_up_is_known_by_what_it_is_of_the_same_examples_twice() -> None:
+    batch = tuple(part[:1] for part in table().train)
+    penalty = keras.layers.Dense(4, "relu", activity_regularizer="l2", kernel_regularizer="l2")
+    for model, adds in (
+        (compiled(stack(), sgd(0.1)), False),
+        (compiled(stack(penalty, keras.layers.Dropout(0.5)), sgd(0.1)), False),
+        (compiled(stack(Divergence()), sgd(0.1)), True),
+        (compiled(stack(), sgd(0.1), summed), True),
+    ):
+        assert adds_up(model, batch) == adds
+        if adds:
+            with pytest.raises(ModelError, match="its loss is a sum over a batch"):
+                looked_at(model, batch, accumulate=True)
 
 
 def test_that_batch_normalization_sees_micro_batches_is_said_once() -> None:

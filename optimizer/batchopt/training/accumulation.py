@@ -16,6 +16,10 @@ import keras
 import tensorflow as tf
 
 from batchopt.errors import InvalidInput, ModelError
+from batchopt.training.form import unchanged
+
+SAME = 1e-4
+"""Losses that differ by less are the same, but for how they are rounded."""
 
 MEANS = ("sum_over_batch_size", "mean", "auto")
 """Reductions of losses that are means over a batch."""
@@ -40,14 +44,42 @@ def check_accumulates(model: Any) -> None:
         raise ModelError(f"--accumulate: this model cannot be trained in micro-batches, as {why}. Leave it out.")
 
 
-def looked_at(model: Any, *, accumulate: bool) -> list[str]:
-    """What there is to say of how a model accumulates gradients, by its optimizer; `accumulate` is ours.
+def adds_up(model: Any, batch: Any) -> bool:
+    """Whether a model's loss is a sum over a batch, of whatever makes it: twice as much for the same examples twice."""
+
+    def loss(data: Any) -> float:
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        predicted = model(x, training=False)
+        return float(model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weight, training=False))
+
+    with unchanged(model):
+        try:
+            once = loss(batch)
+            twice = loss(tf.nest.map_structure(lambda item: tf.concat([item, item], 0), batch))
+        except (TypeError, ValueError, NotImplementedError, tf.errors.OpError):
+            # It takes batches of one size alone, or nothing that is called so: nobody knows.
+            return False
+    return abs(twice - once) > SAME * abs(once)
+
+
+def looked_at(model: Any, batch: Any, *, accumulate: bool) -> list[str]:
+    """What there is to say of how a model accumulates gradients, by its optimizer.
+
+    Args:
+        model: compiled.
+        batch: an example or a few, as its steps take them.
+        accumulate: whether ours is asked for.
 
     Raises:
         ModelError: ours cannot.
     """
     if accumulate:
         check_accumulates(model)
+        if adds_up(model, batch):
+            raise ModelError(
+                "--accumulate: this model cannot be trained in micro-batches, as its loss is a sum over a batch, or "
+                "has one in it (add_loss). Take means, or leave the option out."
+            )
     batches = accumulated_batches(model.optimizer)
     if batches == 1:
         return []

@@ -227,7 +227,7 @@ def build(
     if not model.compiled or model.optimizer is None:
         raise ModelError("build_model returned a model that is not compiled; call model.compile(...) before return.")
     try:
-        form = look(model, _sample(data), _spec(data))
+        form = look(model, sample(data), _spec(data))
     except Exception as error:
         # Where it is the data that does not fit, that is what there is to say.
         try:
@@ -295,7 +295,7 @@ def _as_stored(value: npt.NDArray[Any], variable: Any) -> npt.NDArray[Any]:
     return value.view(variable.dtype.as_numpy_dtype) if value.dtype.kind == "V" else value
 
 
-def _sample(data: Dataset) -> Any:
+def sample(data: Dataset) -> Any:
     """One example, as a batch."""
     if callable(data.train):
         return tf.nest.map_structure(lambda leaf: tf.constant(leaf[:1]), first_batch(data.train))
@@ -309,7 +309,7 @@ def _spec(data: Dataset) -> Any:
     """Batches of any size."""
     if data.streamed and not callable(data.train):
         return data.train.batch(1).element_spec
-    return tf.nest.map_structure(lambda item: tf.TensorSpec((None, *item.shape[1:]), item.dtype), _sample(data))
+    return tf.nest.map_structure(lambda item: tf.TensorSpec((None, *item.shape[1:]), item.dtype), sample(data))
 
 
 def _names(config: Any) -> list[str]:

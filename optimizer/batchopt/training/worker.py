@@ -113,7 +113,7 @@ class Trainer:
         )
         engine_seconds = time.perf_counter() - started
         self.remarks += engine_of_callbacks(first.callbacks, setup.engine)
-        self.remarks += accumulation.looked_at(first.model, accumulate=setup.accumulate)
+        self.remarks += accumulation.looked_at(first.model, program.sample(data), accumulate=setup.accumulate)
         stamp = ProgramStamp(
             model=program.signature(first.model, first.callbacks),
             data=data_fingerprint(data),
