@@ -270,7 +270,7 @@ def test_whoever_looks_on_sees_each_trial_change(service: httpx.Client, study: s
         say(service, study, step, ":release")
         assert next_trial()["state"] == "paused"
     metrics = service.get("/metrics").text
-    assert f'batchopt_trials{{study="{name}",state="running"}} 1' in metrics
+    assert f'batchopt_trials{{study="{name}",state="paused"}} 1' in metrics
     named = set(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE))
     page = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
     assert named and all(f"`{each}" in page for each in named)
