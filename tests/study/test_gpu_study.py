@@ -89,7 +89,8 @@ def test_a_study_trains_to_its_end_on_a_gpu_and_keeps_what_the_device_tells(tmp_
 def test_a_limit_on_a_gpu_really_holds(tmp_path: Path) -> None:
     """240 MiB hold the data and small batches; what is proposed was tried, and no epoch took more.
 
-    TensorFlow hands out what is free whole, unless half of it or 128 MiB would be left: of 190 nothing was.
+    With 190 the data was refused, most likely as TensorFlow hands out what is free whole, unless half of it or 128 MiB
+    would be left.
     """
     events: list[Event] = []
     study = study_in(tmp_path, more_mnist, 32_768, memory_limit=240 * MIB, engine="fused-xla")
