@@ -30,6 +30,10 @@ COMPANY = 32
 """Examples of a batch in which one with a NaN is tried: a masked mean over it alone would be NaN."""
 
 
+ENDLESS = -1
+"""As `tf.data.INFINITE_CARDINALITY`."""
+
+
 def check(data: Dataset, parts: Sequence[str] = PARTS) -> None:
     """What holds for any model: a pair of arrays of one length, of numbers or text; these parts alike.
 
@@ -40,6 +44,8 @@ def check(data: Dataset, parts: Sequence[str] = PARTS) -> None:
         raise DataError(f"load_data returned {type(data).__name__}, not a Dataset: return Dataset(train=(x, y)).")
     for part in parts:
         content = getattr(data, part)
+        if part != "train" and hasattr(content, "cardinality") and int(content.cardinality()) == ENDLESS:
+            raise DataError(f"{part} repeats without an end; leave the .repeat() of that tf.data.Dataset out.")
         if content is None or hasattr(content, "element_spec") or callable(content):
             continue
         # Not an array, a table or a nest of these that was not put into a tuple.

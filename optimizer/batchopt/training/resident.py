@@ -91,11 +91,7 @@ def validation_count(data: Dataset) -> int:
     """The number of validation examples; -1 where a stream does not know."""
     if isinstance(data.validation, tuple):
         return example_count(data.validation)
-    if callable(data.validation):
-        return -1
-    if data.validation.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise InvalidInput("the tf.data validation set repeats without an end; leave its .repeat() out.")
-    return int(data.validation.cardinality())
+    return -1 if callable(data.validation) else int(data.validation.cardinality())
 
 
 def as_fit_takes(data: Any) -> Any:
@@ -114,7 +110,7 @@ def as_fit_takes(data: Any) -> Any:
 
 def from_host(data: Any, order: npt.NDArray[np.int64], batch_size: int) -> Any:
     """Batches of arrays that stay in the host's memory, in this order, as a `tf.data.Dataset`."""
-    parts = tuple(item for item in data if item is not None)
+    parts = _tuples(tuple(item for item in data if item is not None))
     starts = range(0, len(order), batch_size)
 
     def batches() -> Iterator[Any]:
